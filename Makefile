@@ -1,0 +1,33 @@
+# Everything runs in .venv, which `make install` makes from a bare Python (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install demo test check format clean
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+install: .venv/installed ## a virtual environment with hf_cl, its tests and its linters
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: install ## five sessions of real images with one small adapter, about two minutes on a CPU
+	$(BIN)/hf-cl demo --output_dir runs/demo
+
+test: install ## the test suite: no network, no GPU needed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+check: install ## linters and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install ## rewrite the code as the linters want it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and what runs left
+	rm -rf .venv runs build dist .pytest_cache .ruff_cache

@@ -1,0 +1,61 @@
+"""hf_cl: adapters and recipes that teach image classifiers classes which keep arriving.
+
+Importing it registers the adapter types in peft, so that `PeftModel.from_pretrained` and transformers' `load_adapter` know them. It reads
+no network and no data set, and starts no device.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hf_cl.adapters import CPEClipConfig, CPEClipModel, GladConfig, GladModel, OnePromptConfig, OnePromptModel
+
+if TYPE_CHECKING:
+    from hf_cl import heads, losses, methods, metrics, rules, scenarios
+    from hf_cl.backbones import load_backbone, load_processor
+    from hf_cl.hub.load import load
+    from hf_cl.training import ContinualTrainer, TrainingSettings
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "ContinualTrainer": "hf_cl.training",
+    "TrainingSettings": "hf_cl.training",
+    "load": "hf_cl.hub.load",
+    "load_backbone": "hf_cl.backbones",
+    "load_processor": "hf_cl.backbones",
+}
+_LAZY_MODULES = ("heads", "losses", "methods", "metrics", "rules", "scenarios")
+
+__all__ = [
+    "CPEClipConfig",
+    "CPEClipModel",
+    "ContinualTrainer",
+    "GladConfig",
+    "GladModel",
+    "OnePromptConfig",
+    "OnePromptModel",
+    "TrainingSettings",
+    "heads",
+    "load",
+    "load_backbone",
+    "load_processor",
+    "losses",
+    "methods",
+    "metrics",
+    "rules",
+    "scenarios",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"hf_cl.{name}")
+    raise AttributeError(f"module 'hf_cl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

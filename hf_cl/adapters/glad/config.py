@@ -1,0 +1,71 @@
+"""Configuration of the peft type GLAD."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from peft import LoraConfig, PeftType
+
+from hf_cl.adapters.config import HeadedConfig
+from hf_cl.heads.text import check_text_head
+
+TEXT_HEAD: dict[str, Any] = {"type": "text", "template": "a photo of a {}.", "logit_scale": 100.0, "clean_class_names": True}
+"""CLIP-LoRA's head on a model with two towers."""
+
+RULES = ("glad", "sam", "sagm", "gradient_norm", "prograd", "none")
+
+
+@dataclass
+class GladConfig(HeadedConfig, LoraConfig):
+    """GLAD (Peng et al., arXiv 2507.13089): LoRA, trained by a gradient that is regularised towards flat regions.
+
+    The adapter is an ordinary LoRA on q, k and v, by default with CLIP-LoRA's rank 2 and scaling alpha / sqrt(r). `rule` and its numbers
+    record how it was trained: `hf_cl.methods.glad` builds the rule from them, inference ignores them. The paper names neither rank nor
+    radius; the defaults are CLIP-LoRA's and SAM's.
+
+    Raises ValueError for an unknown rule, `rho` <= 0 under a rule that uses it, `lam` outside [0, 1] with rule glad, gradient_norm
+    without `mu`, a malformed text head, and for what `HeadedConfig` and `LoraConfig` refuse.
+    """
+
+    r: int = field(default=2, metadata={"help": "rank"})
+    lora_alpha: int = field(default=1, metadata={"help": "scaling is lora_alpha / sqrt(r)"})
+    use_rslora: bool = field(default=True, metadata={"help": "peft's own meaning"})
+    lora_dropout: float = field(default=0.25, metadata={"help": "dropout on the input of the LoRA branch"})
+    rule: str = field(default="glad", metadata={"help": f"gradient rule of the training: {', '.join(RULES)}"})
+    rho: float = field(default=0.05, metadata={"help": "radius of the perturbation, in parameter units"})
+    lam: float = field(
+        default=None,  # pyright: ignore[reportAssignmentType] (filled in __post_init__)
+        metadata={"help": "weight of the perturbed gradient (glad, 0.5), or of the projection (prograd, 1.0)"},
+    )
+    sagm_alpha: float = field(default=1e-3, metadata={"help": "alpha of sagm"})
+    mu: float | None = field(default=None, metadata={"help": "weight of the gradient norm (gradient_norm)"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = PeftType["GLAD"]
+        self.check_shared_fields()
+        self._check_rule()
+        if (self.head or {}).get("type") == "text":
+            check_text_head(self.head or {})
+
+    def _check_rule(self) -> None:
+        if self.rule not in RULES:
+            near = difflib.get_close_matches(str(self.rule), RULES, n=1)
+            raise ValueError(
+                f"rule must be one of {', '.join(RULES)}, got {self.rule!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+            )
+        if self.lam is None:
+            self.lam = 1.0 if self.rule == "prograd" else 0.5
+        if self.rule not in ("none", "prograd") and not self.rho > 0:
+            raise ValueError(f"rho is the radius of rule {self.rule!r} and must be positive, got {self.rho}.")
+        if self.rule == "glad" and not 0 <= self.lam <= 1:
+            raise ValueError(f"lam of rule 'glad' must lie in [0, 1], got {self.lam}.")
+        if self.rule == "gradient_norm" and self.mu is None:
+            raise ValueError("Rule 'gradient_norm' needs mu, the weight of the gradient norm.")
+
+    def to_lora_config(self) -> LoraConfig:
+        """The same adapter as plain LoRA, for people without hf_cl; class names, head and rule stay behind."""
+        names = {f.name for f in fields(LoraConfig)} - {"peft_type", "auto_mapping", "peft_version"}
+        return LoraConfig(**{name: value for name, value in self.to_dict().items() if name in names})

@@ -1,0 +1,150 @@
+"""The classifier of the base model, replaced by one head per adapter; class names follow the active adapter.
+
+Shapes: B batch, D feature width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_cl._peft import ModulesToSaveWrapper, TensorlessLayer
+from hf_cl.contracts import Head
+from hf_cl.heads import build_head
+
+
+@dataclass
+class HeadSpec:
+    """How to build one adapter's head."""
+
+    head: dict[str, Any]
+    class_names: list[str]
+
+
+class _EnableSwitch(TensorlessLayer):
+    """Tells the head wrapper when adapters are switched on.
+
+    transformers' `enable_adapters()` visits tuner layers only and would leave the head off, so one tuner layer, without tensors, sits
+    inside the wrapper. It follows the wrapper in everything else.
+    """
+
+    def __init__(self, wrapper: HeadWrapper) -> None:
+        super().__init__()
+        self._wrapper = (wrapper,)  # a tuple: no module may register its own ancestor
+
+    @property
+    def active_adapter(self) -> str | list[str]:
+        return self._wrapper[0].active_adapter
+
+    @property
+    def disable_adapters(self) -> bool:
+        return self._wrapper[0].disable_adapters
+
+    def enable_adapters(self, enabled: bool) -> None:
+        if enabled:
+            self._wrapper[0].enable_adapters(True)
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """The wrapper is asked by peft and transformers themselves."""
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Likewise."""
+
+
+class HeadWrapper(ModulesToSaveWrapper):
+    """One head per adapter in front of the untouched base classifier.
+
+    It sits at the classifier's place before peft injects, so peft finds its own `ModulesToSaveWrapper` there and saves, loads, switches
+    and deletes through it. Two things differ from peft's: `update` *builds* the head from its spec and class names instead of copying the
+    base's, so the base may have any number of labels; and `id2label`, `label2id` and `num_labels` of the model follow the active head.
+
+    Between `capture_features` and `take_features` it keeps its input: the training loop gets features and logits from one forward.
+    """
+
+    def __init__(self, classifier: nn.Module, adapter_name: str, model: nn.Module, in_features: int, spec: HeadSpec) -> None:
+        nn.Module.__init__(self)
+        self.in_features = in_features
+        self.specs: dict[str, HeadSpec] = {adapter_name: spec}
+        self._labelled = (model,)
+        self._base_labels = dict(model.config.id2label)
+        self._capture = False
+        self._features: Tensor | None = None
+        super().__init__(classifier, adapter_name)
+
+    def update(self, adapter_name: str, **kwargs: Any) -> None:
+        if adapter_name not in self.modules_to_save and adapter_name in self.specs:
+            spec = self.specs[adapter_name]
+            self.modules_to_save[adapter_name] = build_head(
+                spec.head, self.in_features, len(spec.class_names), device=self._device(), dtype=torch.float32
+            ).requires_grad_(False)
+        super().update(adapter_name, **kwargs)
+        self.sync_labels()
+
+    def _device(self) -> torch.device:
+        return next(self._labelled[0].parameters()).device
+
+    def head(self, adapter_name: str) -> Head:
+        """The head of one adapter."""
+        return self.modules_to_save[adapter_name]  # pyright: ignore[reportReturnType]
+
+    def grow(self, adapter_name: str, class_names: Sequence[str]) -> None:
+        """Append the classes of a new session; rows of known classes keep their values to the bit."""
+        self.head(adapter_name).grow(class_names)
+        self.specs[adapter_name].class_names.extend(class_names)
+        self.sync_labels()
+
+    def capture_features(self) -> None:
+        """Keep the input of the next forward for `take_features`."""
+        self._capture = True
+
+    def take_features(self) -> Tensor:
+        """[B, D] the input of the last forward; handed out once, so that no graph outlives its step."""
+        features, self._features, self._capture = self._features, None, False
+        if features is None:
+            raise RuntimeError("take_features: the model has not run since capture_features")
+        return features
+
+    def attach_switch(self) -> None:
+        """Add the switch for transformers' `enable_adapters`, once peft has injected.
+
+        Before the first injection it must not be there: peft freezes the base only where it finds no tuner layer yet.
+        """
+        if "switch" not in self._modules:
+            self.switch = _EnableSwitch(self)
+
+    def forward(self, features: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # [B, D] -> [B, C]
+        if not self.disable_adapters and self.active_adapters:
+            weight = next(self.modules_to_save[self.active_adapters[0]].parameters(), None)
+            if weight is not None and features.dtype != weight.dtype and not torch.is_autocast_enabled(features.device.type):
+                features = features.to(weight.dtype)  # the head stays float32 on a half-precision base
+        if self._capture:
+            self._features = features
+        return super().forward(features, *args, **kwargs)
+
+    # Labels: transformers' set_adapter, disable_adapters and delete_adapter walk over modules and never reach the tuner, so the wrapper
+    # itself keeps them in step.
+    def sync_labels(self) -> None:
+        """Write the class names of the active head (or of the base) into the model's config."""
+        active = None if self.disable_adapters or not self.active_adapters else self.active_adapters[0]
+        id2label = dict(enumerate(self.specs[active].class_names)) if active in self.specs else dict(self._base_labels)
+        for model in self._labelled:
+            model.config.id2label = id2label
+            model.config.label2id = {label: i for i, label in id2label.items()}
+            model.num_labels = len(id2label)
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        super().set_adapter(adapter_names, inference_mode)
+        self.sync_labels()
+
+    def enable_adapters(self, enabled: bool) -> None:
+        super().enable_adapters(enabled)
+        self.sync_labels()
+
+    def delete_adapter(self, adapter_name: str, new_active_adapters: list[str] | None) -> None:
+        super().delete_adapter(adapter_name, new_active_adapters)
+        self.specs.pop(adapter_name, None)
+        self.sync_labels()

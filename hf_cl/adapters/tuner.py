@@ -1,0 +1,70 @@
+"""What every hf_cl tuner adds to peft's: support table, base signature, class names and head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from hf_cl._peft import BaseTuner
+from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
+from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
+
+
+class HeadedTuner(BaseTuner):
+    """First base class of a tuner whose config is a `HeadedConfig`.
+
+    `inject_adapter` is the one method that get_peft_model, add_adapter, PeftModel.load_adapter and transformers' load_adapter all reach,
+    for the first adapter and for later ones (peft's pre- and post-injection hooks run for the first only).
+    """
+
+    model: nn.Module
+    roles: tuple[str, ...] = ()
+    """Names beyond "pretrained" and "previous" that `Context.frozen` may ask this adapter for."""
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        config = self.peft_config[adapter_name]
+        check_supported(config.peft_type.value, model)
+        if config.base_signature is None:
+            config.base_signature = signature(model)
+        else:
+            check_signature(config.base_signature, model)
+        self.check_config(config)
+        headed = config.class_names and (config.head or {}).get("type") != "text"  # a text head is the model's own text tower
+        if headed:
+            self._place_head(model, adapter_name, config)
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        if headed:
+            self.head_wrapper().attach_switch()
+
+    def check_config(self, config: Any) -> None:
+        """Raise ValueError for a config that does not fit the base (`config.base_signature`), before anything is injected."""
+
+    def _place_head(self, model: nn.Module, adapter_name: str, config: Any) -> None:
+        path = classifier_path(model)
+        config.head = dict(config.head or {"type": "linear"})
+        config.modules_to_save = sorted({*(config.modules_to_save or ()), path})
+        spec = HeadSpec(head=config.head, class_names=config.class_names)
+        current = model.get_submodule(path)
+        if isinstance(current, HeadWrapper):
+            current.specs[adapter_name] = spec
+        else:
+            model.set_submodule(path, HeadWrapper(current, adapter_name, model, classifier_width(model), spec))
+
+    def head_wrapper(self) -> HeadWrapper:
+        """The wrapper at the classifier's place.
+
+        Raises ValueError where no adapter has class names.
+        """
+        for module in self.model.modules():
+            if isinstance(module, HeadWrapper):
+                return module
+        raise ValueError("This model has no head of hf_cl: its adapter config has no class_names.")
+
+    def grow_head(self, adapter_name: str, class_names: Sequence[str]) -> None:
+        """Session boundary: rows, labels and the config's class names grow together. The model must be prepared again afterwards."""
+        config = self.peft_config[adapter_name]
+        before = config.classes_per_session or [len(config.class_names)]
+        self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
+        config.classes_per_session = [*before, len(class_names)]

@@ -1,0 +1,20 @@
+"""One view of all bases."""
+
+from hf_cl.backbones.clip_classifier import ClipClassifier, TextHead
+from hf_cl.backbones.image_classifier import FeatureClassifier, ImageClassifier
+from hf_cl.backbones.loading import demo_backbone, load_backbone, load_processor
+from hf_cl.backbones.open_clip import OpenClipForImageClassification
+from hf_cl.backbones.two_towers import load_tokenizer, load_two_towers
+
+__all__ = [
+    "ClipClassifier",
+    "FeatureClassifier",
+    "ImageClassifier",
+    "OpenClipForImageClassification",
+    "TextHead",
+    "demo_backbone",
+    "load_backbone",
+    "load_processor",
+    "load_tokenizer",
+    "load_two_towers",
+]

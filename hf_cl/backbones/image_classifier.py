@@ -1,0 +1,44 @@
+"""What is prepared and trained: from pixels, or from features, to features, logits and embedding in one forward.
+
+Shapes: B batch, D feature width, C classes seen so far, E embedding width, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hf_cl.adapters.head_wrapper import HeadWrapper
+from hf_cl.contracts import Head, Outputs
+
+
+class ImageClassifier(nn.Module):
+    """What is prepared and trained: a base with adapter and head, from pixels to features, logits and embedding in one forward."""
+
+    def __init__(self, model: nn.Module, head_wrapper: HeadWrapper) -> None:
+        super().__init__()
+        self.model = model
+        self._head_wrapper = (head_wrapper,)  # a tuple: it is registered below `model` already
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, 3, S, S] -> [B, D], [B, C], [B, E]
+        wrapper = self._head_wrapper[0]
+        wrapper.capture_features()
+        logits = self.model(pixel_values=pixel_values).logits  # [B, C]
+        features = wrapper.take_features()  # [B, D]
+        if wrapper.disable_adapters:
+            return features, logits, features
+        return features, logits, wrapper.head(wrapper.active_adapters[0]).embed(features)
+
+    def outputs(self, pixel_values: Tensor) -> Outputs:
+        """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""
+        return Outputs(*self(pixel_values))
+
+
+class FeatureClassifier(nn.Module):
+    """The head alone, on features: what a features phase prepares and trains."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, D] -> [B, D], [B, C], [B, E]
+        return features, self.head(features), self.head.embed(features)

@@ -1,0 +1,57 @@
+"""A base and its image processor, by name."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+
+from hf_cl.backbones.open_clip import OPEN_CLIP_PREFIX, load_open_clip, open_clip_processor
+
+DEMO = "demo"
+
+
+def demo_backbone() -> Path:
+    """Folder of the small ViT that ships with hf_cl (2.7 M parameters, 48 px): demos and tests without a network."""
+    return Path(str(files("hf_cl"))) / "demo" / "vit_tiny_demo"
+
+
+def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
+    """A base without a classifier of its own: the adapter brings the head.
+
+    Args:
+        name: a Hub id or folder of any `AutoModelForImageClassification` architecture, `open_clip:<model>[/<weights>]`, or `demo`.
+        revision: the Hub revision of the base.
+
+    Raises ValueError, naming what was asked, where there is no such base.
+    """
+    if name.startswith(OPEN_CLIP_PREFIX):
+        return load_open_clip(name.removeprefix(OPEN_CLIP_PREFIX))
+    where = str(demo_backbone()) if name == DEMO else name
+    try:
+        kind = AutoConfig.from_pretrained(where, revision=revision).model_type
+        labels = 1 if kind.startswith("siglip") else 0  # transformers 5.23 cannot build SigLIP's class without labels
+        return AutoModelForImageClassification.from_pretrained(where, revision=revision, num_labels=labels, ignore_mismatched_sizes=True)
+    except OSError as error:
+        raise ValueError(_not_found("backbone", name)) from error
+
+
+def load_processor(name: str, *, revision: str | None = None) -> Any:
+    """The image processor that belongs to a base; evaluation uses it, and it is saved beside the adapter."""
+    if name.startswith(OPEN_CLIP_PREFIX):
+        return open_clip_processor(name.removeprefix(OPEN_CLIP_PREFIX))
+    where = str(demo_backbone()) if name == DEMO else name
+    try:
+        return AutoImageProcessor.from_pretrained(where, revision=revision)
+    except OSError as error:
+        raise ValueError(_not_found("image processor", name)) from error
+
+
+def _not_found(what: str, name: str) -> str:
+    return (
+        f"No {what} {name!r}: it is no local folder, and the Hub did not give it. Check the name, the network, "
+        "HF_TOKEN for a gated repository, or HF_HUB_OFFLINE; `demo` needs no network."
+    )

@@ -1,0 +1,285 @@
+"""The contracts of hf_cl: six kinds of file (adapter, head, loss, gradient rule, scenario, probe) and what passes between them.
+
+This module knows torch alone. Everybody may import it; it imports nothing of the package.
+
+Shapes: B batch, N tokens, D feature width, E embedding width, C classes seen so far, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+NamedParameters = Sequence[tuple[str, nn.Parameter]]
+"""(name, parameter) pairs in a fixed order. Names: `head.*` for the head, `losses.<term>.*` for parameters of a loss term, peft's own
+names (without `base_model.model.`) for the adapter. The backbone's own weights never appear: they are frozen."""
+
+Schedule = Callable[[int, int], Sequence[float]]
+"""(epoch of the session, step of the epoch) -> one learning rate per parameter group."""
+
+
+class ImageDataset(Protocol):
+    """What a session trains and tests on: a map-style data set of images.
+
+    Item i is `{"image": PIL.Image.Image (RGB), "label": int, "index": int}`. `labels[i]` is the position of the class in order of arrival,
+    `indices[i]` a sample id that is stable over runs and unique in its split. Both are known without decoding an image.
+    """
+
+    @property
+    def labels(self) -> Sequence[int]: ...
+    @property
+    def indices(self) -> Sequence[int]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, position: int) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test set of a session and the classes that compete on it (positions; all seen classes by default)."""
+
+    __test__ = False  # the name begins with "Test": pytest must not collect it
+
+    name: str
+    data: ImageDataset
+    candidates: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Session:
+    """One step of a class-incremental stream. Session 0 is the base session."""
+
+    id: int
+    class_names: tuple[str, ...]
+    """All classes seen so far, in order of arrival: the label of an image is its position here."""
+    new_class_names: tuple[str, ...]
+    train: ImageDataset
+    tests: tuple[Test, ...]
+
+    @property
+    def first_new_class(self) -> int:
+        """Position of the session's first class; its classes are `range(first_new_class, len(class_names))`."""
+        return len(self.class_names) - len(self.new_class_names)
+
+
+class Scenario(Protocol):
+    """The sessions in order, and the `protocol` entry of results.json that says how they were made.
+
+    `hf_cl.scenarios.SessionStream` is one; a stream of your own needs no more than these two members.
+    """
+
+    @property
+    def protocol(self) -> Mapping[str, Any]: ...
+    def __iter__(self) -> Iterator[Session]: ...
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one forward pass of the model gives."""
+
+    features: Tensor
+    """[B, D] what the model's class feeds its classifier (ViT: CLS; Dinov2: CLS and patch mean; CLIP: patch mean; SigLIP: token mean)."""
+    logits: Tensor
+    """[B, C]; -inf where a class was not computed."""
+    embedding: Tensor
+    """[B, E] `head.embed(features)`: what contrastive losses, prototypes and statistics use. The features themselves by default."""
+    tokens: Tensor | None = None
+    """[B, N, D] only if a loss or a head needs them."""
+
+
+class FeatureSet(NamedTuple):
+    """Features of a whole data set, in the data set's order, on every process."""
+
+    features: Tensor  # [n, D]
+    labels: Tensor  # [n]
+    index: Tensor  # [n]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One batch as the loss terms see it."""
+
+    batch: Mapping[str, Tensor]
+    """`pixel_values` [B, 3, S, S] (absent in a features phase), `labels` [B], `index` [B] (stable sample ids)."""
+    views: tuple[Outputs, ...]
+    """One per augmented view."""
+    session: Session
+    epoch: int
+    """Epoch of the phase, from 0."""
+    step: int
+    """Optimizer step of the run, from 0."""
+    frozen: Callable[..., Outputs]
+    """`frozen(role, view=-1)`: the batch through another state of the same backbone; no gradient, eval mode, computed once per batch.
+    Roles: "pretrained" (adapter off), "previous" (end of the last session), and those an adapter names in `roles`."""
+
+    @property
+    def features(self) -> Tensor:
+        return self.views[0].features
+
+    @property
+    def embedding(self) -> Tensor:
+        return self.views[0].embedding
+
+    @property
+    def logits(self) -> Tensor:
+        return self.views[0].logits
+
+    @property
+    def labels(self) -> Tensor:
+        return self.batch["labels"]
+
+
+class Trainer(Protocol):
+    """The members of `ContinualTrainer` that hooks may use, and nothing else of it."""
+
+    @property
+    def model(self) -> nn.Module: ...  # the PeftModel
+    @property
+    def tuner(self) -> nn.Module: ...  # its BaseTuner
+    @property
+    def head(self) -> Head: ...
+    @property
+    def accelerator(self) -> Any: ...
+    @property
+    def generator(self) -> Any: ...  # torch.Generator on the CPU; the same draws on every process; checkpointed
+    @property
+    def session(self) -> Session: ...
+    def features_of(self, dataset: ImageDataset, *, augment: bool = False) -> FeatureSet: ...
+    def class_statistics(self, session: Session) -> Any: ...
+
+
+class Part:
+    """Base of everything the trainer calls. Every hook does nothing by default, so nobody asks whether it exists."""
+
+    def begin_session(self, trainer: Trainer, session: Session) -> None:
+        """After the head has grown, before the session's optimizer is made."""
+
+    def begin_epoch(self, trainer: Trainer, epoch: int) -> None:
+        """`epoch` counts from 0 in each phase."""
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Once per optimizer step, after the update."""
+
+    def end_session(self, trainer: Trainer, session: Session) -> None:
+        """After the last phase, before the session's evaluation and checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values that a resumed run needs."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+
+
+class LossTerm(Part):
+    """One summand of the objective. A term with parameters of its own is an nn.Module too."""
+
+    name: str
+    weight: float | Callable[[int], float] = 1.0
+    """A number, or a function of the phase's epoch."""
+    needs: frozenset[str] = frozenset()
+    """What the term reads beyond images and labels ("two_views", "tokens", "previous", ...): checked before training starts."""
+
+    def __call__(self, ctx: Context) -> Tensor:
+        """Scalar, mean over the batch. Pure: changes nothing, may be called twice per batch; state changes belong in `after_step`."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement __call__")
+
+    def weight_at(self, epoch: int) -> float:
+        return self.weight(epoch) if callable(self.weight) else self.weight
+
+
+class Head(nn.Module):
+    """The model's classifier. It grows with the classes and travels in the adapter.
+
+    A head that wants the trainer's hooks (`PrototypeHead` refits at `end_session`) is a `Part` too.
+    State that inference does not need lives in non-persistent buffers: checkpointed, never saved with the adapter.
+    """
+
+    num_classes: int
+
+    def grow(self, class_names: Sequence[str]) -> None:
+        """Append rows for `class_names`; old rows keep their values to the bit."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement grow")
+
+    def embed(self, features: Tensor) -> Tensor:
+        """[B, D] -> [B, E]. Identity by default."""
+        return features
+
+
+class GradientRule(Part):
+    """How an optimizer step's gradient comes about. One class per rule; settings in the constructor."""
+
+    def compute(
+        self,
+        closures: Sequence[Callable[[], dict[str, Tensor]]],
+        named_parameters: NamedParameters,
+        accelerator: Any,
+        model: nn.Module,
+    ) -> dict[str, Tensor]:
+        """Leave the step's gradient in `p.grad` and return the named losses, detached.
+
+        Called once per optimizer step with one closure per micro-batch. A closure runs its own forward and returns the named, weighted
+        losses, already scaled so that their sum over the micro-batches (and mean over processes) is the loss of the global batch.
+        A rule may run several passes; in each, `accelerator.no_sync(model)` surrounds forward AND backward of every micro-batch but the
+        last, and every backward has its own forward. Augmentation and frozen results lie outside the closures.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement compute")
+
+    def transform(self, named_parameters: NamedParameters) -> None:
+        """Change `p.grad` in place; called on unscaled gradients, before clipping."""
+
+
+class Probe(Part):
+    """Observes. Leaves RNG state and train/eval mode as it found them: weights with and without it are bitwise equal."""
+
+    name: str
+
+    def report(self) -> dict[str, Any]:
+        """Plain values for results.json."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a session with one objective and one set of trainable parameters."""
+
+    name: str
+    epochs: int
+    losses: Sequence[LossTerm]
+    trainable: Callable[[str], bool]
+    """Parameter name -> does it train; the rest has requires_grad False, so its gradient is None and the optimizer skips it."""
+    inputs: Literal["images", "features"] = "images"
+    refresh: Literal["epoch", "phase"] = "epoch"
+    """When the features of a features phase are computed again."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named composition: what is trained (adapter with its head), by which gradient, in which phases, with which optimizer."""
+
+    name: str
+    adapter: Any
+    """A PeftConfig. Its `head` dict names the head, which injection builds (`trainer.head`); the trainer fills `class_names`."""
+    phases: Callable[[Session], Sequence[Phase]]
+    optimizer: Callable[[Session, NamedParameters], tuple[Optimizer, Schedule]]
+    """Called once per session; the optimizer goes on over the session's phases."""
+    rule: GradientRule
+    parts: Sequence[Part] = ()
+    max_grad_norm: float | None = None
+    title: str = ""
+    """The method's name in prose, for the card."""
+    citation: str = ""
+    """BibTeX of its paper, for the card."""
+
+
+def is_head(name: str) -> bool:
+    """`Phase.trainable` for phases that train the head alone."""
+    return name.startswith("head.")
+
+
+def everything(name: str) -> bool:
+    """`Phase.trainable` for phases that train adapter, head and the losses' own parameters."""
+    return True

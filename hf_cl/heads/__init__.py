@@ -1,0 +1,60 @@
+"""Heads: the model's classifier, which grows with the classes and travels in the adapter."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from hf_cl.contracts import Head
+from hf_cl.heads.class_statistics import ClassStatistics
+from hf_cl.heads.cosine import CosineHead
+from hf_cl.heads.linear import LinearHead
+from hf_cl.heads.pooler import PoolerHead, linear_head
+from hf_cl.heads.prototype import PrototypeHead
+
+HEADS: dict[str, Callable[..., Head]] = {"linear": linear_head, "cosine": CosineHead, "prototype": PrototypeHead}
+"""The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
+of the spec."""
+
+__all__ = ["HEADS", "ClassStatistics", "CosineHead", "LinearHead", "PoolerHead", "PrototypeHead", "build_head"]
+
+
+def build_head(
+    spec: Mapping[str, Any],
+    in_features: int,
+    num_classes: int,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Head:
+    """The head that `spec` describes: `{"type": "linear", "bias": True}`, settings of the type beside it.
+
+    Args:
+        spec: `type` (a key of `HEADS`) and settings of that type.
+        in_features: D, width of the features.
+        num_classes: C, rows to begin with.
+        device, dtype: of the parameters; the meta device is fine.
+
+    Raises ValueError for a spec without a type, an unknown type, an unknown setting or a value that the type refuses.
+    """
+    settings = dict(spec)
+    kind = settings.pop("type", None)
+    if kind is None:
+        raise ValueError(f"The head {dict(spec)} has no type; give one of {', '.join(HEADS)}.")
+    if kind not in HEADS:
+        raise ValueError(f"Unknown head type {kind!r}; this version knows {_known(kind, [*HEADS, 'text'])}.")  # text: no module of ours
+    known = [name for name in inspect.signature(HEADS[kind]).parameters if name not in ("in_features", "num_classes", "device", "dtype")]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"Head type {kind!r} has no setting {name!r}; it has {_known(name, known)}.")
+    return HEADS[kind](in_features, num_classes, **settings, device=device, dtype=dtype)
+
+
+def _known(name: object, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return ", ".join(names) + (f" (did you mean {near[0]!r}?)" if near else "")

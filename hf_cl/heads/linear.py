@@ -1,0 +1,64 @@
+"""The linear head.
+
+Shapes: B batch, C classes, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hf_cl.contracts import Head
+from hf_cl.heads.rows import append_rows
+
+
+class LinearHead(Head):
+    """`features @ weight.T + bias`, with one row per class seen so far.
+
+    New rows begin as those of `nn.Linear` do. A head that grew session by session is the full-size head: given the same initial rows it
+    computes the same numbers, since rows of other sessions get no gradient where the loss masks them.
+
+    Args:
+        in_features: D, width of the features.
+        num_classes: C, rows to begin with.
+        bias: whether each class has a bias.
+        device, dtype: of the parameters; the meta device is fine.
+
+    Raises ValueError where `bias` is no bool.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(bias, bool):
+            raise ValueError(f"LinearHead: bias must be true or false, got {bias!r}.")
+        self.in_features, self.num_classes = in_features, 0
+        self.weight = nn.Parameter(torch.empty(0, in_features, device=device, dtype=dtype))
+        self.register_parameter("bias", nn.Parameter(torch.empty(0, device=device, dtype=dtype)) if bias else None)
+        self._append(num_classes)
+
+    def grow(self, class_names: Sequence[str]) -> None:
+        self._append(len(class_names))
+
+    def _append(self, count: int) -> None:
+        self.weight = append_rows(self.weight, (count, self.in_features), self.in_features)
+        if self.bias is not None:
+            self.bias = append_rows(self.bias, (count,), self.in_features)
+        self.num_classes += count
+
+    def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
+        """Logits."""
+        return F.linear(features, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, num_classes={self.num_classes}, bias={self.bias is not None}"

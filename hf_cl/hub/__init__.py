@@ -1,0 +1,1 @@
+"""From a run to others and back: model card, push, load, predict."""

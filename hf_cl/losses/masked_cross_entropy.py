@@ -1,0 +1,47 @@
+"""Cross-entropy among the classes of the current session.
+
+Shapes: B batch, C classes seen so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hf_cl.contracts import Context, LossTerm
+
+_NO_LABEL = torch.iinfo(torch.int64).min
+"""PyTorch ignores the label -100, which the shift below would make of an ordinary label."""
+
+
+class MaskedCrossEntropy(LossTerm):
+    """Cross-entropy over the current session's columns, or over all columns.
+
+    With `classes="new"` the columns of earlier sessions take no part: L2P's convention (Wang et al., CVPR 2022), which DualPrompt and
+    OVOR follow. It equals logits of -inf there, in value and gradient: the rows of earlier classes get a gradient of exactly zero.
+
+    Labels are not checked, since that would make the host wait for the device in every step. A label of an earlier session is an error of
+    PyTorch's own: IndexError on the CPU, a failed device-side assertion on a GPU.
+
+    Args:
+        classes: "new" (the session's classes compete) or "seen" (all classes so far do).
+        weight: a number, or a function of the phase's epoch.
+
+    Raises ValueError for another value of `classes`.
+    """
+
+    name = "cross_entropy"
+
+    def __init__(self, classes: Literal["new", "seen"] = "new", weight: float | Callable[[int], float] = 1.0) -> None:
+        if classes not in ("new", "seen"):
+            raise ValueError(f"MaskedCrossEntropy: classes must be 'new' or 'seen', got {classes!r}.")
+        self.classes = classes
+        self.weight = weight
+
+    def __call__(self, ctx: Context) -> Tensor:
+        first = ctx.session.first_new_class if self.classes == "new" else 0
+        return F.cross_entropy(ctx.logits[:, first:], ctx.labels - first, ignore_index=_NO_LABEL)

@@ -1,0 +1,82 @@
+"""The supervised contrastive loss between the student's view of an image and other models' view of it.
+
+Shapes: B batch, E embedding width, V views, N = V * B anchors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hf_cl.contracts import Context, LossTerm
+from hf_cl.losses.global_batch import gather_batch
+
+
+def supervised_contrastive(views: Sequence[Tensor], labels: Tensor, *, temperature: float = 0.07, valid: Tensor | None = None) -> Tensor:
+    """Pull embeddings of one class together and push those of different classes apart.
+
+    `L = mean_i -1/max(|P(i)|, 1) sum_{j in P(i)} (s_ij - log sum_{m != i} exp s_im)` over all N anchors, with `s_ij = cos(a_i, a_j) / t` and
+    P(i) the other anchors of the same class: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, eq. 2. An anchor without a
+    positive contributes 0 and counts in the mean, so a batch without any positive pair has the loss 0. In float32 under autocast too.
+
+    Args:
+        views: [B, E] each, of any length: embeddings are normalised here.
+        labels: [B].
+        temperature: t.
+        valid: [B] which samples take part; all by default.
+
+    Returns a scalar.
+    """
+    dtype = torch.promote_types(views[0].dtype, torch.float32)
+    with torch.autocast(labels.device.type, enabled=False):
+        anchors = F.normalize(torch.cat([view.to(dtype) for view in views]), dim=-1)  # [N, E]
+        similarity = anchors @ anchors.T / temperature  # [N, N]
+    labels = labels.repeat(len(views))  # [N]
+    counted = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid.repeat(len(views))  # [N]
+    others = counted & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)  # [N, N]
+    # finite, so that an anchor without others has a finite gradient
+    normaliser = similarity.masked_fill(~others, torch.finfo(dtype).min).logsumexp(1, keepdim=True)  # [N, 1]
+    positives = (labels[:, None] == labels) & others  # [N, N]
+    per_anchor = torch.where(positives, similarity - normaliser, 0).sum(1) / positives.sum(1).clamp(min=1)  # [N]
+    return -(per_anchor * counted).sum() / counted.sum()
+
+
+class SupervisedContrastive(LossTerm):
+    """Supervised contrast of the student's first view with the last view under other roles, whose embeddings get no gradient.
+
+    CoACT (Roy et al., TMLR 2025, arXiv 2405.16625): the asynchronous contrast of session 0 has the role `teacher`. With several processes
+    it is the loss of the whole global batch; with several micro-batches the contrast stays inside each of them.
+
+    Args:
+        roles: each gives one more view, `ctx.frozen(role, view=-1).embedding`.
+        temperature: t.
+        weight: a number, or a function of the phase's epoch.
+        name: where one phase has several contrasts.
+
+    Raises ValueError for no role, or a temperature that is not positive.
+    """
+
+    needs = frozenset({"two_views"})
+
+    def __init__(
+        self,
+        roles: Sequence[str] = ("teacher",),
+        *,
+        temperature: float = 0.07,
+        weight: float | Callable[[int], float] = 1.0,
+        name: str = "supervised_contrastive",
+    ) -> None:
+        if isinstance(roles, str) or not roles:
+            raise ValueError(f"SupervisedContrastive: roles must name at least one role, in a list; got {roles!r}.")
+        if not temperature > 0:
+            raise ValueError(f"SupervisedContrastive: temperature must be positive, got {temperature}.")
+        self.roles, self.temperature, self.weight, self.name = tuple(roles), temperature, weight, name
+
+    def __call__(self, ctx: Context) -> Tensor:
+        views = [ctx.embedding, *(ctx.frozen(role, view=-1).embedding for role in self.roles)]  # [B, E] each
+        (labels, *views), valid, gradient_scale = gather_batch(ctx.batch["index"], ctx.labels, *views)
+        loss = supervised_contrastive(views, labels, temperature=self.temperature, valid=valid)
+        return loss.detach() + (loss - loss.detach()) * gradient_scale

@@ -1,0 +1,25 @@
+"""Named compositions: adapter, head, losses, rule and optimizer of a published method."""
+
+from hf_cl.methods.baselines import LinearProbeSettings, LoraSettings, NearestClassMeanSettings, linear_probe, lora, nearest_class_mean
+from hf_cl.methods.ovor import OvorSettings, ovor
+from hf_cl.training.settings import RunSettings
+
+METHODS: dict[str, type[RunSettings]] = {
+    "ovor": OvorSettings,
+    "linear_probe": LinearProbeSettings,
+    "nearest_class_mean": NearestClassMeanSettings,
+    "lora": LoraSettings,
+}
+"""Method name -> its settings; `settings.method()` is the composition."""
+
+__all__ = [
+    "METHODS",
+    "LinearProbeSettings",
+    "LoraSettings",
+    "NearestClassMeanSettings",
+    "OvorSettings",
+    "linear_probe",
+    "lora",
+    "nearest_class_mean",
+    "ovor",
+]

@@ -1,0 +1,103 @@
+"""What a method has to beat: a head on the untouched backbone, class means, and LoRA without any protection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hf_cl.adapters import GladConfig, OnePromptConfig
+from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
+from hf_cl.losses import MaskedCrossEntropy
+from hf_cl.methods.schedules import cosine
+from hf_cl.rules import Plain
+from hf_cl.training.settings import RunSettings
+
+
+def linear_probe(*, epochs: int = 20, learning_rate: float = 1e-3, head: Mapping[str, Any] | None = None) -> Method:
+    """The head alone, trained on features of the untouched backbone, which are computed once per session."""
+
+    def phases(session: Session) -> list[Phase]:
+        return [Phase("probe", epochs, [MaskedCrossEntropy()], is_head, inputs="features", refresh="phase")]
+
+    return Method(
+        name="linear_probe",
+        title="linear probe",
+        adapter=OnePromptConfig(layer_tokens={}, head=dict(head or {"type": "linear"})),
+        phases=phases,
+        optimizer=_adam(learning_rate, epochs),
+        rule=Plain(),
+    )
+
+
+def nearest_class_mean() -> Method:
+    """Class means of the untouched backbone's features under cosine similarity (SimpleCIL, Zhou et al., IJCV 2024). Nothing is trained."""
+    return Method(
+        name="nearest_class_mean",
+        title="nearest class mean",
+        adapter=OnePromptConfig(layer_tokens={}, head={"type": "prototype"}),
+        phases=lambda session: [],
+        optimizer=_adam(1e-3, 1),
+        rule=Plain(),
+    )
+
+
+def lora(*, epochs: int = 20, learning_rate: float = 1e-3, r: int = 8, head: Mapping[str, Any] | None = None) -> Method:
+    """LoRA (Hu et al., ICLR 2022) on q, k and v with a head, trained on session after session as if there were no other."""
+
+    def phases(session: Session) -> list[Phase]:
+        return [Phase("train", epochs, [MaskedCrossEntropy()], everything)]
+
+    return Method(
+        name="lora",
+        title="LoRA",
+        adapter=GladConfig(
+            r=r, lora_alpha=r, use_rslora=False, lora_dropout=0.0, rule="none", head=dict(head or {"type": "linear"})
+        ),
+        phases=phases,
+        optimizer=_adam(learning_rate, epochs),
+        rule=Plain(),
+    )
+
+
+def _adam(learning_rate: float, epochs: int) -> Any:
+    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
+        return torch.optim.Adam([p for _, p in named_parameters], lr=learning_rate), cosine([learning_rate], epochs)
+
+    return optimizer
+
+
+@dataclass
+class LinearProbeSettings(RunSettings):
+    """Settings of `linear_probe`."""
+
+    epochs: int = 20
+    """Epochs over the features of a session."""
+    learning_rate: float = 1e-3
+    """Of Adam, at the start of each session."""
+    head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
+    """The head and its settings."""
+
+    def method(self) -> Method:
+        return linear_probe(epochs=self.epochs, learning_rate=self.learning_rate, head=self.head)
+
+
+@dataclass
+class NearestClassMeanSettings(RunSettings):
+    """Settings of `nearest_class_mean`: none of its own."""
+
+    def method(self) -> Method:
+        return nearest_class_mean()
+
+
+@dataclass
+class LoraSettings(LinearProbeSettings):
+    """Settings of `lora`."""
+
+    r: int = 8
+    """Rank."""
+
+    def method(self) -> Method:
+        return lora(epochs=self.epochs, learning_rate=self.learning_rate, r=self.r, head=self.head)

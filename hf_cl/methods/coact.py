@@ -1,0 +1,195 @@
+"""CoACT: consistency-guided asynchronous contrastive tuning (Roy, Dolatabadi, Afkanpour, Etemad: TMLR 2025, arXiv 2405.16625; code:
+github.com/ShuvenduRoy/CoACT-FSCIL).
+
+Shapes: C classes seen so far, E embedding width, n images of a session.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from hf_cl.adapters import AsyncLoraConfig
+from hf_cl.contracts import LossTerm, Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything, is_head
+from hf_cl.losses import Consistency, MaskedCrossEntropy, SupervisedContrastive
+from hf_cl.methods.schedules import constant, cosine
+from hf_cl.rules import Plain
+from hf_cl.training.settings import RunSettings
+
+logger = logging.getLogger(__name__)
+
+Objective = Literal["fixed", "figure"]
+IncrementalTrain = Literal["classifier", "lora", "classifier+lora"]
+
+
+def coact(
+    *,
+    adapter: AsyncLoraConfig | None = None,
+    epochs: int = 50,
+    incremental_epochs: int = 1,
+    learning_rate: float = 0.1,
+    encoder_lr_factor: float = 0.001,
+    incremental_lr_factor: float = 0.001,
+    incremental_train: IncrementalTrain = "classifier",
+    incremental_unfrozen: bool = False,
+    objective: Objective = "fixed",
+    contrast_weight: float = 1.0,
+    consistency_weight: float = 1.0,
+    start_with_prototypes: bool = True,
+) -> Method:
+    """Asynchronous LoRA with a supervised contrast to its teacher, then prototypes of the new classes. The defaults are the official
+    setting of CIFAR-100 with 10 shots in every session.
+
+    Session 0: cross-entropy plus the contrast between the student's first view and the teacher's second view. From `unfreeze_epoch` of the
+    adapter's config on ("controlled fine-tuning"), the blocks from `unfreeze_from` on and the pooler train too, at a smaller rate. Each
+    later session writes the mean embedding of its classes' shots into their rows, and then trains for `incremental_epochs`; by default of
+    11 of the 19 published settings that is 0, and nothing is trained.
+
+    Args:
+        adapter: LoRA, what is unfrozen and when, the teacher's decay, the head; None: LoRA in all blocks, unfrozen from block 9 and epoch 0.
+        epochs: of session 0, with a rate that falls by a cosine per epoch.
+        incremental_epochs: of each later session, at a constant rate.
+        learning_rate: of LoRA and rows in session 0 (SGD with Nesterov momentum 0.9, weight decay 5e-4).
+        encoder_lr_factor: of copies and pooler, relative to it.
+        incremental_lr_factor: of later sessions, relative to it.
+        incremental_train: what trains in later sessions.
+        incremental_unfrozen: whether copies and pooler train in later sessions too.
+        objective: of later sessions. "fixed" is the official code's: one contrast of three views (teacher at the end of session 0 and
+            pre-trained model) and the consistency of the base classes' logits. "figure" is the paper's overview figure: a contrast to the
+            base session's student, and one to the teacher, which goes on.
+        contrast_weight, consistency_weight: weights of the terms beside cross-entropy.
+        start_with_prototypes: whether the rows of session 0 begin as prototypes too.
+
+    Raises ValueError for an unknown objective or choice of what trains.
+    """
+    if objective not in ("fixed", "figure"):
+        raise ValueError(f"objective must be 'fixed' or 'figure', got {objective!r}.")
+    if incremental_train not in ("classifier", "lora", "classifier+lora"):
+        raise ValueError(f"incremental_train must be 'classifier', 'lora' or 'classifier+lora', got {incremental_train!r}.")
+    config = adapter or AsyncLoraConfig(unfreeze_from=9)
+    cross_entropy = MaskedCrossEntropy("seen")
+    base_losses = [cross_entropy, SupervisedContrastive(["teacher"], weight=contrast_weight)]
+    later_losses = _later_losses(cross_entropy, objective, contrast_weight, consistency_weight)
+    if incremental_epochs == 0:
+        logger.warning("incremental_epochs is 0: after session 0 only the rows of new classes are written, and nothing is trained.")
+    elif incremental_train == "classifier" and not incremental_unfrozen:
+        logger.warning("Only rows train after session 0, so contrasts have no gradient there; they are left out.")
+        later_losses = [term for term in later_losses if not isinstance(term, SupervisedContrastive)]
+
+    def trains_later(name: str) -> bool:
+        if _is_unfrozen_weight(name):
+            return incremental_unfrozen
+        return ("classifier" if is_head(name) else "lora") in incremental_train
+
+    def phases(session: Session) -> list[Phase]:
+        if session.id > 0:
+            return [Phase("incremental", incremental_epochs, later_losses, trains_later)]
+        if len(session.class_names) == 1:
+            logger.warning("Session 0 has one class: cross-entropy and contrast say nothing about classes there.")
+        lora_epochs = epochs if config.unfreeze_from is None else min(config.unfreeze_epoch, epochs)
+        lora = Phase("lora", lora_epochs, base_losses, lambda name: not _is_unfrozen_weight(name))
+        return [lora, Phase("unfrozen", epochs - lora_epochs, base_losses, everything)]
+
+    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
+        encoder = [p for name, p in named_parameters if _is_unfrozen_weight(name)]
+        others = [p for name, p in named_parameters if not _is_unfrozen_weight(name)]
+        groups = [{"params": others}, {"params": encoder}] if encoder else [{"params": others}]
+        sgd = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        if session.id > 0:
+            return sgd, constant(*[learning_rate * incremental_lr_factor] * len(groups))
+        return sgd, cosine([learning_rate, learning_rate * encoder_lr_factor][: len(groups)], epochs)
+
+    return Method(
+        name="coact",
+        adapter=config,
+        phases=phases,
+        optimizer=optimizer,
+        rule=Plain(),
+        parts=(EmaTeacher(config, objective, clone=incremental_unfrozen), Prototypes(base_session=start_with_prototypes)),
+    )
+
+
+def _later_losses(cross_entropy: LossTerm, objective: Objective, contrast: float, consistency: float) -> list[LossTerm]:
+    if objective == "fixed":
+        return [cross_entropy, SupervisedContrastive(["base_teacher", "pretrained"], weight=contrast), Consistency(weight=consistency)]
+    to_base = SupervisedContrastive(["base"], weight=contrast, name="base_contrast")
+    return [cross_entropy, to_base, SupervisedContrastive(["teacher"], weight=contrast, name="asynchronous_contrast")]
+
+
+def _is_unfrozen_weight(name: str) -> bool:
+    """Weights of the base that controlled fine-tuning trains: copies and pooler."""
+    return ".async_lora_copy." in name or name.startswith("head.pooler.")
+
+
+class EmaTeacher(Part):
+    """Calls the adapter when its teacher is due: the unfreezing, an update after each step, the states kept at the end of session 0.
+
+    Args:
+        config: of the adapter.
+        objective: "fixed" reads the teacher of the end of session 0 later; under "figure" the teacher goes on.
+        clone: whether unfrozen weights train after session 0, so that the states of its end need storage of their own.
+    """
+
+    def __init__(self, config: AsyncLoraConfig, objective: Objective, *, clone: bool) -> None:
+        self.config, self.objective, self.clone = config, objective, clone
+        self._tuner: Any = None
+        self._waiting: Mapping[str, Any] | None = None
+
+    def begin_session(self, trainer: Trainer, session: Session) -> None:
+        self._tuner, self._session = trainer.tuner, session.id
+        if self._waiting is not None:  # a resumed run restores its state between sessions, before it has a tuner
+            self._tuner.load_training_state(self._waiting)
+            self._waiting = None
+
+    def begin_epoch(self, trainer: Trainer, epoch: int) -> None:
+        if self._tuner.copies_train():
+            self._tuner.unfreeze()
+
+    def after_step(self, trainer: Trainer) -> None:
+        if self._session == 0 or self.objective == "figure":
+            self._tuner.update_teacher()
+
+    def end_session(self, trainer: Trainer, session: Session) -> None:
+        if session.id == 0:
+            roles = ("base", "base_teacher") if self.objective == "fixed" else ("base",)
+            self._tuner.keep(*roles, clone=self.clone)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._tuner is None else self._tuner.training_state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if not state:
+            return
+        self.config.unfrozen = state["unfrozen"]
+        if self._tuner is None:
+            self._waiting = state
+        else:
+            self._tuner.load_training_state(state)
+
+
+class Prototypes(Part):
+    """At the beginning of a session the rows of its classes become the means of their training images' embeddings, not normalised.
+
+    Args:
+        base_session: whether this is done in session 0 too.
+    """
+
+    def __init__(self, *, base_session: bool) -> None:
+        self.base_session = base_session
+
+    @torch.no_grad()
+    def begin_session(self, trainer: Trainer, session: Session) -> None:
+        if session.id == 0 and not self.base_session:
+            return
+        rows: torch.Tensor = trainer.head.weight  # [C, E]  # pyright: ignore[reportAssignmentType]
+        data = trainer.features_of(session.train)
+        embeddings = trainer.head.embed(data.features.to(rows.dtype))  # [n, E]
+        for label in range(session.first_new_class, len(session.class_names)):
+            shots = embeddings[data.labels == label]
+            if len(shots) == 0:
+                raise ValueError(f"Session {session.id} has no training image of {session.class_names[label]!r}, so it has no prototype.")
+            rows[label] = shots.mean(0)

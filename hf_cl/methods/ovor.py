@@ -1,0 +1,105 @@
+"""OVOR: OnePrompt with Virtual Outlier Regularization (Huang, Chen, Hsu: ICLR 2024; code: github.com/jpmorganchase/ovor)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from hf_cl.adapters import OnePromptConfig
+from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
+from hf_cl.losses import MaskedCrossEntropy, VirtualOutliers
+from hf_cl.methods.schedules import lagging_cosine
+from hf_cl.rules import Plain
+from hf_cl.training.settings import RunSettings
+
+CITATION = """@inproceedings{huang2024ovor,
+  title={{OVOR}: OnePrompt with Virtual Outlier Regularization for Rehearsal-Free Class-Incremental Learning},
+  author={Huang, Wei-Cheng and Chen, Chun-Fu and Hsu, Hsiang},
+  booktitle={International Conference on Learning Representations},
+  year={2024}
+}"""
+
+
+def ovor(
+    *,
+    epochs: int = 16,
+    vor_epochs: int = 4,
+    warmup_epochs: int = 0,
+    learning_rate: float = 1e-3,
+    layer_tokens: Mapping[int, int] | None = None,
+    head: Mapping[str, Any] | None = None,
+    outliers: VirtualOutliers | None = None,
+) -> Method:
+    """OnePrompt, then the head against virtual outliers. The defaults are the official CIFAR-100 setting; `vor_epochs=0` is OnePrompt alone.
+
+    A session is (from session 1 on) `warmup_epochs` of the head on frozen features, `epochs` of prompt and head on images, `vor_epochs` of
+    the head on features with outliers. One Adam serves all of them; a frozen parameter has no gradient and is skipped.
+
+    Args:
+        epochs, vor_epochs, warmup_epochs: length of the phases.
+        learning_rate: of Adam, at the start of each session.
+        layer_tokens: prefix rows per layer; None: OVOR's five layers.
+        head: the head's spec; None: the official linear head.
+        outliers: the regularizer; None: the official settings in mode `npos`.
+    """
+    cross_entropy = MaskedCrossEntropy()
+    outliers = outliers or VirtualOutliers()
+
+    def phases(session: Session) -> list[Phase]:
+        warmup = Phase("warmup", warmup_epochs if session.id > 0 else 0, [cross_entropy], is_head, inputs="features")
+        train = Phase("train", epochs, [cross_entropy], everything)
+        vor = Phase("vor", vor_epochs, [cross_entropy, outliers], is_head, inputs="features")
+        return [warmup, train, vor]
+
+    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
+        adam = torch.optim.Adam([p for _, p in named_parameters], lr=learning_rate)
+        return adam, lagging_cosine(learning_rate, warmup_epochs + epochs + vor_epochs)
+
+    return Method(
+        name="ovor",
+        adapter=OnePromptConfig(layer_tokens=None if layer_tokens is None else dict(layer_tokens), head=dict(head or {"type": "linear"})),
+        phases=phases,
+        optimizer=optimizer,
+        rule=Plain(),
+        title="OVOR" if vor_epochs else "OnePrompt",
+        citation=CITATION,
+    )
+
+
+@dataclass
+class OvorSettings(RunSettings):
+    """Settings of the recipe `ovor`; the defaults are the official CIFAR-100 setting."""
+
+    epochs: int = 16
+    """Epochs of prompt and head on images."""
+    vor_epochs: int = 4
+    """Epochs of the head on features with virtual outliers; 0 is OnePrompt alone."""
+    warmup_epochs: int = 0
+    """Epochs of the head alone at the start of each session but the first."""
+    learning_rate: float = 1e-3
+    """Of Adam, at the start of each session."""
+    layer_tokens: dict[int, int] | None = None
+    """Prefix rows per layer (from 0); absent: OVOR's five layers."""
+    head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
+    """The head and its settings: linear (official), cosine, prototype."""
+    outlier_mode: Literal["npos", "official"] = "npos"
+    """How virtual outliers are chosen."""
+    outlier_std: float = 0.1
+    """Standard deviation of the draws around boundary features."""
+    outlier_weight: float = 0.1
+    """Weight of the regularizer."""
+
+    def method(self) -> Method:
+        """The method these settings describe."""
+        return ovor(
+            epochs=self.epochs,
+            vor_epochs=self.vor_epochs,
+            warmup_epochs=self.warmup_epochs,
+            learning_rate=self.learning_rate,
+            layer_tokens=self.layer_tokens,
+            head=self.head,
+            outliers=VirtualOutliers(mode=self.outlier_mode, std=self.outlier_std, weight=self.outlier_weight, batch_size=self.batch_size),
+        )

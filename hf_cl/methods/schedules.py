@@ -1,0 +1,32 @@
+"""Learning-rate schedules: pure functions (epoch of the session, step of the epoch) -> one rate per parameter group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hf_cl.contracts import Schedule
+
+
+def constant(*rates: float) -> Schedule:
+    """The same rates throughout."""
+    return lambda epoch, step: rates
+
+
+def cosine(rates: Sequence[float], epochs: int) -> Schedule:
+    """Per epoch, from the rates to nearly 0: rate * (1 + cos(pi e / K)) / 2 with K epochs."""
+    return lambda epoch, step: [rate * (1 + math.cos(math.pi * epoch / epochs)) / 2 for rate in rates]
+
+
+def lagging_cosine(rate: float, epochs: int) -> Schedule:
+    """OVOR's schedule as its code runs it: rate * cos(99 pi max(0, e - 1) / (200 (K - 1))).
+
+    The nominal cosine lags by one epoch, so epochs 0 and 1 run at the full rate and the last one well above 0. K = 1 is constant.
+    """
+
+    def schedule(epoch: int, step: int) -> list[float]:
+        if epochs == 1:
+            return [rate]
+        return [rate * math.cos(99 * math.pi * max(0, epoch - 1) / (200 * (epochs - 1)))]
+
+    return schedule

@@ -1,0 +1,91 @@
+"""Metrics of continual learning, from counts to the summary of a run. numpy only.
+
+R[t][j] is the accuracy on the test images of session j after training session t (j <= t; sessions count from 0 to T), n_j the number of
+those images. Accuracies are fractions. Every function returns plain numbers or lists; what is not defined is None.
+"""
+
+from hf_cl.metrics.accuracies import (
+    anytime_accuracy,
+    class_mean_accuracy,
+    new_session_accuracy,
+    old_accuracy,
+    pooled_accuracy,
+    session_accuracy,
+    session_accuracy_unweighted,
+)
+from hf_cl.metrics.accuracy_matrix import AccuracyMatrix, Matrix, check_matrix
+from hf_cl.metrics.base_to_novel import harmonic_of_means, mean_of_harmonics
+from hf_cl.metrics.few_shot import (
+    average_harmonic_accuracy,
+    base_accuracy,
+    harmonic_accuracy,
+    harmonic_mean,
+    novel_accuracy,
+    performance_drop,
+    performance_drop_relative,
+)
+from hf_cl.metrics.predictions import SessionCounts, count_correct, evaluate_predictions
+from hf_cl.metrics.stability import (
+    StabilityTraces,
+    average_min_accuracy,
+    check_traces,
+    learning_curve_area,
+    min_accuracy,
+    windowed_forgetting,
+    windowed_plasticity,
+    worst_case_accuracy,
+)
+from hf_cl.metrics.summaries import METRICS, Metric, description, summarize
+from hf_cl.metrics.transfer import (
+    backward_transfer,
+    backward_transfer_all_pairs,
+    forgetting,
+    forgetting_clipped,
+    forgetting_per_class,
+    forgetting_stepwise,
+    forward_transfer,
+)
+
+__all__ = [
+    "METRICS",
+    "AccuracyMatrix",
+    "Matrix",
+    "Metric",
+    "SessionCounts",
+    "StabilityTraces",
+    "anytime_accuracy",
+    "average_harmonic_accuracy",
+    "average_min_accuracy",
+    "backward_transfer",
+    "backward_transfer_all_pairs",
+    "base_accuracy",
+    "check_matrix",
+    "check_traces",
+    "class_mean_accuracy",
+    "count_correct",
+    "description",
+    "evaluate_predictions",
+    "forgetting",
+    "forgetting_clipped",
+    "forgetting_per_class",
+    "forgetting_stepwise",
+    "forward_transfer",
+    "harmonic_accuracy",
+    "harmonic_mean",
+    "harmonic_of_means",
+    "learning_curve_area",
+    "mean_of_harmonics",
+    "min_accuracy",
+    "new_session_accuracy",
+    "novel_accuracy",
+    "old_accuracy",
+    "performance_drop",
+    "performance_drop_relative",
+    "pooled_accuracy",
+    "session_accuracy",
+    "session_accuracy_unweighted",
+    "summarize",
+    "windowed_forgetting",
+    "windowed_plasticity",
+    "worst_case_accuracy",
+]

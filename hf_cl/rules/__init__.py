@@ -1,0 +1,23 @@
+"""Gradient rules: how an optimizer step's gradient comes about."""
+
+from hf_cl.contracts import GradientRule
+from hf_cl.rules.glad import Glad
+from hf_cl.rules.gradient_norm import GradientNorm
+from hf_cl.rules.perturbed import PerturbedRule
+from hf_cl.rules.plain import Plain
+from hf_cl.rules.prograd import ProGrad
+from hf_cl.rules.sagm import Sagm
+from hf_cl.rules.sam import Sam
+from hf_cl.rules.session_scaled import SessionScaled, session_scale
+
+RULES: dict[str, type[GradientRule]] = {
+    "none": Plain,
+    "glad": Glad,
+    "sam": Sam,
+    "sagm": Sagm,
+    "gradient_norm": GradientNorm,
+    "prograd": ProGrad,
+}
+"""Name, as in `GladConfig.rule`, -> class."""
+
+__all__ = ["RULES", "Glad", "GradientNorm", "PerturbedRule", "Plain", "ProGrad", "Sagm", "Sam", "SessionScaled", "session_scale"]

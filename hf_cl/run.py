@@ -1,0 +1,241 @@
+"""What the recipes and the command line share: settings from YAML and flags, and a run from settings to report and card."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import logging
+import os
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from hf_cl.backbones import load_backbone, load_processor
+from hf_cl.contracts import Scenario
+from hf_cl.hub.card import ModelCardInput, write_card
+from hf_cl.scenarios import class_incremental, open_images
+from hf_cl.training import ContinualTrainer, RunSettings
+from hf_cl.training.report import write_report
+from hf_cl.training.results import Results
+from hf_cl.training.results_table import summary_table
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+SettingsT = TypeVar("SettingsT", bound=RunSettings)
+
+
+def parse_settings(settings_class: type[SettingsT], method: str, arguments: Sequence[str]) -> SettingsT:
+    """Settings from `--config NAME_OR_FILE` and overriding `--key value` flags; dashes in keys are accepted.
+
+    `NAME` is a packaged config of the method (`hf_cl/configs/<method>/NAME.yaml`).
+
+    Raises ValueError for an unknown key (with the nearest known one), a value of the wrong type, or a file that is not there.
+    """
+    flags = _parse_flags(arguments)
+    config = flags.pop("config", None)
+    values = read_config(method, str(config)) if config is not None else {}
+    where = dict.fromkeys(values, f"config {config}") | {key: f"--{key}" for key in flags}
+    values |= flags
+    known = {f.name for f in fields(settings_class)}
+    for key in values:
+        if key not in known:
+            raise ValueError(f"Unknown setting {key!r} ({where[key]}).{nearest(key, known)}")
+    try:
+        return TypeAdapter(settings_class).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from error
+        key = str(first["loc"][0])
+        raise ValueError(f"{where.get(key, key)}: {first['msg']}, got {first['input']!r}.") from error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ " Did you mean ...?" for a mistyped name, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
+    flags: dict[str, Any] = {}
+    position = 0
+    while position < len(arguments):
+        flag = arguments[position]
+        if not flag.startswith("--"):
+            raise ValueError(f"Expected a flag like --key value, got {flag!r}.")
+        key, equals, text = flag[2:].partition("=")
+        has_value = position + 1 < len(arguments) and not arguments[position + 1].startswith("--")
+        if not equals and has_value:
+            position += 1
+            text = arguments[position]
+        elif not equals:
+            text = "true"
+        flags[key.replace("-", "_")] = _yaml_value(text, flag)
+        position += 1
+    return flags
+
+
+def _yaml_value(text: str, flag: str) -> Any:
+    try:
+        return _number(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{flag}: {text!r} is no YAML value.") from error
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as a string; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def config_names(method: str) -> list[str]:
+    """Names of a method's packaged configs."""
+    return sorted(path.stem for path in (CONFIGS / method).glob("*.yaml"))
+
+
+def read_config(method: str, name: str) -> dict[str, Any]:
+    """Values of a YAML file, or of the method's packaged config of that name.
+
+    Raises ValueError where there is none, or where the file is no mapping.
+    """
+    packaged = config_names(method)
+    path = CONFIGS / method / f"{name}.yaml" if name in packaged else Path(name)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(
+            f"--config {name}: no such file, and {method} has no config of that name; it has {', '.join(packaged)}."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {name}: not valid YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(f"--config {name}: expected keys and values, found {type(values).__name__}.")
+    return {str(key): _number(value) for key, value in values.items()}
+
+
+def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], method: str, arguments: Sequence[str] | None = None) -> int:
+    """Entry point of a recipe: parse, run, and turn a user's mistake into two lines instead of a traceback.
+
+    `HF_CL_DEBUG=1` shows the traceback. Returns the exit status: 0, or 2 for a mistake.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    quiet_libraries()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if {"-h", "--help"} & set(arguments):
+        print(describe(settings_class, method))
+        return 0
+    try:
+        main(parse_settings(settings_class, method, arguments))
+    except (ValueError, RuntimeError) as error:
+        if os.environ.get("HF_CL_DEBUG"):
+            raise
+        print(f"hf_cl: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def quiet_libraries() -> None:
+    """No progress bars and no notes to developers from the libraries below, on a command line that people read."""
+    disable_progress_bar()
+    set_verbosity_error()
+    warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
+
+
+def describe(settings_class: type[RunSettings], method: str) -> str:
+    """Help text of a recipe: every setting with its default and meaning, and the packaged configs."""
+    lines = [f"usage: --config {{{','.join(config_names(method))}}}|FILE [--key value ...]", "", "settings (YAML keys and flags alike):"]
+    for setting, text in setting_docs(settings_class).items():
+        lines.append(f"  --{setting.name:<28} {text}  [{_default(setting)}]")
+    return "\n".join(lines)
+
+
+def setting_docs(settings_class: type[RunSettings]) -> dict[Field[Any], str]:
+    """Every setting with the sentence that stands under it in the source."""
+    docs: dict[str, str] = {}
+    for cls in reversed(settings_class.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # pyright: ignore[reportAttributeAccessIssue]
+        for statement, following in pairwise(body):
+            if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                docs[statement.target.id] = " ".join(str(following.value.value).split())  # pyright: ignore[reportAttributeAccessIssue]
+    return {setting: docs.get(setting.name, "") for setting in fields(settings_class)}
+
+
+def _default(setting: Field[Any]) -> Any:
+    return setting.default if setting.default_factory is MISSING else setting.default_factory()
+
+
+def open_scenario(settings: RunSettings) -> Scenario:
+    """The data, checked, as sessions."""
+    source = open_images(
+        settings.dataset,
+        image_column=settings.image_column,
+        label_column=settings.label_column,
+        test_split=settings.test_split,
+        skip_bad_images=settings.skip_bad_images,
+    )
+    return class_incremental(
+        source,
+        settings.num_base_classes,
+        settings.classes_per_session,
+        class_order=settings.class_order,
+        class_order_seed=settings.class_order_seed,
+        validation_fraction=settings.validation_fraction,
+    )
+
+
+def open_backbone(settings: RunSettings) -> tuple[nn.Module, Any]:
+    """The base without a classifier, and its image processor."""
+    backbone = load_backbone(settings.backbone, revision=settings.backbone_revision)
+    processor = load_processor(settings.backbone, revision=settings.backbone_revision)
+    if not settings.normalize:
+        processor.do_normalize = False  # saved with the adapter, so whoever loads it feeds the same pixels
+    return backbone, processor
+
+
+def run(settings: RunSettings) -> Results:
+    """A whole run: data, base, method, training, report and card."""
+    scenario = open_scenario(settings)
+    backbone, processor = open_backbone(settings)
+    trainer = ContinualTrainer(backbone, processor, settings.method(), scenario, settings)
+    trainer.fit()
+    return finish(trainer)
+
+
+def finish(trainer: ContinualTrainer) -> Results:
+    """Write the resolved settings, the report and the model card of a trained run; print the summary."""
+    results, settings, folder = trainer.results.results, asdict(trainer.settings), trainer.folder
+    if trainer.accelerator.is_main_process:
+        write_report(folder, results, settings, method=trainer.method.title)
+        write_card(folder, _card(trainer, results, settings))
+    trainer.records.say(summary_table(results))
+    trainer.records.say(f"Report: {folder / 'report.html'}   adapters: {folder / 'adapters'}")
+    return results
+
+
+def _card(trainer: ContinualTrainer, results: Results, settings: Mapping[str, Any]) -> ModelCardInput:
+    last = trainer.folder / "adapters" / f"session-{results.sessions[-1].id}"
+    return ModelCardInput(
+        results=results,
+        settings=settings,
+        base_model=trainer.settings.backbone,
+        adapter=str(last),
+        method=trainer.method.title,
+        adapter_type=trainer.method.adapter.peft_type.value,
+        citation=trainer.method.citation,
+    )

@@ -1,0 +1,66 @@
+"""Class-incremental learning: new classes in every session, all of their images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hf_cl.scenarios.class_order import resolve_class_order
+from hf_cl.scenarios.draws import split_per_class, tracks_of
+from hf_cl.scenarios.sources import ImageSource
+from hf_cl.scenarios.split_lists import split_by_lists
+from hf_cl.scenarios.stream import SessionStream, by_session, cumulative_tests, make_protocol, make_sessions, session_sizes
+
+
+def class_incremental(
+    source: ImageSource,
+    num_base_classes: int,
+    classes_per_session: int,
+    class_order: str | os.PathLike[str] = "seed",
+    class_order_seed: int = 0,
+    *,
+    validation_fraction: float = 0.0,
+    index_list: str | os.PathLike[str] | None = None,
+) -> SessionStream:
+    """Session 0 teaches `num_base_classes` classes, each later one `classes_per_session`; a remainder is a last, smaller session.
+
+    "B0 Inc10" of the literature is (10, 10), "B50 Inc5" is (50, 5). The stream is a pure function of the images and these arguments.
+
+    Args:
+        source: from `open_images`. Where it has no test split, 20% of each class's images, drawn by `class_order_seed`, are tested on.
+        num_base_classes: classes of session 0.
+        classes_per_session: classes of each later session.
+        class_order: `natural`, `seed`, `pycil`, `coda` or a file (`resolve_class_order`).
+        class_order_seed: governs the order, own splits and the validation part; the run's seed governs none of them.
+        validation_fraction: share of each class's training images (at least one) that leaves `Session.train`. The tests stay the test
+            images; `stream.validation[t]` holds tests of the same names and candidates on the validation images.
+        index_list: a folder with `train.txt` and `test.txt`, which then part a data set of one split (ImageNet-R).
+
+    Raises DataError for a class too small to split and for faulty lists, ValueError for sizes, orders or fractions that are none.
+    """
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
+    sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
+    order = resolve_class_order(source.class_names, class_order, class_order_seed)
+    source, lists = (source.split_by(class_order_seed), None) if index_list is None else split_by_lists(source, index_list)
+    train, validation = source.train, None
+    if validation_fraction:
+        tracks = tracks_of(train, source.short_name)
+        train, validation = split_per_class(
+            train, validation_fraction, "validation", class_order_seed, class_names=source.class_names, tracks=tracks
+        )
+    class_names = tuple(source.class_names[label] for label in order)
+    held_out = () if validation is None else cumulative_tests(by_session(validation, order, sizes), sizes)
+    protocol = make_protocol(
+        "class_incremental",
+        source.name,
+        source.test_split,
+        num_base_classes=num_base_classes,
+        classes_per_session=classes_per_session,
+        class_order=Path(class_order).name,
+        class_order_seed=class_order_seed,
+        index_list=lists,
+        validation_fraction=validation_fraction,
+    )
+    sessions = make_sessions(class_names, sizes, by_session(train, order, sizes), by_session(source.test, order, sizes))
+    return SessionStream(sessions, class_names, protocol, held_out)

@@ -1,0 +1,124 @@
+"""Few-shot class-incremental learning: a handful of images of each new class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_cl.scenarios.draws import check_shots, draw_shots
+from hf_cl.scenarios.image_set import ImageSet
+from hf_cl.scenarios.session_lists import SessionLists, read_session_lists
+from hf_cl.scenarios.shot_lists import read_shot_list
+from hf_cl.scenarios.sources import ImageSource
+from hf_cl.scenarios.stream import SessionStream, by_session, cut, in_order, make_protocol, make_sessions, session_sizes
+
+OWN_DRAW: Mapping[str, str | None] = {"kind": "own_draw", "sha256": None}
+
+
+def few_shot_class_incremental(
+    source: ImageSource,
+    num_base_classes: int,
+    classes_per_session: int,
+    shots: int,
+    *,
+    class_order_seed: int = 0,
+    index_list: str | os.PathLike[str] | None = None,
+) -> SessionStream:
+    """FSCIL (Tao et al. 2020): session 0 teaches its classes on all their images, each later one on `shots` images per class.
+
+    The classes arrive in label order. CIFAR-100 and miniImageNet are (60, 5, shots=5), CUB-200 is (100, 10, shots=5).
+
+    Args:
+        source: from `open_images`.
+        num_base_classes: classes of session 0.
+        classes_per_session: classes of each later session; a remainder is a last, smaller session.
+        shots: training images per class of the later sessions.
+        class_order_seed: draws the shots, and the test part where the data set has none.
+        index_list: a folder with `session_1.txt` ... (or its subfolder named after the data set) that lists the training images of every
+            session instead; the standard lists are recognised. Lists may bring another order of classes.
+
+    Raises DataError for faulty lists and for classes with fewer images than shots, ValueError for sizes or shots that are none.
+    """
+    check_shots(shots)
+    source = source.split_by(class_order_seed)
+    sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
+    if index_list is None:
+        lists = _own_draw(source, sizes, shots, class_order_seed)
+    else:
+        lists = read_session_lists(source, index_list, sizes, shots)
+    protocol = make_protocol(
+        "few_shot_class_incremental",
+        source.name,
+        source.test_split,
+        num_base_classes=num_base_classes,
+        classes_per_session=classes_per_session,
+        shots=shots,
+        class_order="natural" if (np.diff(lists.order) > 0).all() else "index_list",
+        class_order_seed=class_order_seed,
+        index_list=lists.identity,
+    )
+    return _stream(source, [in_order(images, lists.order) for images in lists.train], lists.order, sizes, protocol)
+
+
+def few_shot_class_incremental_tuning(
+    source: ImageSource,
+    num_base_classes: int,
+    classes_per_session: int,
+    shots: int = 10,
+    *,
+    class_order_seed: int = 0,
+    index_list: str | os.PathLike[str] | None = None,
+) -> SessionStream:
+    """FSCIT, the protocol of CoACT: as `few_shot_class_incremental`, but session 0 has `shots` images per class like every other.
+
+    Args:
+        source: from `open_images`; CoACT tests on the validation split where a data set has one (`test_split="validation"`).
+        num_base_classes: classes of session 0.
+        classes_per_session: classes of each later session.
+        shots: training images per class.
+        class_order_seed: draws the shots, and the test part where the data set has none.
+        index_list: a folder with `<data set>.txt`, `<class> <image>` per line, whose first `shots` images per class are taken instead.
+
+    Raises DataError for a faulty list and for classes with fewer images than shots, ValueError for sizes or shots that are none.
+    """
+    check_shots(shots)
+    source = source.split_by(class_order_seed)
+    sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
+    order = np.arange(len(source.class_names))
+    if index_list is None:
+        images, identity = draw_shots(source.train, shots, class_order_seed, order, source.class_names), OWN_DRAW
+    else:
+        images, identity = read_shot_list(source, index_list, shots)
+    protocol = make_protocol(
+        "few_shot_class_incremental_tuning",
+        source.name,
+        source.test_split,
+        num_base_classes=num_base_classes,
+        classes_per_session=classes_per_session,
+        shots=shots,
+        class_order="natural",
+        class_order_seed=class_order_seed,
+        index_list=identity,
+    )
+    return _stream(source, by_session(images, order, sizes), order, sizes, protocol)
+
+
+def _own_draw(source: ImageSource, sizes: list[int], shots: int, seed: int) -> SessionLists:
+    order = np.arange(len(source.class_names))
+    base, later = order[: sizes[0]], cut(order, sizes)[1:]
+    train = [source.train.of_classes(base)]
+    if later:
+        drawn = draw_shots(source.train, shots, seed, np.concatenate(later), source.class_names)
+        train += [drawn.of_classes(labels) for labels in later]
+    return SessionLists(train, order, OWN_DRAW)
+
+
+def _stream(
+    source: ImageSource, train: list[ImageSet], order: NDArray[np.int64], sizes: list[int], protocol: dict[str, Any]
+) -> SessionStream:
+    class_names = tuple(source.class_names[label] for label in order)
+    return SessionStream(make_sessions(class_names, sizes, train, by_session(source.test, order, sizes)), class_names, protocol, ())

@@ -1,0 +1,147 @@
+"""`open_images`: one way to any set of labelled images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_cl.scenarios.columns import read_columns
+from hf_cl.scenarios.digits import read_digits
+from hf_cl.scenarios.draws import split_per_class, tracks_of
+from hf_cl.scenarios.errors import DataError
+from hf_cl.scenarios.folder import read_image_folder
+from hf_cl.scenarios.hub import HubAddress, read_hub
+from hf_cl.scenarios.image_set import ImageSet
+from hf_cl.scenarios.splits import VALIDATION_NAMES, Splits
+from hf_cl.scenarios.tables import is_saved_dataset, read_saved_dataset, read_tables, table_files
+from hf_cl.scenarios.validation import UnreadableImage, find_unreadable, validate
+
+OWN_SPLIT = "own 80/20 split"
+TEST_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """The images that scenarios are cut from, checked; labels in label order of the data set."""
+
+    name: str
+    """As it was asked for; of a local folder its own name alone."""
+    class_names: tuple[str, ...]
+    """In label order."""
+    train: ImageSet
+    test: ImageSet
+    test_split: str
+    """What `test` is: a split of the data set, or "own 80/20 split"."""
+    validation: ImageSet | None = None
+    """The data set's own validation split, where it has one that is not tested on."""
+    unsplit: ImageSet | None = None
+    """All images, where the data set has no split of its own."""
+
+    @property
+    def short_name(self) -> str:
+        """The name without owner, config and revision, lower case, with underscores: `cifar100`."""
+        return short_name(self.name)
+
+    def split_by(self, seed: int) -> ImageSource:
+        """The same images with the own split drawn by `seed`; itself where the data set has a test split.
+
+        Per class 20% of the images, at least one, by `draws.permutation`; GTSRB by tracks. Raises DataError for a class of one image.
+        """
+        return self if self.unsplit is None else own_split(self.name, self.class_names, self.unsplit, seed)
+
+
+def own_split(name: str, class_names: tuple[str, ...], images: ImageSet, seed: int) -> ImageSource:
+    """A source whose training and test images are drawn from `images`, 80/20 per class."""
+    tracks = tracks_of(images, short_name(name))
+    train, test = split_per_class(images, TEST_FRACTION, "test", seed, class_names=class_names, tracks=tracks)
+    return ImageSource(name, class_names, train, test, OWN_SPLIT, unsplit=images)
+
+
+def short_name(name: str) -> str:
+    """`uoft-cs/cifar100@main` -> `cifar100`."""
+    address = HubAddress.parse(name)
+    return normalized(address.id.rsplit("/", 1)[-1] if address else name)
+
+
+def normalized(name: str) -> str:
+    """Lower case with underscores, so that `Mini-ImageNet` and `mini_imagenet` meet."""
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def open_images(
+    dataset: str | os.PathLike[str],
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    test_split: str = "test",
+    skip_bad_images: bool = False,
+    check: Callable[[ImageSet], Sequence[UnreadableImage]] = find_unreadable,
+) -> ImageSource:
+    """Open a set of labelled images and look at every one of them.
+
+    Args:
+        dataset: one of
+            - `digits`: 1,797 handwritten digits that come with scikit-learn;
+            - a folder (or file) of parquet or arrow, split by file or folder name (train, test, validation), or one that `datasets` saved;
+            - a folder of images, `<class>/*.jpg` or `train/<class>/*.jpg` and `test/<class>/*.jpg`;
+            - a Hub id, `owner/name`, with `:config` and `@revision` where wanted.
+            A folder of that name goes before a Hub id.
+        image_column: needed where there is not exactly one Image column.
+        label_column: needed where there is not exactly one ClassLabel column, or to use a column of integers or strings.
+        test_split: the split that is tested on.
+        skip_bad_images: leave out what cannot be used, with a logged warning.
+        check: finds unreadable images; `functools.partial(find_unreadable, progress=...)` shows how far it is.
+
+    A data set of one split is parted into training and test images, 80/20 per class; scenarios draw that split by their class_order_seed
+    (`ImageSource.split_by`), the source as returned by seed 0.
+
+    Raises DataError, before anything trains: no such data set, no such column or split, and everything `validate` looks for.
+    """
+    name, splits = _read(os.fspath(dataset), image_column, label_column, test_split)
+    splits = validate(name, _named_splits(name, splits, test_split), skip_bad_images=skip_bad_images, check=check)
+    if len(splits.images) == 1:
+        (images,) = splits.images.values()
+        return own_split(name, splits.class_names, images, seed=0)
+    images = splits.images
+    return ImageSource(name, splits.class_names, images["train"], images["test"], test_split, images.get("validation"))
+
+
+def _read(dataset: str, image_column: str | None, label_column: str | None, test_split: str) -> tuple[str, Splits]:
+    if not dataset:
+        raise DataError("dataset is empty; give a folder, a Hub id, or digits.")
+    if dataset == "digits":
+        return dataset, read_digits()
+    path = Path(dataset).expanduser()
+    if path.exists():
+        name = path.resolve().stem if path.is_file() else path.resolve().name
+        if path.is_dir() and is_saved_dataset(path):
+            return name, read_columns(name, read_saved_dataset(path), image_column, label_column)
+        if files := table_files(path):
+            return name, read_columns(name, read_tables(path, files, test_split), image_column, label_column)
+        if not path.is_dir():
+            raise DataError(f"{path} is neither a folder nor a parquet or arrow file.")
+        return name, read_image_folder(path, test_split)
+    address = HubAddress.parse(dataset)
+    if address is None:
+        raise DataError(f"{dataset!r} is no folder or file here, and cannot be a Hub id (owner/name). Is the path right?")
+    return dataset, read_columns(dataset, read_hub(address), image_column, label_column)
+
+
+def _named_splits(name: str, splits: Splits, test_split: str) -> Splits:
+    """The splits that are used, as "train", "test" and "validation"; or the only one under its own name."""
+    found = splits.images
+    if len(found) == 1 and (test_split == "test" or test_split in found):
+        return splits
+    for option, split in (("test_split", test_split), ("train", "train")):
+        if split not in found:
+            hint = "Name the one to test on with --test_split." if option == "test_split" else "A split 'train' is needed beside it."
+            raise DataError(f"{name!r} has no split {split!r}; it has {', '.join(sorted(found))}. {hint}")
+    if test_split == "train":
+        raise DataError(f"{name!r}: test_split 'train' would test on the training images.")
+    used = {"train": found["train"], "test": found[test_split]}
+    validation = next((split for split in VALIDATION_NAMES if split in found and split != test_split), None)
+    if validation is not None:
+        used["validation"] = found[validation]
+    return Splits(used, splits.class_names)

@@ -1,0 +1,125 @@
+"""What every function of this package returns: the sessions, with what results.json says about how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_cl.contracts import Session, Test
+from hf_cl.scenarios.image_set import ImageSet
+
+
+@dataclass(frozen=True)
+class SessionStream:
+    """Sessions in order; may be iterated again and gives the same objects. Fulfils `hf_cl.contracts.Scenario`."""
+
+    sessions: tuple[Session, ...]
+    class_names: tuple[str, ...]
+    """By position: all classes of the stream in order of arrival, then those that tests name but no session teaches (base-to-novel)."""
+    protocol: dict[str, Any]
+    """`protocol` of results.json (`make_protocol`)."""
+    validation: tuple[tuple[Test, ...], ...]
+    """`validation[t]` has the form of `sessions[t].tests`, on images held out of training. Empty where nothing is held out."""
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self.sessions)
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+
+def make_protocol(
+    name: str,
+    dataset: str,
+    test_split: str,
+    *,
+    num_base_classes: int,
+    classes_per_session: int | None,
+    class_order_seed: int,
+    class_order: str = "natural",
+    shots: int | None = None,
+    index_list: Mapping[str, str | None] | None = None,
+    validation_fraction: float = 0.0,
+) -> dict[str, Any]:
+    """`protocol` of results.json. `index_list`: kind (standard, custom, own_draw) and sha256; None where every image is used."""
+    return {
+        "name": name,
+        "dataset": dataset,
+        "num_base_classes": num_base_classes,
+        "classes_per_session": classes_per_session,
+        "shots": shots,
+        "class_order": class_order,
+        "class_order_seed": class_order_seed,
+        "index_list": None if index_list is None else dict(index_list),
+        "test_split": test_split,
+        "validation_fraction": validation_fraction,
+    }
+
+
+def session_sizes(num_classes: int, num_base_classes: int, classes_per_session: int) -> list[int]:
+    """Classes of each session: the base, then `classes_per_session` each; a remainder is a last, smaller session.
+
+    Raises ValueError for sizes that make no session.
+    """
+    if num_base_classes == 0:
+        raise ValueError(
+            "num_base_classes is the size of session 0 and must be at least 1. "
+            f'"B0 Inc{classes_per_session}" of the literature is num_base_classes={classes_per_session}.'
+        )
+    if not 1 <= num_base_classes <= num_classes:
+        raise ValueError(f"num_base_classes must lie between 1 and the data set's {num_classes} classes, got {num_base_classes}.")
+    if classes_per_session < 1:
+        raise ValueError(f"classes_per_session must be at least 1, got {classes_per_session}.")
+    rest = num_classes - num_base_classes
+    sizes = [num_base_classes] + [classes_per_session] * (rest // classes_per_session)
+    return [*sizes, rest % classes_per_session] if rest % classes_per_session else sizes
+
+
+def cut(items: Any, sizes: Sequence[int]) -> list[Any]:
+    """Consecutive pieces, of the given sizes, of a sequence or an array."""
+    stops = np.cumsum(sizes).tolist()
+    return [items[stop - size : stop] for size, stop in zip(sizes, stops, strict=True)]
+
+
+def by_session(images: ImageSet, order: NDArray[np.int64], sizes: Sequence[int]) -> list[ImageSet]:
+    """The images of each session's classes, labelled by position in `order`, [C]."""
+    images = in_order(images, order)
+    session_of = np.repeat(np.arange(len(sizes)), sizes)[images.labels]  # [n]
+    arrival = np.argsort(session_of, kind="stable")
+    return [images.subset(piece) for piece in cut(arrival, np.bincount(session_of, minlength=len(sizes)).tolist())]
+
+
+def in_order(images: ImageSet, order: NDArray[np.int64]) -> ImageSet:
+    """The images labelled by position in `order`, [C], instead of label order."""
+    return images.relabel(np.argsort(order))
+
+
+def cumulative_tests(parts: Sequence[ImageSet], sizes: Sequence[int]) -> tuple[tuple[Test, ...], ...]:
+    """Tests after each session t: "session-j" for j = 0..t on `parts[j]`, all classes seen until then competing.
+
+    One session's images are the same object in all later tests, so that what is computed on them once can be kept.
+    """
+    seen = [tuple(range(count)) for count in np.cumsum(sizes).tolist()]
+    return tuple(tuple(Test(f"session-{j}", parts[j], seen[t]) for j in range(t + 1)) for t in range(len(sizes)))
+
+
+def make_sessions(
+    class_names: tuple[str, ...], sizes: Sequence[int], train: Sequence[ImageSet], test: Sequence[ImageSet]
+) -> tuple[Session, ...]:
+    """The sessions of a class-incremental stream.
+
+    Args:
+        class_names: in order of arrival.
+        sizes: classes of each session.
+        train: training images of each session, labels being positions in `class_names`.
+        test: test images of each session's own classes, labelled likewise.
+    """
+    sessions = []
+    for t, (new, tests) in enumerate(zip(cut(class_names, sizes), cumulative_tests(test, sizes), strict=True)):
+        seen = class_names[: sum(sizes[: t + 1])]
+        sessions.append(Session(id=t, class_names=seen, new_class_names=new, train=train[t], tests=tests))
+    return tuple(sessions)

@@ -1,0 +1,155 @@
+"""The data is looked at once, in full, before anything trains."""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_cl.scenarios.errors import DataError, UnreadableImageError, first_ten
+from hf_cl.scenarios.image_set import NO_LABEL, ImageSet
+from hf_cl.scenarios.splits import Splits
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1024
+"""Images between two reports of progress; an interrupt waits for these alone."""
+_PIECE = 32
+"""Images that one thread takes at a time."""
+
+
+@dataclass(frozen=True)
+class UnreadableImage:
+    """An image that cannot be decoded: its position in the set, its file or row, and why."""
+
+    position: int
+    where: str
+    cause: str
+
+
+def find_unreadable(
+    images: ImageSet, *, num_threads: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> list[UnreadableImage]:
+    """Decode every image once and return those that fail, in order.
+
+    Args:
+        images: the set.
+        num_threads: Pillow decodes outside of Python's lock. None: one per core, 16 at most.
+        progress: called now and then with (images done, images in all).
+    """
+
+    def check(positions: range) -> list[UnreadableImage]:
+        bad = []
+        for position in positions:
+            try:
+                images.decode(position)
+            except UnreadableImageError as error:
+                bad.append(UnreadableImage(position, error.where, error.cause))
+        return bad
+
+    found: list[UnreadableImage] = []
+    with ThreadPoolExecutor(num_threads or min(16, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(images), _CHUNK):
+            stop = min(start + _CHUNK, len(images))
+            pieces = [range(first, min(first + _PIECE, stop)) for first in range(start, stop, _PIECE)]
+            found += [bad for piece in pool.map(check, pieces) for bad in piece]
+            if progress is not None:
+                progress(stop, len(images))
+    return found
+
+
+def validate(
+    name: str,
+    splits: Splits,
+    *,
+    skip_bad_images: bool,
+    check: Callable[[ImageSet], Sequence[UnreadableImage]] = find_unreadable,
+) -> Splits:
+    """The images of `splits` that can be used, or one error that lists everything wrong.
+
+    Looked for: images that cannot be decoded, images whose label is missing or no class, classes without images (in a data set of one
+    split: with fewer than two, since it is parted into training and test images), class names that are empty or occur twice.
+    A "validation" split may lack classes.
+
+    Args:
+        name: of the data set, for messages.
+        splits: as a reader gave them: "train" and "test", perhaps "validation"; or one split of any name.
+        skip_bad_images: drop such images and classes with a logged warning. Class names that occur twice stay an error.
+        check: finds the unreadable images of a set. A launcher of several processes may let one look and tell the others.
+
+    Raises DataError: the counts, the first ten of each kind, and the option that decides.
+    """
+    problems: list[str] = []
+    kept = {}
+    test = splits.images.get("test")
+    if test is not None and len(test) and (test.labels == NO_LABEL).all():
+        raise DataError(f"{name}: none of the images to test on has a label. Name another split with --test_split.")
+    for split, images in splits.images.items():
+        kept[split], found = _usable(split, images, len(splits.class_names), check)
+        problems += found
+    lacking = _lacking_classes(kept, len(splits.class_names))
+    for split, labels in lacking.items():
+        number = "fewer than 2" if len(kept) == 1 else "no"
+        problems.append(f"{split}: {len(labels)} classes have {number} images: {first_ten(repr(splits.class_names[c]) for c in labels)}")
+    names = _bad_names(splits.class_names)
+    if problems and not names and skip_bad_images:
+        logger.warning("%s: left out because of --skip_bad_images:\n  %s", name, "\n  ".join(problems))
+        return _without_classes(name, kept, splits.class_names, {label for labels in lacking.values() for label in labels})
+    if problems or names:
+        skipping = ["--skip_bad_images leaves these images and classes out and goes on."] if problems and not skip_bad_images else []
+        raise DataError("\n  ".join([f"{name} cannot be used as it is:", *problems, *names, *skipping]))
+    return Splits(kept, splits.class_names)
+
+
+def _usable(
+    split: str, images: ImageSet, num_classes: int, check: Callable[[ImageSet], Sequence[UnreadableImage]]
+) -> tuple[ImageSet, list[str]]:
+    """The usable images of a split, and what is wrong with the others."""
+    problems = []
+    usable = np.ones(len(images), dtype=bool)
+    if unreadable := list(check(images)):
+        listed = first_ten(f"{bad.where} ({bad.cause})" for bad in unreadable)
+        problems.append(f"{split}: {len(unreadable)} unreadable images: {listed}")
+        usable[[bad.position for bad in unreadable]] = False
+    unlabelled = np.flatnonzero((images.labels < 0) | (images.labels >= num_classes))
+    if len(unlabelled):
+        listed = first_ten(_label_problem(images, position, num_classes) for position in unlabelled.tolist())
+        problems.append(f"{split}: {len(unlabelled)} images without a valid label: {listed}")
+        usable[unlabelled] = False
+    return images.subset(usable), problems
+
+
+def _label_problem(images: ImageSet, position: int, num_classes: int) -> str:
+    label = int(images.labels[position])
+    reason = "no label" if label == NO_LABEL else f"label {label}, classes are 0..{num_classes - 1}"
+    return f"{images.describe(position)} ({reason})"
+
+
+def _lacking_classes(kept: Mapping[str, ImageSet], num_classes: int) -> dict[str, list[int]]:
+    needed = 2 if len(kept) == 1 else 1
+    lacking = {split: np.flatnonzero(images.counts(num_classes) < needed).tolist() for split, images in kept.items()}
+    return {split: labels for split, labels in lacking.items() if labels and (split != "validation" or len(kept) == 1)}
+
+
+def _bad_names(class_names: Sequence[str]) -> list[str]:
+    # two names that look alike would be one class in a text prompt and in every table
+    looks = Counter(unicodedata.normalize("NFC", class_name.strip()) for class_name in class_names)
+    twice = [look for look, count in looks.items() if count > 1]
+    problems = [f"{len(twice)} class names occur more than once: {first_ten(map(repr, twice))}; rename them"] if twice else []
+    return problems + (["a class has an empty name; rename it"] if looks[""] else [])
+
+
+def _without_classes(name: str, kept: Mapping[str, ImageSet], class_names: tuple[str, ...], dropped: set[int]) -> Splits:
+    remaining = [label for label in range(len(class_names)) if label not in dropped]
+    if not remaining:
+        raise DataError(f"{name}: no class is left after leaving out what --skip_bad_images allows.")
+    new_labels = np.full(len(class_names), NO_LABEL)
+    new_labels[remaining] = np.arange(len(remaining))
+    images = {split: images.of_classes(remaining).relabel(new_labels) for split, images in kept.items()}
+    return Splits(images, tuple(class_names[label] for label in remaining))

@@ -1,0 +1,75 @@
+"""How numbers and names of a run are shown to people."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+MISSING = "–"
+_ALLOWED_FORMAT_CHARACTERS = {"\u200c", "\u200d"}  # joiners: emoji sequences and several scripts need them
+
+
+def percent(fraction: float | None) -> str:
+    """Percent with two decimals; a dash where there is no value."""
+    return MISSING if fraction is None else f"{round(100 * fraction, 2) + 0.0:.2f}"  # + 0.0: no -0.00
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 4 min 05 s, 2 h 03 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def display_name(name: str, limit: int = 80) -> str:
+    """A class name or any other text of the user's on one line: at most `limit` characters, no control or direction characters.
+
+    Escaping for HTML or Markdown is the business of whoever shows it.
+    """
+    readable = "".join(_readable(character) for character in name[: 4 * limit])
+    line = " ".join(readable.split()) or "(blank)"
+    return line if len(line) <= limit and len(name) <= 4 * limit else line[: limit - 1].rstrip() + "…"
+
+
+def without_folders(value: str) -> str:
+    """A path of this machine by its last part, since cards are published; anything else as it is."""
+    path = PurePath(value)
+    return path.name if path.is_absolute() or value.startswith(("~", "./", "../")) else value
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    return dict(_leaves("", values))
+
+
+def _leaves(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def shown(value: Any) -> str:
+    """A setting as people read it, on one line."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return display_name(", ".join(without_folders(str(entry)) for entry in value), 400) if value else MISSING
+    return display_name(without_folders(str(value)), 400)
+
+
+def _readable(character: str) -> str:
+    category = unicodedata.category(character)
+    if category in ("Cc", "Zl", "Zp"):
+        return " "
+    if category == "Cs":  # half of a pair, from a file name that is no UTF-8
+        return "\ufffd"
+    return "" if category == "Cf" and character not in _ALLOWED_FORMAT_CHARACTERS else character

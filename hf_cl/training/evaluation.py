@@ -1,0 +1,29 @@
+"""Evaluation after a session: every test image once, one forward each, all restricted accuracies from the same logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+
+from hf_cl.backbones import ImageClassifier
+from hf_cl.contracts import Session
+from hf_cl.metrics import SessionCounts
+from hf_cl.training.image_stream import ImageStream
+
+_COUNTS = ("total", "correct", "correct_task_aware", "correct_within", "class_total", "class_correct")
+
+
+def evaluate_session(
+    classifier: ImageClassifier, images: ImageStream, session: Session, classes_per_session: Sequence[int], accelerator: Accelerator
+) -> SessionCounts:
+    """Counts over all tests of the session, summed over the processes, each of which sees its share of the images."""
+    counts = SessionCounts(classes_per_session)
+    for number, test in enumerate(session.tests):
+        logits, labels = images.logits(classifier, test.data)
+        counts.add(number, logits.float().cpu().numpy(), labels.cpu().numpy())
+    for name in _COUNTS:
+        mine = torch.from_numpy(getattr(counts, name)).to(accelerator.device)
+        setattr(counts, name, accelerator.reduce(mine, reduction="sum").cpu().numpy())
+    return counts

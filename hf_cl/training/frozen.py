@@ -1,0 +1,62 @@
+"""Other states of the one backbone: "pretrained" (adapter off), "previous" (end of the last session), and the roles of the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_cl._peft import bypassed
+from hf_cl.backbones import ImageClassifier
+from hf_cl.contracts import Outputs
+
+
+class FrozenStates:
+    """Runs the bare classifier in another state, without gradient, in eval mode.
+
+    A snapshot is run through `torch.func.functional_call`: swapping tensors in place breaks the backward pass of a forward that is still
+    open, and inside one autocast region it would be undone by the cast cache.
+
+    Roles that the tuner names in `roles` are its own business: `with tuner.role(name)` lets the model play them.
+    """
+
+    def __init__(self, classifier: ImageClassifier, accelerator: Any, tuner: Any = None) -> None:
+        self.classifier = classifier
+        self.accelerator = accelerator
+        self.tuner = tuner
+        self.snapshots: dict[str, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
+    def run(self, role: str, pixel_values: Tensor) -> Outputs:
+        """`pixel_values` [B, 3, S, S] through the state `role`.
+
+        Raises ValueError for a role without a state: "previous" in the first session, or a role no adapter has.
+        """
+        roles = () if self.tuner is None else self.tuner.roles
+        with _evaluating(self.classifier), self.accelerator.autocast():
+            if role in roles:
+                with self.tuner.role(role):
+                    return self.classifier.outputs(pixel_values)
+            if role == "pretrained":
+                with bypassed(self.classifier):
+                    return self.classifier.outputs(pixel_values)
+            if role not in self.snapshots:
+                known = sorted({"pretrained", *roles, *self.snapshots})
+                raise ValueError(f"frozen({role!r}): there is no such state; this run has {known}.")
+            tensors = {f"model.{name}": tensor for name, tensor in self.snapshots[role].items()}
+            return Outputs(*torch.func.functional_call(self.classifier, tensors, (pixel_values,)))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [m for m in model.modules() if m.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

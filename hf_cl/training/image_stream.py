@@ -1,0 +1,170 @@
+"""From data sets to batches on the device: steps of an epoch, features of a data set, logits for evaluation.
+
+Shapes: B batch, C classes seen so far, D feature width, n images of a data set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from hf_cl.backbones import ImageClassifier
+from hf_cl.contracts import FeatureSet, ImageDataset, Outputs
+from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_batches, plan, sequential, train_batches
+from hf_cl.training.settings import TrainingSettings
+from hf_cl.training.step import MicroBatch
+
+
+class ImageStream:
+    """Decodes each data set once and hands out its batches.
+
+    Order and augmentation are pure functions of seeds and positions, so neither a resume nor the number of processes changes them.
+    """
+
+    def __init__(self, processor: Any, settings: TrainingSettings, accelerator: Accelerator) -> None:
+        self.settings, self.accelerator = settings, accelerator
+        self.preprocessor = Preprocessor(processor)
+        self.augmentation = build_augmentation(settings.augmentation, self.preprocessor)
+        self._plan: list[list[int]] = []
+        self._training: tuple[int, DecodedImages] | None = None
+        self._tests: dict[int, DecodedImages] = {}
+
+    def steps_per_epoch(self, dataset: ImageDataset) -> int:
+        """Optimizer steps that one epoch over `dataset` takes; the last, smaller batch counts."""
+        return math.ceil(len(dataset) / self.settings.batch_size)
+
+    # Training
+    def steps(
+        self, dataset: ImageDataset, key: Sequence[int], *, epoch: int, start: int, views: int, features: FeatureSet | None
+    ) -> Iterator[list[MicroBatch]]:
+        """The micro-batches of each optimizer step of an epoch, from step `start` on.
+
+        Args:
+            dataset: the session's training images.
+            key: what the order depends on.
+            epoch: of the session; augmentation depends on it.
+            views: augmented views per image.
+            features: take features instead of images.
+        """
+        self._plan = plan(len(dataset), self.settings.batch_size, key)
+        parts = [self._parts(batch) for batch in self._plan[start:]]
+        batches = self._feature_batches(features, parts) if features is not None else self._image_batches(dataset, parts, epoch, views)
+        for step in parts:
+            yield [MicroBatch(next(batches), weight) for _, weight in step]
+
+    def _parts(self, batch: list[int]) -> list[tuple[list[int], float]]:
+        """This process's share of a global batch, in micro-batches: positions and their weight.
+
+        An empty share, which a last small batch may leave, runs one image with weight 0, so that every process makes the same calls.
+        """
+        accelerator, count = self.accelerator, self.settings.gradient_accumulation_steps
+        parts = []
+        for number in range(count):
+            micro = batch[number * len(batch) // count : (number + 1) * len(batch) // count]
+            rank, world = accelerator.process_index, accelerator.num_processes
+            mine = micro[rank * len(micro) // world : (rank + 1) * len(micro) // world]
+            parts.append((mine or batch[:1], len(mine) * world / len(batch)))
+        return parts
+
+    def _image_batches(
+        self, dataset: ImageDataset, parts: Sequence[Sequence[tuple[list[int], float]]], epoch: int, views: int
+    ) -> Iterator[dict[str, Tensor]]:
+        positions = [micro for step in parts for micro, _ in step]
+        return train_batches(
+            self._decoded_for_training(dataset),
+            self.augmentation,
+            self.preprocessor,
+            positions,
+            seed=self.settings.seed,
+            epoch=epoch,
+            views=views,
+            device=self.accelerator.device,
+        )
+
+    def _feature_batches(self, data: FeatureSet, parts: Sequence[Sequence[tuple[list[int], float]]]) -> Iterator[dict[str, Tensor]]:
+        for step in parts:
+            for micro, _ in step:
+                chosen = torch.as_tensor(micro, device=data.labels.device)
+                yield {"features": data.features[chosen], "labels": data.labels[chosen], "index": data.index[chosen]}
+
+    def samples_of_step(self, dataset: ImageDataset, batch: int) -> list[int]:
+        """Sample ids of a global batch of the current epoch."""
+        return [int(dataset.indices[position]) for position in self._plan[batch]]
+
+    def _decoded_for_training(self, dataset: ImageDataset) -> DecodedImages:
+        if self._training is None or self._training[0] != id(dataset):
+            self._training = None  # the last session's pixels go before the next session's come
+            decoded = DecodedImages.for_training(dataset, self.augmentation, self.preprocessor, workers=self.settings.num_workers)
+            self._training = id(dataset), decoded
+        return self._training[1]
+
+    # Features and logits of whole data sets
+    @torch.no_grad()
+    def features(self, classifier: ImageClassifier, dataset: ImageDataset, epoch: int | None) -> FeatureSet:
+        """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process."""
+        outputs, labels, index = self._run(classifier, dataset, epoch, lambda out: out.features)
+        gathered = [self._gather(part, len(dataset)) for part in (outputs, labels, index)]
+        return FeatureSet(*gathered)
+
+    @torch.no_grad()
+    def logits(self, classifier: ImageClassifier, dataset: ImageDataset) -> tuple[Tensor, Tensor]:
+        """Logits [n, C] and labels [n] of this process's share of the images, each image on one process."""
+        logits, labels, _ = self._run(classifier, dataset, None, lambda out: out.logits)
+        return logits, labels
+
+    def _run(
+        self, classifier: ImageClassifier, dataset: ImageDataset, epoch: int | None, select: Callable[[Outputs], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        accelerator, settings = self.accelerator, self.settings
+        size = settings.eval_batch_size
+        shares = sequential(len(dataset), size, rank=accelerator.process_index, world=accelerator.num_processes)
+        shares = [share for share in shares if share]
+        device = accelerator.device
+        if epoch is None:
+            batches = eval_batches(self._decoded_for_evaluation(dataset), self.preprocessor, shares, device=device)
+        else:
+            batches = train_batches(
+                self._decoded_for_training(dataset),
+                self.augmentation,
+                self.preprocessor,
+                shares,
+                seed=settings.seed,
+                epoch=epoch,
+                views=1,
+                device=device,
+            )
+        training = classifier.training
+        classifier.eval()
+        chosen, labels, index = [], [], []
+        for batch in batches:
+            with accelerator.autocast():
+                chosen.append(select(classifier.outputs(batch["pixel_values"])).float())
+            labels.append(batch["labels"])
+            index.append(batch["index"])
+        classifier.train(training)
+        return torch.cat(chosen), torch.cat(labels), torch.cat(index)
+
+    def _gather(self, mine: Tensor, total: int) -> Tensor:
+        """The rows of all processes in the data set's order: `sequential` cuts every batch into consecutive shares."""
+        accelerator = self.accelerator
+        if accelerator.num_processes == 1:
+            return mine
+        world, size = accelerator.num_processes, self.settings.eval_batch_size
+        rows = accelerator.pad_across_processes(mine, dim=0)
+        rows = accelerator.gather(rows).unflatten(0, (world, -1))  # [processes, most rows of a process, ...]
+        shares = [sequential(total, size, rank=rank, world=world) for rank in range(world)]
+        order = torch.empty(total, 2, dtype=torch.long)
+        for rank, share in enumerate(shares):
+            positions = torch.tensor([position for batch in share for position in batch], dtype=torch.long)
+            order[positions] = torch.stack([torch.full_like(positions, rank), torch.arange(len(positions))], dim=1)
+        return rows[order[:, 0], order[:, 1]]
+
+    def _decoded_for_evaluation(self, dataset: ImageDataset) -> DecodedImages:
+        if id(dataset) not in self._tests:
+            self._tests[id(dataset)] = DecodedImages.for_evaluation(dataset, self.preprocessor, workers=self.settings.num_workers)
+        return self._tests[id(dataset)]

@@ -1,0 +1,35 @@
+"""Where a run stands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass
+class Position:
+    """The next thing to do: batch `batch` of epoch `epoch` of phase `phase` of session `session`.
+
+    `begun` tells whether that session has begun (head grown, hooks called, optimizer made). `session_epoch` counts epochs over the phases
+    of a session, `step` optimizer steps over the whole run.
+    """
+
+    session: int = 0
+    phase: int = 0
+    epoch: int = 0
+    batch: int = 0
+    session_epoch: int = 0
+    step: int = 0
+    begun: bool = False
+
+    def next_epoch(self) -> None:
+        self.epoch, self.batch, self.session_epoch = self.epoch + 1, 0, self.session_epoch + 1
+
+    def next_phase(self) -> None:
+        self.phase, self.epoch, self.batch = self.phase + 1, 0, 0
+
+    def next_session(self) -> None:
+        self.session, self.phase, self.epoch, self.batch, self.session_epoch, self.begun = self.session + 1, 0, 0, 0, 0, False
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,34 @@
+"""Preparing with accelerate again and again: once per phase, always from the bare model."""
+
+from __future__ import annotations
+
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
+from torch.optim import Optimizer
+
+
+def prepare_phase(accelerator: Accelerator, bare: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, AcceleratedOptimizer | Optimizer]:
+    """Prepare `bare` (its requires_grad must be final) and the optimizer.
+
+    Schedules and loaders are not prepared: accelerate steps a scheduler once per process, and repeats samples to make loaders equal.
+    Nothing is prepared where nothing trains: DDP refuses such a model, and there is nothing to synchronise.
+
+    Raises RuntimeError where the last phase was not released: accelerate would return the old wrapper with its stale gradient buckets.
+    """
+    if getattr(bare, "_is_accelerate_prepared", False):
+        raise RuntimeError("prepare_phase: the last phase's model was not released (release_phase).")
+    if not any(p.requires_grad for p in bare.parameters()):
+        return bare, optimizer
+    return accelerator.prepare(bare, optimizer)
+
+
+def release_phase(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+    """Undo `prepare_phase`: the bare model back, nothing nested, nothing kept.
+
+    accelerate leaves its mark on the bare model; with the mark, the next prepare would do nothing, so no autocast and no compile.
+    """
+    bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False, keep_torch_compile=False)
+    bare.__dict__.pop("_is_accelerate_prepared", None)
+    accelerator.free_memory()
+    return bare

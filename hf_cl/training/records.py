@@ -1,0 +1,79 @@
+"""One list of records; the log file, the trackers and the console are writers of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+
+
+class Records:
+    """Writes what happens in a run. Does nothing on other processes than the main one.
+
+    Args:
+        folder: the run folder; `log.jsonl` in it gets one line per record.
+        accelerator: for trackers and the main-process question.
+        quiet: no console output (tests).
+    """
+
+    def __init__(self, folder: Path, accelerator: Any) -> None:
+        self.main = accelerator.is_main_process
+        self.accelerator = accelerator
+        self.path = folder / "log.jsonl"
+        self.console = Console(stderr=True, quiet=not self.main)
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Add one record: `kind` ("step", "epoch", "session", ...), the optimizer step and plain values."""
+        if not self.main:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), "kind": kind, "step": step, **values}) + "\n")
+        numbers = {
+            f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
+        }
+        if numbers:
+            self.accelerator.log(numbers, step=step)
+
+    def say(self, text: Any) -> None:
+        """Print a line or a rich table on the main process."""
+        self.console.print(text)
+
+    def start_bar(self, description: str, total: int, completed: int = 0) -> None:
+        """A progress bar for one session; none where stderr is no terminal."""
+        if not self.main or not self.console.is_terminal:
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=self.console, transient=True)
+        self._progress.start()
+        self._task = self._progress.add_task(description, total=total, completed=completed, note="")
+
+    def advance(self) -> None:
+        """One step further."""
+        if self._progress is not None:
+            self._progress.update(self._task, advance=1)
+
+    def note(self, text: str) -> None:
+        """Replace the text beside the bar."""
+        if self._progress is not None:
+            self._progress.update(self._task, note=text)
+
+    def stop_bar(self) -> None:
+        """Remove the bar."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,163 @@
+"""report.html: one run on one page that needs nothing else, and the figures beside it as PNG."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from hf_cl.metrics import description
+from hf_cl.training.atomic_write import write_atomically
+from hf_cl.training.display import MISSING, display_name, duration, flat, percent, shown
+from hf_cl.training.remarks import remarks
+from hf_cl.training.report_figures import DARK, LIGHT, as_png, as_svg, draw_matrix, draw_sessions, heat_floor
+from hf_cl.training.results import Results
+from hf_cl.training.results_table import headlines, progress
+
+NUMBERED_CELLS = 25
+"""Up to so many sessions the heat map shows its numbers; beyond, they appear where the pointer rests."""
+CLASS_NAMES_PER_SESSION = 12
+"""Class names listed in a row of the sessions' table; the rest is counted, and stands in the table of classes."""
+
+
+class SessionRow(NamedTuple):
+    """One row of the table of sessions."""
+
+    id: int
+    names: Sequence[str]
+    more: int
+    num_train: int
+    num_test: int
+    trained: bool
+    accuracy: float | None
+    forgetting: float | None
+    training: str
+    evaluation: str
+
+
+class ClassRow(NamedTuple):
+    """One row of the table of classes."""
+
+    name: str
+    session: int
+    accuracy: float | None
+
+
+def write_report(run_dir: str | Path, results: Results, settings: Mapping[str, Any], *, method: str, notes: Sequence[str] = ()) -> Path:
+    """Write `report.html`, and `accuracy_matrix.png` and `accuracy_over_sessions.png` where the protocol has sessions.
+
+    Args:
+        run_dir: the run folder; it must exist.
+        results: what is shown; `results.comparisons` become reference lines.
+        settings: every resolved setting of the run, name to value.
+        method: name of the method, for the title.
+        notes: further sentences for the reader, such as a warning about the backbone.
+
+    Returns the path of the page. It loads nothing from anywhere, runs no script, and follows the reader's light or dark theme.
+    """
+    folder = Path(run_dir)
+    if results.accuracy_matrix is not None:
+        write_atomically(folder / "accuracy_matrix.png", as_png(draw_matrix(results, LIGHT)))
+        write_atomically(folder / "accuracy_over_sessions.png", as_png(draw_sessions(results, LIGHT)))
+    page = folder / "report.html"
+    write_atomically(page, render_report(results, settings, method=method, notes=notes))
+    return page
+
+
+def render_report(results: Results, settings: Mapping[str, Any], *, method: str, notes: Sequence[str] = ()) -> str:
+    """The page as text; see `write_report`."""
+    template = _templates().get_template("report.html.jinja")
+    return template.render(
+        results=results,
+        method=method,
+        headlines=headlines(results),
+        sessions=_session_rows(results),
+        classes=_class_rows(results),
+        metrics=_metric_rows(results),
+        metrics_meaning={name: description(name) for name in results.metrics},
+        missing=MISSING,
+        floor=heat_floor(results.accuracy_matrix) if results.accuracy_matrix else 0.0,
+        numbered=len(results.sessions) <= NUMBERED_CELLS,
+        figure=_figure(results) if results.accuracy_matrix else None,
+        remarks=[*remarks(results), *notes],
+        tables={
+            "Protocol": flat(results.to_dict()["protocol"]) | {"seed": results.seed},
+            "Settings": flat(settings),
+            "Environment": flat(results.environment),
+        },
+    )
+
+
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "duration": duration,
+        "display_name": display_name,
+        "shown": shown,
+        "breakable": _breakable,
+    }
+    return environment
+
+
+def _breakable(name: str) -> Markup:
+    """A name with underscores may break after them, and nowhere else."""
+    return escape(name).replace("_", Markup("_<wbr>"))
+
+
+def _figure(results: Results) -> dict[str, str]:
+    """Sources of the picture over sessions, for dark and light, narrow and wide."""
+    return {
+        f"{'dark' if theme is DARK else 'light'}_{'narrow' if narrow else 'wide'}": _inline(
+            as_svg(draw_sessions(results, theme, narrow=narrow))
+        )
+        for theme in (LIGHT, DARK)
+        for narrow in (False, True)
+    }
+
+
+def _inline(svg: bytes) -> str:
+    return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg).decode()
+
+
+def _session_rows(results: Results) -> list[SessionRow]:
+    after = progress(results) or [(session.id, None, None) for session in results.sessions]
+    return [
+        SessionRow(
+            session.id,
+            session.new_class_names[:CLASS_NAMES_PER_SESSION],
+            max(0, len(session.new_class_names) - CLASS_NAMES_PER_SESSION),
+            session.num_train,
+            session.num_test,
+            session.trained,
+            accuracy,
+            forgot,
+            duration(results.times.training[session.id]) if results.times else MISSING,
+            duration(results.times.evaluation[session.id]) if results.times else MISSING,
+        )
+        for session, (_, accuracy, forgot) in zip(results.sessions, after, strict=True)
+    ]
+
+
+def _class_rows(results: Results) -> list[ClassRow]:
+    accuracies = results.per_class_accuracy or {}
+    return [ClassRow(name, session.id, accuracies.get(name)) for session in results.sessions for name in session.new_class_names]
+
+
+def _metric_rows(results: Results) -> list[tuple[str, str, str]]:
+    """(name, value, meaning); a list shows its values in order of the sessions."""
+    rows = []
+    for name, value in results.metrics.items():
+        text = ", ".join(map(percent, value)) if isinstance(value, Sequence) else percent(value)
+        rows.append((name, text, description(name)))
+    return rows

@@ -1,0 +1,91 @@
+"""The one home of what a resumed run needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hf_cl.training.checkpoint import KEEP, CheckpointStore
+from hf_cl.training.position import Position
+from hf_cl.training.records import Records
+from hf_cl.training.state_tree import rng_state, set_rng_state
+from hf_cl.training.tensors import owned_tensors, restore_tensors
+
+if TYPE_CHECKING:
+    from hf_cl.training.trainer import ContinualTrainer
+
+
+class RunState:
+    """Saves and restores everything that changes during a run: adapter, head, optimizer, scaler, parts, snapshots, statistics, results,
+    random generators and the position. What it does not hold (order of the data, schedule, augmentation) is a function of the position."""
+
+    def __init__(self, folder: Path, accelerator: Any) -> None:
+        self.store = CheckpointStore(folder, accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+        self.accelerator = accelerator
+        self._pending: dict[str, Any] | None = None
+        self._last: str = "none"
+
+    def find(self, records: Records) -> Position:
+        """The newest checkpoint that every process reads whole; its state waits for `restore_if_due`."""
+        mine = [*self.store.steps(), *[-1] * KEEP][:KEEP]
+        everybody = self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device))  # [processes, KEEP]
+        step = max(set.intersection(*map(set, everybody.tolist())), default=-1)
+        if step < 0:
+            return Position()
+        self._pending = self.store.load(step)
+        self._last = f"step {step}"
+        position = Position(**self._pending["position"])
+        records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
+        return position
+
+    def restore_if_due(self, trainer: ContinualTrainer) -> None:
+        """Put the waiting state in place, once, when the trainer has the structure it was saved with."""
+        if self._pending is None:
+            return
+        state, self._pending = self._pending, None
+        restore_tensors(trainer.model, trainer.tuner.prefix, trainer.head, state["tensors"])
+        if state["optimizer"] is not None:
+            trainer.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        with torch.no_grad():
+            for name, parameter in trainer.named_parameters:
+                if name in state["losses"]:
+                    parameter.copy_(state["losses"][name])
+        for name, part in trainer.named_parts().items():
+            if name in state["parts"]:
+                part.load_state_dict(state["parts"][name])
+        device = self.accelerator.device
+        trainer.frozen.snapshots = {
+            role: {name: tensor.to(device) for name, tensor in tensors.items()} for role, tensors in state["snapshots"].items()
+        }
+        trainer.statistics.load_state_dict(state["statistics"])
+        trainer.results.load_state_dict(state["results"])
+        trainer.generator.set_state(state["generator"])
+        set_rng_state(state["rng"])  # last: nothing above may draw after it
+
+    def save(self, trainer: ContinualTrainer) -> None:
+        """Write a checkpoint of the present position."""
+        position = trainer.position
+        state = {
+            "position": position.state_dict(),
+            "tensors": owned_tensors(trainer.model, trainer.tuner.prefix, trainer.head),
+            "optimizer": trainer.optimizer.state_dict() if position.begun else None,
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
+            "losses": {name: p for name, p in trainer.named_parameters if name.startswith("losses.")},
+            "parts": {name: part.state_dict() for name, part in trainer.named_parts().items()},
+            "snapshots": trainer.frozen.snapshots,
+            "statistics": trainer.statistics.state_dict(),
+            "results": trainer.results.state_dict(),
+            "generator": trainer.generator.get_state(),
+            "rng": rng_state(),
+        }
+        path = self.store.save(position.step, state)
+        self._last = str(path)
+
+    @property
+    def last(self) -> str:
+        """The last checkpoint in words, for error messages."""
+        return self._last

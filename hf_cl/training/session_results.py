@@ -1,0 +1,92 @@
+"""What is measured at the end of each session, kept so that a resumed run goes on with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hf_cl.contracts import Session
+from hf_cl.metrics import AccuracyMatrix
+from hf_cl.training.environment import environment
+from hf_cl.training.evaluation import evaluate_session
+from hf_cl.training.results import IndexListRecord, ParameterCounts, ProtocolRecord, Results, SessionRecord, Times
+from hf_cl.training.results_table import session_table
+
+if TYPE_CHECKING:
+    from hf_cl.training.trainer import ContinualTrainer
+
+
+class SessionResults:
+    """Evaluates after each session, writes results.json and prints the table."""
+
+    def __init__(self, trainer: ContinualTrainer) -> None:
+        self.trainer = trainer
+        self._matrix = AccuracyMatrix()
+        self._sessions: list[dict[str, Any]] = []
+        self._training_seconds: list[float] = []
+        self._evaluation_seconds: list[float] = []
+        self._current: Results | None = None
+
+    def add(self, session: Session, training_seconds: float, trained: bool) -> None:
+        """Evaluate the present model on the session's tests and record the outcome."""
+        trainer, started = self.trainer, time.perf_counter()
+        sizes = trainer.model.peft_config["default"].classes_per_session
+        counts = evaluate_session(trainer.classifier, trainer.images, session, sizes, trainer.accelerator)
+        self._matrix.add(counts)
+        self._training_seconds.append(training_seconds)
+        self._evaluation_seconds.append(time.perf_counter() - started)
+        record = {"id": session.id, "new_class_names": list(session.new_class_names), "num_train": len(session.train)}
+        self._sessions.append(record | {"num_test": len(session.tests[-1].data), "trained": trained})
+        self._publish()
+
+    def _publish(self) -> None:
+        trainer = self.trainer
+        self._current = self._build()
+        if trainer.accelerator.is_main_process:
+            self._current.save(trainer.folder / "results.json")
+        metrics = {name: value for name, value in self._current.metrics.items() if isinstance(value, float)}
+        trainer.records.write("session", trainer.position.step, session=self._sessions[-1]["id"], **metrics)
+        trainer.records.say(session_table(self._current))
+
+    def _build(self) -> Results:
+        trainer = self.trainer
+        named = [p for _, p in trainer.named_parameters]
+        total = sum(p.numel() for p in trainer.model.parameters())
+        seconds = sum(self._training_seconds) + sum(self._evaluation_seconds)
+        return Results(
+            protocol=_protocol(trainer.scenario.protocol),
+            seed=trainer.settings.seed,
+            sessions=[SessionRecord(**record) for record in self._sessions],
+            **self._matrix.fields(),
+            parameters=ParameterCounts(trainable=sum(p.numel() for p in named), total=total),
+            environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
+            times=Times(training=self._training_seconds, evaluation=self._evaluation_seconds, total=seconds),
+        )
+
+    @property
+    def results(self) -> Results:
+        """After at least one session."""
+        if self._current is None:
+            raise RuntimeError("No session has ended yet.")
+        return self._current
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "matrix": self._matrix.fields(),
+            "sessions": self._sessions,
+            "training_seconds": self._training_seconds,
+            "evaluation_seconds": self._evaluation_seconds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._matrix = AccuracyMatrix(**state["matrix"])
+        self._sessions = list(state["sessions"])
+        self._training_seconds, self._evaluation_seconds = list(state["training_seconds"]), list(state["evaluation_seconds"])
+        if self._sessions:
+            self._current = self._build()
+
+
+def _protocol(protocol: Mapping[str, Any]) -> ProtocolRecord:
+    lists = protocol.get("index_list")
+    return ProtocolRecord(**{**protocol, "index_list": None if lists is None else IndexListRecord(**lists)})

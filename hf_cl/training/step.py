@@ -1,0 +1,124 @@
+"""One optimizer step: closures for the gradient rule, the guard against non-finite losses, clipping, the update.
+
+No host sync happens here: losses and the guard's flag stay on the device until `read` is called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_cl.contracts import Context, GradientRule, NamedParameters, Outputs, Phase, Session
+
+
+class TrainingDivergedError(RuntimeError):
+    """A loss or a gradient was not finite. The message names the step, the samples and the last good checkpoint."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Part of an optimizer step on this process.
+
+    `weight` is (its samples) x (processes) / (samples of the step): the sum over micro-batches, averaged over processes, is then the mean
+    over the global batch, however unevenly it is cut.
+    """
+
+    batch: Mapping[str, Tensor]
+    weight: float
+
+
+class Stepper:
+    """Runs the optimizer steps of one phase of one session."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        session: Session,
+        rule: GradientRule,
+        model: nn.Module,
+        optimizer: Any,
+        named: NamedParameters,
+        accelerator: Any,
+        max_grad_norm: float | None,
+        frozen: Callable[[str, Tensor], Outputs],
+    ) -> None:
+        self.phase, self.session, self.rule, self.model, self.optimizer = phase, session, rule, model, optimizer
+        self.named = [(name, p) for name, p in named if p.requires_grad]
+        self.accelerator, self.max_grad_norm, self.frozen = accelerator, max_grad_norm, frozen
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._first_bad = torch.full((), -1, dtype=torch.long, device=accelerator.device)
+
+    def step(self, micro_batches: Sequence[MicroBatch], epoch: int, step: int, rates: Sequence[float]) -> bool:
+        """One update at the given learning rates; returns whether the optimizer took it (fp16's scaler may skip one)."""
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        closures = [self._closure(micro, epoch, step) for micro in micro_batches]
+        losses = self.rule.compute(closures, self.named, self.accelerator, self.model)
+        self.accelerator.unscale_gradients(self.optimizer)
+        self.rule.transform(self.named)
+        self._guard(losses, step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for name, value in losses.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+        return not getattr(self.optimizer, "step_was_skipped", False)
+
+    def _closure(self, micro: MicroBatch, epoch: int, step: int) -> Callable[[], dict[str, Tensor]]:
+        memo: dict[tuple[str, int], Outputs] = {}
+        pixels = [micro.batch[key] for key in ("pixel_values", "pixel_values_1") if key in micro.batch]
+
+        def frozen(role: str, view: int = -1) -> Outputs:
+            if (role, view) not in memo:
+                memo[role, view] = self.frozen(role, pixels[view])
+            return memo[role, view]
+
+        def losses() -> dict[str, Tensor]:
+            context = Context(micro.batch, self._views(pixels, micro.batch), self.session, epoch, step, frozen)
+            return {term.name: term(context) * (term.weight_at(epoch) * micro.weight) for term in self.phase.losses}
+
+        return losses
+
+    def _views(self, pixels: Sequence[Tensor], batch: Mapping[str, Tensor]) -> tuple[Outputs, ...]:
+        if not pixels:
+            return (Outputs(*self.model(batch["features"])),)
+        if len(pixels) == 1:
+            return (Outputs(*self.model(pixels[0])),)
+        parts = [tensor.chunk(len(pixels)) for tensor in self.model(torch.cat(list(pixels)))]  # one forward for all views
+        return tuple(Outputs(*view) for view in zip(*parts, strict=True))
+
+    def _guard(self, losses: Mapping[str, Tensor], step: int) -> None:
+        """Clip; and where loss or gradient is not finite, note the first such step and replace the gradient by zero."""
+        gradients = [p.grad for _, p in self.named if p.grad is not None]
+        if not gradients:
+            return
+        total = torch.stack(list(losses.values())).sum()
+        finite = total.isfinite()
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.accelerator.scaler is None:  # under fp16 an overflow is the scaler's business: it skips the step and lowers its scale
+            finite = finite & norm.isfinite()
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_([p for _, p in self.named], self.max_grad_norm, norm)
+        for gradient in gradients:
+            gradient.masked_fill_(~finite, 0.0)
+        now = torch.full_like(self._first_bad, step)
+        self._first_bad = torch.where((self._first_bad < 0) & ~finite, now, self._first_bad)
+
+    def read(self) -> tuple[dict[str, float], int | None]:
+        """Mean losses since the last reading (over steps and processes), and the first step that was not finite. Syncs with the device."""
+        names = sorted(self._sums)
+        if not names:
+            return {}, None
+        values = torch.stack([self._sums[name].float() for name in names]) / self._count
+        values = self.accelerator.reduce(values, reduction="mean")
+        # the flag of any process counts: the largest is the earliest seen where only some processes saw one
+        first_bad = int(self.accelerator.gather(self._first_bad.reshape(1)).max())
+        self._sums, self._count = {}, 0
+        means = {name: v if math.isfinite(v) else float("nan") for name, v in zip(names, values.tolist(), strict=True)}
+        return means, first_bad if first_bad >= 0 else None

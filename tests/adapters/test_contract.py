@@ -1,0 +1,298 @@
+"""What every adapter type must do. A new type joins by one line in tiny.ADAPTERS and one in tiny.OTHER."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel, PeftType, get_peft_model
+from safetensors.torch import load_file, save_file
+from tiny import ADAPTERS, BUILDERS, CLASSIFIERS, NAMES, OTHER, base, images
+from transformers import ViTImageProcessor
+
+from hf_cl.adapters.bases import SUPPORT, YES
+
+SUPPORTED = [(kind, family) for kind in ADAPTERS for family in CLASSIFIERS if SUPPORT[kind].get(family) == YES]
+both = pytest.mark.parametrize(("kind", "family"), SUPPORTED)
+on_vit = pytest.mark.parametrize("kind", list(ADAPTERS))
+
+
+def adapted(kind: str, family: str, names=NAMES[:3], head=None, **kwargs) -> PeftModel:
+    model = get_peft_model(base(family), ADAPTERS[kind](class_names=list(names), head=head or {"type": "linear"}, **kwargs))
+    perturb(model)
+    return model.eval()
+
+
+@torch.no_grad()
+def perturb(model) -> None:
+    """Move every trainable tensor off its initial value, where a LoRA would be the identity."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def trainable(model) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@both
+def test_only_adapter_and_head_train_and_each_gets_a_gradient(kind, family):
+    model = adapted(kind, family).train()
+    prefix = model.base_model.prefix
+    names = trainable(model)
+    assert names and all(prefix in name or "modules_to_save" in name for name in names)
+    torch.nn.functional.cross_entropy(model(images()).logits, torch.arange(4) % 3).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in names.values())
+    assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
+
+
+@both
+def test_disable_adapter_is_the_base_to_the_bit(kind, family):
+    plain = base(family)(images()).logits
+    model = adapted(kind, family)
+    adapted_logits = model(images()).logits
+    assert not torch.equal(adapted_logits[:, :2], plain)
+    with model.disable_adapter():
+        assert torch.equal(model(images()).logits, plain)
+        assert model.config.num_labels == 2
+    assert torch.equal(model(images()).logits, adapted_logits)
+    assert list(model.config.id2label.values()) == NAMES[:3]
+
+
+@both
+def test_one_image_does_not_depend_on_its_batch(kind, family):
+    model = adapted(kind, family)
+    together = model(images()).logits
+    alone = torch.cat([model(image[None]).logits for image in images()])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+
+
+@both
+def test_two_adapters_of_different_size(kind, family):
+    model = adapted(kind, family)
+    first = model(images()).logits
+    model.add_adapter("other", OTHER[kind](class_names=["x", "y"], head={"type": "cosine"}))
+    assert torch.equal(model(images()).logits, first)
+    model.set_adapter("other")
+    second = model(images()).logits
+    assert second.shape == (4, 2) and model.config.num_labels == 2
+    assert all("other" in name for name in trainable(model))
+    model.set_adapter("default")
+    assert torch.equal(model(images()).logits, first)
+    model.delete_adapter("other")
+    assert torch.equal(model(images()).logits, first)
+    assert not [name for name, _ in model.named_parameters() if ".other" in name]
+
+
+@both
+def test_the_head_grows_while_wrapped(kind, family):
+    model = adapted(kind, family)
+    before = model(images()).logits
+    old_rows = model.base_model.head_wrapper().head("default").weight.clone()
+    model.base_model.grow_head("default", NAMES[3:7])
+    after = model(images()).logits
+    assert torch.equal(model.base_model.head_wrapper().head("default").weight[:3], old_rows)
+    torch.testing.assert_close(after[:, :3], before)
+    assert after.shape == (4, 7)
+    assert model.peft_config["default"].class_names == NAMES[:7]
+    assert model.peft_config["default"].classes_per_session == [3, 4]
+    assert list(model.config.label2id) == NAMES[:7]
+
+
+@both
+def test_deepcopy_and_pickle(kind, family):
+    model = adapted(kind, family)
+    want = model(images()).logits
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(images()).logits, want)
+        twin.base_model.grow_head("default", ["new"])
+        assert twin.config.num_labels == 4 and model.config.num_labels == 3
+    assert torch.equal(model(images()).logits, want)
+
+
+@both
+def test_eager_and_sdpa_agree(kind, family):
+    model = adapted(kind, family)
+    sdpa = model(images()).logits
+    model.get_base_model().set_attn_implementation("eager")
+    torch.testing.assert_close(model(images()).logits, sdpa, atol=1e-5, rtol=0)
+
+
+@both
+@pytest.mark.parametrize("before", [True, False], ids=["before injection", "after injection"])
+def test_gradient_checkpointing(kind, family, before):
+    plain = base(family)
+    if before:
+        plain.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    model = get_peft_model(plain, ADAPTERS[kind](class_names=NAMES[:3]))
+    if not before:
+        plain.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    perturb(model)
+    reference = adapted(kind, family).train()
+    reference.load_state_dict(model.state_dict())
+    for each in (model.train(), reference):
+        torch.nn.functional.cross_entropy(each(images()).logits, torch.arange(4) % 3).backward()
+    for (name, p), (_, q) in zip(trainable(model).items(), trainable(reference).items(), strict=True):
+        assert p.grad is not None, name
+        torch.testing.assert_close(p.grad, q.grad, atol=1e-6, rtol=1e-5)
+
+
+@both
+def test_half_precision_base_keeps_float32_adapter_and_head(kind, family):
+    model = get_peft_model(base(family).to(torch.bfloat16), ADAPTERS[kind](class_names=NAMES[:3]))
+    assert {p.dtype for p in trainable(model).values()} == {torch.float32}
+    logits = model(images().bfloat16()).logits
+    assert logits.isfinite().all()
+    logits.float().sum().backward()
+
+
+@both
+def test_compile_gives_the_same_logits(kind, family):
+    model = adapted(kind, family)
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(images()).logits, model(images()).logits)
+
+
+@on_vit
+def test_unload_gives_the_base_layers_back(kind):
+    plain = base("vit")
+    features = plain.vit(images()).last_hidden_state
+    model = get_peft_model(plain, ADAPTERS[kind](class_names=NAMES[:3]))
+    perturb(model)
+    unloaded = model.unload()
+    assert torch.equal(unloaded.vit(images()).last_hidden_state, features)
+
+
+@on_vit
+def test_registering_twice_changes_nothing(kind):
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+
+    from hf_cl._peft import register_type
+
+    member = PeftType[kind]
+    register_type(kind, PEFT_TYPE_TO_CONFIG_MAPPING[member], PEFT_TYPE_TO_TUNER_MAPPING[member])
+    assert list(PeftType).count(member) == 1
+    assert pickle.loads(pickle.dumps(member)) is member and PeftType(kind) is member
+
+
+@on_vit
+@pytest.mark.parametrize("family", list(BUILDERS))
+def test_what_the_table_does_not_grant_is_refused_by_name(kind, family):
+    if SUPPORT[kind].get(family) == YES:
+        pytest.skip("granted: the tests above run it")
+    with pytest.raises(ValueError, match=rf"{kind} does not support .*{family}"):
+        get_peft_model(base(family), ADAPTERS[kind]())
+
+
+@on_vit
+def test_an_adapter_of_another_base_is_refused(kind, tmp_path):
+    adapted(kind, "vit").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"made for vit .*this base is dinov2"):
+        PeftModel.from_pretrained(base("dinov2"), tmp_path)
+
+
+@on_vit
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("head", {"type": "evil"}, "evil"),
+        ("format_version", 99, "format_version 99"),
+        ("class_names", ["a", "a"], "more than once"),
+        ("class_names", ["a", ""], "non-empty"),
+    ],
+)
+def test_a_config_from_a_stranger_is_checked(kind, tmp_path, field, value, message):
+    import json
+
+    adapted(kind, "vit").save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value, "classes_per_session": None}))
+    with pytest.raises(ValueError, match=message):
+        PeftModel.from_pretrained(base("vit"), tmp_path)
+
+
+def save_for_fresh_process(kind: str, family: str, folder: Path) -> None:
+    """Base, an adapter whose head grew five times, a second adapter, and the logits they give in this process."""
+    base(family).save_pretrained(folder / "base")
+    from transformers import AutoModelForImageClassification
+
+    plain = AutoModelForImageClassification.from_pretrained(folder / "base").eval()
+    model = get_peft_model(plain, ADAPTERS[kind](class_names=NAMES[:2])).eval()
+    for session in range(5):
+        model.base_model.grow_head("default", NAMES[2 + session : 3 + session])
+        perturb(model)
+    with torch.no_grad():
+        want = model(images()).logits
+        model.save_pretrained(folder / "first")
+        model.add_adapter("other", OTHER[kind](class_names=["x", "y", "z"], head={"type": "cosine", "scale": 20.0}))
+        model.set_adapter("other")
+        perturb(model)
+        other = model(images()).logits
+        model.save_pretrained(folder / "both", selected_adapters=["other"])
+    (folder / "both" / "other").rename(folder / "second")
+    for place in ("base", "first"):  # transformers' pipeline takes the processor of the base
+        ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder / place)
+    (folder / "names.txt").write_text("\n".join(NAMES[:7]))
+    save_file({"pixels": images(), "want": want, "other": other}, folder / "reference.safetensors")
+
+
+@on_vit
+def test_loading_routes_in_a_fresh_process(kind, tmp_path):
+    folders = []
+    for family in [f for k, f in SUPPORTED if k == kind]:
+        folder = tmp_path / family
+        folder.mkdir()
+        save_for_fresh_process(kind, family, folder)
+        folders.append(str(folder))
+    script = Path(__file__).with_name("fresh_process.py")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(script), *folders], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+UNFROZEN_LEAVES = [
+    "layernorm",
+    *(f"layers.{i}.attention.{m}_proj" for i in (4, 5) for m in "qkvo"),
+    *(f"layers.{i}.{m}" for i in (4, 5) for m in ("layernorm_before", "layernorm_after", "mlp.fc1", "mlp.fc2")),
+]
+GOLDEN_KEYS = {
+    "ASYNC_LORA": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        *(f"base_model.model.vit.layers.{i}.attention.{m}_proj.async_lora_{ab}.weight" for i in range(6) for m in "qv" for ab in "AB"),
+        *(f"base_model.model.vit.{leaf}.async_lora_copy.{wb}" for leaf in UNFROZEN_LEAVES for wb in ("weight", "bias")),
+    },
+    "ONE_PROMPT": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        *(f"base_model.model.vit.layers.{i}.attention.one_prompt_{kv}" for i in range(5) for kv in "kv"),
+    },
+    "GLAD": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        *(f"base_model.model.vit.layers.{i}.attention.{m}_proj.lora_{ab}.weight" for i in range(6) for m in "qkv" for ab in "AB"),
+    },
+    "SARA": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        *(
+            f"base_model.model.vit.layers.{i}.{m}.sara_{part}"
+            for i in range(6)
+            for m in (*(f"attention.{p}_proj" for p in "qkvo"), "mlp.fc1", "mlp.fc2")
+            for part in ("values", "indices")
+        ),
+    },
+}
+
+
+@on_vit
+def test_golden_keys_of_the_file(kind, tmp_path):
+    adapted(kind, "vit").save_pretrained(tmp_path)
+    assert set(load_file(tmp_path / "adapter_model.safetensors")) == GOLDEN_KEYS[kind]

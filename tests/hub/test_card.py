@@ -1,0 +1,190 @@
+import ast
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+from example_results import SETTINGS, base_to_novel_results, example_results, nasty_results, probed_results, sessions_of
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from peft import get_peft_model
+from PIL import Image
+from transformers import AutoModelForImageClassification, ViTImageProcessor
+
+from hf_cl.hub.card import ModelCardInput, model_card, scalar_metrics, write_card
+
+WHOLE_CARD = Path(__file__).parents[1] / "reference" / "card" / "README.md"
+CITATION = "@inproceedings{huang2024ovor,\n  title={OVOR: OnePrompt with Virtual Outlier Regularization},\n  year={2024}\n}"
+
+
+def card_input(results=None, **changes):
+    fields = {
+        "results": results or example_results(),
+        "settings": SETTINGS,
+        "base_model": "google/vit-base-patch16-224-in21k",
+        "adapter": "me/my-adapter",
+        "method": "OVOR",
+        "adapter_type": "ONE_PROMPT",
+        "citation": CITATION,
+        "notes": ["The base has seen ImageNet-21k: high accuracy on its classes is no evidence of learning."],
+        "license": "apache-2.0",
+        "dataset_id": "me/animals",
+    }
+    return ModelCardInput(**(fields | changes))
+
+
+def text_of(**changes):
+    return str(model_card(card_input(**changes)))
+
+
+def code_blocks(card):
+    return re.findall(r"^```python\n(.*?)\n```$", card, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_whole_card():
+    assert text_of() == WHOLE_CARD.read_text()
+
+
+def test_write_card(tmp_path):
+    path = write_card(tmp_path, card_input())
+    assert path == tmp_path / "README.md"
+    again = ModelCard.load(path)
+    assert str(again) == WHOLE_CARD.read_text()
+    assert again.data.base_model == "google/vit-base-patch16-224-in21k"
+    assert again.data.tags == ["hf_cl", "continual-learning", "one_prompt"]
+
+
+def test_every_metric_is_in_the_metadata_by_its_exact_name():
+    results = probed_results()
+    found = {result.metric_type: result.metric_value for result in model_card(card_input(results)).data.eval_results}
+    defined = {name for name, value in results.metrics.items() if isinstance(value, float)}
+    assert defined <= set(found)
+    assert found["final_accuracy"] == pytest.approx(results.metrics["final_accuracy"], abs=1e-6)
+    assert found["base_accuracy[1]"] == 0.8  # a list by its last value
+    assert found["windowed_plasticity_4"] == pytest.approx(0.6)
+    assert "min_accuracy[1]" not in found  # not defined for the last session
+    assert found == pytest.approx(scalar_metrics(results), abs=1e-6)
+
+
+@pytest.mark.parametrize("base_model", ["google/vit-base", "demo", "open_clip:ViT-B-16/openai", "/home/someone/my vit"])
+def test_code_is_python(base_model):
+    blocks = code_blocks(text_of(base_model=base_model))
+    assert blocks
+    for block in blocks:
+        ast.parse(block)
+
+
+@pytest.mark.parametrize("changes", [{"base_model": "open_clip:ViT-B-16/openai"}, {"two_towers": True}], ids=str)
+def test_bases_that_hf_cl_alone_loads(changes):
+    card = text_of(**changes)
+    assert "PeftModel" not in card
+    assert 'hf_cl.load("me/my-adapter", revision="session-1")' in card
+    assert ("base_model" in yaml.safe_load(card.split("---\n")[1])) == ("two_towers" in changes)
+
+
+def test_the_demo_base_is_found_without_a_network():
+    assert "AutoModelForImageClassification.from_pretrained(demo_backbone())" in text_of(base_model="demo")
+
+
+def test_the_revision_of_the_base_is_part_of_the_code():
+    environment = example_results().environment | {"backbone_revision": "abc123"}
+    assert 'from_pretrained("google/vit-base-patch16-224-in21k", revision="abc123")' in text_of(
+        results=example_results(environment=environment)
+    )
+
+
+def test_what_is_not_known_is_left_out():
+    metadata = yaml.safe_load(text_of(license=None, dataset_id=None, base_model="/home/someone/vit").split("---\n")[1])
+    assert not {"license", "datasets", "base_model"} & set(metadata)
+    card = text_of(citation="", notes=())
+    assert "## Citation" not in card
+
+
+def test_nothing_of_this_machine_is_published():
+    card = text_of(results=nasty_results(), base_model="/home/someone/vit", adapter="/home/someone/runs/photos")
+    assert "someone" not in card
+
+
+def test_base_to_novel_has_no_matrix():
+    card = text_of(results=base_to_novel_results())
+    assert "Accuracy matrix" not in card
+    assert "| novel | 40 | 60.00 |" in card
+    assert "session-k" not in card
+    assert "`harmonic_accuracy_within` | **68.57**" in card
+
+
+def test_long_runs_show_sessions_only():
+    matrix = [[0.9] * (t + 1) for t in range(25)]
+    names = ("accuracy_matrix", "accuracy_matrix_task_aware", "accuracy_matrix_within", "class_accuracy_matrix")
+    classes = [[f"class {t}"] for t in range(25)]
+    results = example_results(sessions=sessions_of(classes), test_counts=[20] * 25, times=None, **dict.fromkeys(names, matrix))
+    card = text_of(results=results)
+    assert "The accuracy matrix of 25 sessions is in `results.json`." in card
+    assert "| 24 | 90.00 | 0.00 |" in card
+
+
+class Html(HTMLParser):
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.texts = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def rendered(card):
+    return Html(MarkdownIt("commonmark").enable("table").render(card.split("\n---\n", 1)[1]))
+
+
+def test_names_cannot_break_out_of_markdown():
+    harmless, nasty = rendered(text_of()), rendered(text_of(results=nasty_results(), notes=["1. <b>x</b>", "- y"]))
+    assert not {"script", "img", "b", "i", "h3"} & set(nasty.tags)
+    for tag in ("h1", "h2", "a", "table", "td", "code", "ul", "ol", "hr", "strong"):
+        # seven classes in three sessions in both; the second has one note more, and as many tags of every other kind
+        assert nasty.tags.count(tag) == harmless.tags.count(tag), tag
+    text = "".join(nasty.texts)
+    assert '<script>alert("x")</script>' in text
+    assert "a | b ` c * d _e_ [f](http://g.example) <img src=x onerror=alert(1)>" in text
+    assert "line one line two --- # heading" in text
+    assert "{{ 7 * 7 }} {% raw %}" in text
+    assert "\u2068قطة سوداء\u2069" in text
+    assert "1. <b>x</b>" in text
+    assert "\u202e" not in text
+
+
+def test_names_cannot_break_out_of_yaml():
+    metadata = yaml.safe_load(text_of(results=nasty_results(), dataset_id=None).split("---\n")[1])
+    assert metadata["license"] == "apache-2.0"
+    assert metadata["model-index"][0]["results"][0]["dataset"]["name"] == "<b>$x_1$</b> --- license: evil"
+
+
+def test_names_cannot_break_out_of_code():
+    card = text_of(adapter='x"); import os  # \n```\n# title', citation="@a{\n```\n<script>\n````\n}")
+    for block in code_blocks(card):
+        calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Import)]
+        assert "os" not in [alias.name for node in calls for alias in node.names]
+    html = rendered(card)
+    assert html.tags.count("h1") == 1
+    assert "script" not in html.tags
+
+
+def test_the_code_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    names = ["ant", "bee", "crab", "deer", "eel", "fox", "gnu"]
+    tiny.base("vit").save_pretrained(tmp_path / "base")
+    base = AutoModelForImageClassification.from_pretrained(tmp_path / "base")
+    model = get_peft_model(base, tiny.ADAPTERS["ONE_PROMPT"](class_names=names, classes_per_session=[3, 2, 2]))
+    model.save_pretrained(tmp_path / "adapter")
+    ViTImageProcessor(size={"height": tiny.SIDE, "width": tiny.SIDE}).save_pretrained(tmp_path / "adapter")
+    Image.new("RGB", (40, 30), "orange").save(tmp_path / "cat.jpg")
+    monkeypatch.chdir(tmp_path)
+    through_peft, through_hf_cl, _ = code_blocks(text_of(base_model="base", adapter="adapter"))
+    exec(through_peft, {})
+    assert capsys.readouterr().out.strip() in names
+    exec(through_hf_cl, {})
+    assert "Prediction" in capsys.readouterr().out

@@ -1,0 +1,88 @@
+"""Imports go one way (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "hf_cl"
+
+# From the ground up; rooms on one line are siblings and import none of each other.
+LEVELS = [
+    {"contracts"},
+    {"_peft"},
+    {"heads"},
+    {"adapters"},
+    {"losses", "rules", "scenarios", "images", "metrics", "backbones"},
+    {"training"},
+    {"methods"},
+    {"hub"},
+    {"run"},
+    {"demo"},
+    {"cli"},
+]
+LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
+SELF_CONTAINED = {"scenarios": {"contracts"}, "metrics": set(), "images": {"contracts"}, "heads": {"contracts"}, "contracts": set()}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "hf_cl":
+            names = [f"hf_cl.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("hf_cl.")}
+    return rooms
+
+
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downward(path):
+    here = room_of(path)
+    for room in imported_rooms(path) - {here}:
+        assert LEVEL[room] < LEVEL[here], f"{here} may not import {room}"
+        allowed = SELF_CONTAINED.get(here)
+        assert allowed is None or room in allowed, f"{here} imports {room}; it may import {allowed}"
+
+
+def test_every_room_has_a_level():
+    assert {room_of(path) for path in MODULES} <= LEVEL.keys()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_one_file_touches_private_parts_of_peft(path):
+    if path.name == "_peft.py":
+        return
+    private = {"_disable_adapters", "_member_map_", "PEFT_TYPE_TO_CONFIG_MAPPING", "_hf_peft_config_loaded"}
+    used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert not used & private
+
+
+@pytest.mark.parametrize("library", ["accelerate", "datasets"])
+def test_accelerate_and_datasets_have_one_user(library):
+    users = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name if isinstance(node, ast.Import) else None
+            if module and module.split(".")[0] == library:
+                users.add(room_of(path))
+    assert users <= {"accelerate": {"training"}, "datasets": {"scenarios"}}[library]
+
+
+def test_nothing_is_unpickled():
+    for path in MODULES:
+        text = path.read_text()
+        for forbidden in ("import pickle", "torch.load(", "torch.save(", "allow_pickle=True", "save_state(", "load_state("):
+            assert forbidden not in text, f"{path}: {forbidden}"

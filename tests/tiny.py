@@ -1,0 +1,103 @@
+"""Tiny random models, one per base family, and one adapter config per type: what the contract suite runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    CLIPConfig,
+    CLIPForImageClassification,
+    CLIPModel,
+    DeiTConfig,
+    DeiTForImageClassification,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    SiglipConfig,
+    SiglipForImageClassification,
+    SiglipModel,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from hf_cl.adapters import AsyncLoraConfig, GladConfig, OnePromptConfig, SaraConfig
+
+SIDE = 32
+SIZE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "image_size": SIDE,
+    "patch_size": 8,
+}
+TEXT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 99}
+NAMES = [f"class {i} <b>'\"" for i in range(9)]
+
+
+def _clip() -> CLIPConfig:
+    return CLIPConfig(vision_config={**SIZE, "projection_dim": 16}, text_config=TEXT, projection_dim=16)
+
+
+def _siglip() -> SiglipConfig:
+    return SiglipConfig(vision_config=SIZE, text_config=TEXT)
+
+
+def _timm(labels: int) -> nn.Module:
+    config = TimmWrapperConfig(architecture="vit_tiny_patch16_224", num_labels=labels, model_args={"img_size": SIDE, "depth": 2})
+    return TimmWrapperForImageClassification(config)
+
+
+def _labelled(config: Any, labels: int) -> Any:
+    config.num_labels = labels
+    return config
+
+
+BUILDERS: dict[str, Callable[[int], nn.Module]] = {
+    "vit": lambda labels: ViTForImageClassification(ViTConfig(**SIZE, num_labels=labels)),
+    "deit": lambda labels: DeiTForImageClassification(DeiTConfig(**SIZE, num_labels=labels)),
+    "dinov2": lambda labels: Dinov2ForImageClassification(Dinov2Config(**SIZE, mlp_ratio=2, num_labels=labels)),
+    "clip_vision": lambda labels: CLIPForImageClassification(_labelled(_clip(), labels)),
+    "siglip_vision": lambda labels: SiglipForImageClassification(_labelled(_siglip(), labels)),
+    "clip": lambda labels: CLIPModel(_clip()),
+    "siglip": lambda labels: SiglipModel(_siglip()),
+    "timm": _timm,
+}
+CLASSIFIERS = ("vit", "deit", "dinov2", "clip_vision", "siglip_vision")
+"""Families with a `...ForImageClassification` class of transformers: the head is their classifier."""
+
+
+def base(family: str, labels: int = 2, seed: int = 0) -> nn.Module:
+    """A tiny base of `family` with seeded random weights, in eval mode."""
+    torch.manual_seed(seed)
+    return BUILDERS[family](labels).eval()
+
+
+def images(count: int = 4, seed: int = 5) -> torch.Tensor:
+    """[count, 3, SIDE, SIDE]"""
+    return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+ADAPTERS: dict[str, Callable[..., Any]] = {
+    "ASYNC_LORA": lambda **kwargs: AsyncLoraConfig(
+        **{"r": 4, "lora_dropout": 0.0, "unfreeze_from": 4, "unfrozen": True, "head": {"type": "linear"}, **kwargs}
+    ),
+    "ONE_PROMPT": lambda **kwargs: OnePromptConfig(**{"layer_tokens": {0: 2, 1: 2, 2: 4, 3: 4, 4: 4}, **kwargs}),
+    "GLAD": lambda **kwargs: GladConfig(**{"r": 4, "lora_dropout": 0.0, **kwargs}),
+    "SARA": lambda **kwargs: SaraConfig(**{"density": 0.1, **kwargs}),
+}
+"""peft type -> a config for the tiny bases; keywords override."""
+
+OTHER: dict[str, Callable[..., Any]] = {
+    "ASYNC_LORA": lambda **kwargs: AsyncLoraConfig(
+        **{"r": 2, "lora_dropout": 0.0, "unfreeze_from": 5, "head": {"type": "linear"}, **kwargs}
+    ),
+    "ONE_PROMPT": lambda **kwargs: OnePromptConfig(layer_tokens={1: 7}, **kwargs),
+    "GLAD": lambda **kwargs: GladConfig(r=2, lora_dropout=0.0, **kwargs),
+    "SARA": lambda **kwargs: SaraConfig(threshold=5e-3, target_modules=["q_proj", "fc1"], **kwargs),
+}
+"""A second config of each type, of another size."""
