@@ -5,7 +5,8 @@
 Both sides read the same data set object and make the same batches: random resized crop (bicubic), flip, normalisation, on the device.
 Theirs decodes and augments with Pillow and torchvision in two DataLoader workers (which live on from epoch to epoch; their start is not
 counted). Ours decodes once in two threads and augments batches on the device; its first epoch counts the decoding, later ones do not.
-Figures are medians over the repeats of one run; ratios are of those medians.
+Figures are medians over the repeats of one run; ratios are of those medians. The last two ratios compare images per second of processor
+time over all processes and threads: what is left for everything else, and what holds where other programs share the machine.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -88,6 +90,13 @@ def run(batches: Iterable[Any], device: torch.device) -> int:
     return seen
 
 
+def processor_seconds() -> float:
+    """Processor time of this process and its children so far."""
+    me = psutil.Process()
+    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
+    return sum(spent.user + spent.system for spent in times)
+
+
 def torchvision_loader(path: Path, size: int, batch_size: int, workers: int, device: torch.device) -> DataLoader[Any]:
     """What is usually written."""
     transform = transforms.Compose(
@@ -108,8 +117,8 @@ def torchvision_loader(path: Path, size: int, batch_size: int, workers: int, dev
     )
 
 
-def measure(path: Path, size: int, args: argparse.Namespace) -> list[float]:
-    """Images per second: theirs, ours in the first epoch, ours in later epochs."""
+def measure(path: Path, size: int, args: argparse.Namespace) -> list[tuple[float, float]]:
+    """(Images per second, images per second of processor time): theirs, ours in the first epoch, ours in later epochs."""
     device = torch.device(args.device)
     theirs = torchvision_loader(path, size, args.batch_size, args.workers, device)
     preprocessor = Preprocessor(ViTImageProcessor(size={"height": size, "width": size}, resample=3))
@@ -117,24 +126,25 @@ def measure(path: Path, size: int, args: argparse.Namespace) -> list[float]:
     images = ParquetImages(path)
     decode = partial(DecodedImages.for_training, images, augmentation, preprocessor, workers=args.workers)
 
-    def ours(decoded: DecodedImages, epoch: int) -> Iterable[Any]:
-        batches = plan(len(images), args.batch_size, (0, epoch))
-        return train_batches(decoded, augmentation, preprocessor, batches, seed=0, epoch=epoch, device=device)
+    def ours(decoded: DecodedImages) -> Iterable[Any]:
+        batches = plan(len(images), args.batch_size, (0,))
+        return train_batches(decoded, augmentation, preprocessor, batches, seed=0, epoch=0, device=device)
 
     run(theirs, device)  # starts the workers
     decoded = decode()
-    run(ours(decoded, 0), device)
-    times: list[list[float]] = [[], [], []]
-    for repeat in range(args.repeats):
-        runs: list[Callable[[], Iterable[Any]]] = [lambda: theirs, lambda: ours(decode(), 0), lambda: ours(decoded, repeat)]  # noqa: B023
-        for kind, batches in zip(times, runs, strict=True):
-            begin = time.perf_counter()
-            seen = run(batches(), device)
-            kind.append((time.perf_counter() - begin) / seen)
-    return [1 / statistics.median(kind) for kind in times]
+    run(ours(decoded), device)
+    sides: list[Callable[[], Iterable[Any]]] = [lambda: theirs, lambda: ours(decode()), lambda: ours(decoded)]
+    times: list[list[tuple[float, float]]] = [[], [], []]
+    for _ in range(args.repeats):
+        for side, kept in zip(sides, times, strict=True):
+            begin, spent = time.perf_counter(), processor_seconds()
+            seen = run(side(), device)
+            kept.append(((time.perf_counter() - begin) / seen, (processor_seconds() - spent) / seen))
+    return [(1 / statistics.median(t[0] for t in kept), 1 / statistics.median(t[1] for t in kept)) for kept in times]
 
 
 def main() -> None:
+    datasets.disable_progress_bars()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--images", type=int, default=512, help="images per data set")
@@ -142,14 +152,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes of theirs, threads of ours")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    print(f"{torch.get_num_threads()} torch threads, {args.workers} workers, batch {args.batch_size}, {args.device}; images/s")
-    print(f"{'source -> model':24}{'torchvision':>14}{'first epoch':>14}{'later epochs':>14}{'ratio first':>14}{'ratio later':>14}")
+    print(f"{torch.get_num_threads()} torch threads, {args.workers} workers, batch {args.batch_size}, {args.device}; images/s, then ratios")
+    heads = ["torchvision", "first epoch", "later epochs", "first", "later", "first, CPU", "later, CPU"]
+    print(f"{'source -> model':24}" + "".join(f"{head:>14}" for head in heads))
     for name, file_format, sides, size in CASES:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "train.parquet"
             write_parquet(path, args.images, file_format, sides)
             theirs, first, later = measure(path, size, args)
-        print(f"{name:24}{theirs:14.0f}{first:14.0f}{later:14.0f}{first / theirs:13.1f}x{later / theirs:13.1f}x")
+        speeds = "".join(f"{speed:14.0f}" for speed, _ in (theirs, first, later))
+        ratios = "".join(f"{ours[kind] / theirs[kind]:13.1f}x" for kind in range(2) for ours in (first, later))
+        print(f"{name:24}" + speeds + ratios)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def _enum_member(name: str) -> PeftType:
         PeftType._member_map_[name] = member
         PeftType._value2member_map_[name] = member
     except AttributeError as error:
-        raise RuntimeError(f"This Python or peft builds enums in another way than hf_cl knows; it cannot add the peft type {name}.") from error
+        raise RuntimeError(f"This Python or peft builds enums in a way hf_cl does not know; the type {name} cannot be added.") from error
     return member
 
 

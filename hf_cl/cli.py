@@ -23,7 +23,7 @@ def train(context: typer.Context, method: Annotated[str, typer.Argument(help="ov
     from hf_cl.run import launch, nearest, run  # noqa: PLC0415
 
     if method not in METHODS:
-        _fail(f"Unknown method {method!r}.{nearest(method, METHODS)} Known: {', '.join(sorted(METHODS))}.")
+        raise _mistake(f"Unknown method {method!r}.{nearest(method, METHODS)} Known: {', '.join(sorted(METHODS))}.")
     raise typer.Exit(launch(run, METHODS[method], method, context.args))
 
 
@@ -41,7 +41,7 @@ def predict(
     try:
         predictions = load(adapter, revision=revision).predict(images, top_k=top_k)
     except ValueError as error:
-        _fail(str(error))
+        raise _mistake(str(error)) from error
     if as_json:
         rows = {str(image): {p.name: p.score for p in best} for image, best in zip(images, predictions, strict=True)}
         typer.echo(json.dumps(rows, indent=2))
@@ -58,9 +58,9 @@ def demo(output_dir: Annotated[Path, typer.Option("--output_dir", "--output-dir"
     run_demo(output_dir)
 
 
-def _fail(message: str) -> None:
+def _mistake(message: str) -> typer.Exit:
     typer.echo(f"hf-cl: {message}", err=True)
-    raise typer.Exit(2)
+    return typer.Exit(2)
 
 
 def main() -> None:

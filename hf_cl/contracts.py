@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -90,7 +90,8 @@ class Outputs:
     """[B, N, D] only if a loss or a head needs them."""
 
 
-class FeatureSet(NamedTuple):
+@dataclass(frozen=True)
+class FeatureSet:
     """Features of a whole data set, in the data set's order, on every process."""
 
     features: Tensor  # [n, D]
@@ -152,7 +153,10 @@ class Trainer(Protocol):
 
 
 class Part:
-    """Base of everything the trainer calls. Every hook does nothing by default, so nobody asks whether it exists."""
+    """Base of everything the trainer calls. Every hook does nothing by default, so nobody asks whether it exists.
+
+    A loss term is told of epochs and steps in the phases it belongs to, everything else in all of them.
+    """
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """After the head has grown, before the session's optimizer is made."""
@@ -181,7 +185,7 @@ class LossTerm(Part):
     weight: float | Callable[[int], float] = 1.0
     """A number, or a function of the phase's epoch."""
     needs: frozenset[str] = frozenset()
-    """What the term reads beyond images and labels ("two_views", "tokens", "previous", ...): checked before training starts."""
+    """What the term reads beyond images and labels ("two_views", "pretrained", "previous", ...): checked before training starts."""
 
     def __call__(self, ctx: Context) -> Tensor:
         """Scalar, mean over the batch. Pure: changes nothing, may be called twice per batch; state changes belong in `after_step`."""

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, fields
+from dataclasses import MISSING, Field, asdict, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from hf_cl.backbones import load_backbone, load_processor
 from hf_cl.contracts import Scenario
 from hf_cl.hub.card import ModelCardInput, write_card
-from hf_cl.scenarios import class_incremental, open_images
+from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.training import ContinualTrainer, RunSettings
 from hf_cl.training.report import write_report
 from hf_cl.training.results import Results
@@ -138,14 +138,14 @@ def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], me
     quiet_libraries()
     arguments = sys.argv[1:] if arguments is None else arguments
     if {"-h", "--help"} & set(arguments):
-        print(describe(settings_class, method))
+        sys.stdout.write(describe(settings_class, method) + "\n")
         return 0
     try:
         main(parse_settings(settings_class, method, arguments))
     except (ValueError, RuntimeError) as error:
         if os.environ.get("HF_CL_DEBUG"):
             raise
-        print(f"hf_cl: {error}", file=sys.stderr)
+        sys.stderr.write(f"hf_cl: {error}\n")
         return 2
     return 0
 
@@ -181,21 +181,31 @@ def _default(setting: Field[Any]) -> Any:
 
 
 def open_scenario(settings: RunSettings) -> Scenario:
-    """The data, checked, as sessions."""
-    source = open_images(
-        settings.dataset,
+    """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names.
+
+    Raises ValueError for an unknown protocol, and for settings that it needs or does not know; DataError for faulty data.
+    """
+    if settings.protocol not in SCENARIOS:
+        raise ValueError(f"Unknown protocol {settings.protocol!r}.{nearest(settings.protocol, SCENARIOS)} Known: {', '.join(SCENARIOS)}.")
+    protocol = SCENARIOS[settings.protocol]
+    arguments = {name: getattr(settings, name) for name in inspect.signature(protocol).parameters if name != "source"}
+    unused = [name for name in ("shots", "index_list", "targets") if getattr(settings, name) and name not in arguments]
+    if unused:
+        raise ValueError(f"Protocol {settings.protocol} has no {unused[0]!r}; leave it out, or choose another protocol.")
+    if "shots" in arguments and settings.shots is None:
+        raise ValueError(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
+    if "targets" in arguments:
+        arguments["targets"] = [_open_source(settings, target) for target in settings.targets]
+    return protocol(_open_source(settings, settings.dataset), **arguments)
+
+
+def _open_source(settings: RunSettings, dataset: str) -> ImageSource:
+    return open_images(
+        dataset,
         image_column=settings.image_column,
         label_column=settings.label_column,
         test_split=settings.test_split,
         skip_bad_images=settings.skip_bad_images,
-    )
-    return class_incremental(
-        source,
-        settings.num_base_classes,
-        settings.classes_per_session,
-        class_order=settings.class_order,
-        class_order_seed=settings.class_order_seed,
-        validation_fraction=settings.validation_fraction,
     )
 
 
@@ -208,23 +218,35 @@ def open_backbone(settings: RunSettings) -> tuple[nn.Module, Any]:
     return backbone, processor
 
 
-def run(settings: RunSettings) -> Results:
-    """A whole run: data, base, method, training, report and card."""
+def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
+    """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
     scenario = open_scenario(settings)
     backbone, processor = open_backbone(settings)
-    trainer = ContinualTrainer(backbone, processor, settings.method(), scenario, settings)
+    trainer = ContinualTrainer(backbone, processor, settings.method(), scenario, settings, quiet=quiet)
     trainer.fit()
-    return finish(trainer)
+    return trainer
 
 
-def finish(trainer: ContinualTrainer) -> Results:
-    """Write the resolved settings, the report and the model card of a trained run; print the summary."""
-    results, settings, folder = trainer.results.results, asdict(trainer.settings), trainer.folder
+def run(settings: RunSettings) -> Results:
+    """A whole run: data, base, method, training, report and card."""
+    return finish(train(settings))
+
+
+def finish(trainer: ContinualTrainer, comparisons: Mapping[str, float] | None = None) -> Results:
+    """Write report and model card of a trained run and print its summary.
+
+    Args:
+        trainer: after `fit`.
+        comparisons: accuracies on all classes of other models, by name: drawn and listed beside the run's own.
+    """
+    settings, folder = asdict(trainer.settings), trainer.folder
+    results = replace(trainer.results.results, comparisons=dict(comparisons or {}))
     if trainer.accelerator.is_main_process:
+        results.save(folder / "results.json")
         write_report(folder, results, settings, method=trainer.method.title)
         write_card(folder, _card(trainer, results, settings))
     trainer.records.say(summary_table(results))
-    trainer.records.say(f"Report: {folder / 'report.html'}   adapters: {folder / 'adapters'}")
+    trainer.records.say(f"Report {folder / 'report.html'}, card {folder / 'README.md'}, adapters in {folder / 'adapters'}")
     return results
 
 

@@ -51,7 +51,7 @@ def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def effective(model) -> dict[str, torch.Tensor]:
     """Every parameter of the network as the adapter makes it."""
-    tensors = {name: p for name, p in Net().named_parameters()}
+    tensors = dict(Net().named_parameters())
     for name, layer in model.base_model.sara_layers():
         with torch.no_grad():
             tensors |= {f"{name}.{part}": t for part, t in layer.effective_tensors(["default"]).items()}

@@ -80,8 +80,8 @@ def signature(model: nn.Module) -> dict[str, Any]:
     """
     family = family_of(model)
     if family == OPEN_CLIP:
-        blocks = vision_tower(model).transformer.resblocks
-        return {"model_type": OPEN_CLIP, "hidden_size": blocks[0].attn.embed_dim, "depth": len(blocks)}
+        transformer = vision_tower(model).transformer
+        return {"model_type": OPEN_CLIP, "hidden_size": transformer.width, "depth": len(transformer.resblocks)}
     if family == "timm":
         timm_model = model.timm_model
         return {"model_type": f"timm/{model.config.architecture}", "hidden_size": timm_model.num_features, "depth": None}

@@ -5,7 +5,7 @@ function named there is ours: it puts the rows in front of the projected keys an
 (sdpa, eager, flash). A keyword would not do: SigLIP's attention does not pass keywords on. open_clip's `nn.MultiheadAttention` has no
 such function; it gets a forward of its own.
 
-Where the rows come from is a subclass's business (`PrefixLayer.rows`): OnePrompt's are parameters, a prompt pool's would be chosen per sample.
+Where the rows come from is a subclass's business (`PrefixLayer.rows`): OnePrompt's are parameters, a prompt pool's are chosen per sample.
 
 Shapes: B batch, H heads, N tokens, P prefix rows, D width, d = D / H.
 """

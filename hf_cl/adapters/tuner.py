@@ -24,7 +24,7 @@ class HeadedTuner(BaseTuner):
     """Names beyond "pretrained" and "previous" that `Context.frozen` may ask this adapter for."""
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        config = self.peft_config[adapter_name]
+        config: Any = self.peft_config[adapter_name]
         check_supported(config.peft_type.value, model)
         if config.base_signature is None:
             config.base_signature = signature(model)
@@ -64,7 +64,7 @@ class HeadedTuner(BaseTuner):
 
     def grow_head(self, adapter_name: str, class_names: Sequence[str]) -> None:
         """Session boundary: rows, labels and the config's class names grow together. The model must be prepared again afterwards."""
-        config = self.peft_config[adapter_name]
+        config: Any = self.peft_config[adapter_name]
         before = config.classes_per_session or [len(config.class_names)]
         self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
         config.classes_per_session = [*before, len(class_names)]

@@ -21,7 +21,7 @@ class ClassTokens:
     Args:
         model: the base with two towers.
         tokenizer: the base's own: of transformers, or of open_clip.
-        reserved: positions of the text context that prompts take.
+        reserved: positions of the text context that are kept for prompts.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, reserved: int) -> None:
@@ -36,11 +36,9 @@ class ClassTokens:
         Raises ValueError, naming the class, for a text that is longer than the context.
         """
         rows, lengths = self._ids(texts)
-        # a tower that pools at the end needs one position of padding to see where the text is over
-        limit = self.context - self.reserved - (1 if self.reserved and self.pad_to_context else 0)
         for name, text, length in zip(class_names, texts, lengths, strict=True):
-            if length > limit:
-                prompts = f", of which {self.reserved} go to prompts" if self.reserved else ""
+            if length > self.context - self.reserved:
+                prompts = f", of which {self.reserved} are kept for prompts" if self.reserved else ""
                 raise ValueError(
                     f"The class name {name!r} is too long: its text {text!r} has {length} tokens, and the model reads "
                     f"{self.context}{prompts}. Shorten the name or the template."

@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 from torch import Tensor, nn
 
 from hf_cl._peft import BaseTunerLayer
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.cpe_clip import CPEClipConfig
+from hf_cl.adapters.cpe_clip.sites import text_tower
 from hf_cl.backbones.class_tokens import ClassTokens
+from hf_cl.backbones.image_classifier import ImageClassifier
 from hf_cl.backbones.two_towers import encode_images, encode_texts
 from hf_cl.contracts import Head, Outputs
 from hf_cl.heads.text import TextHeadSpec
@@ -36,6 +39,11 @@ class _Cached:
             return False
         return all(a is b and before == now for (a, before), (b, now) in zip(self.tensors, tensors, strict=True))
 
+    @property
+    def may_train(self) -> bool:
+        """Whether an optimizer may change these tensors; PyTorch's fused ones do so without counting it as a change."""
+        return any(tensor.requires_grad for tensor, _ in self.tensors)
+
 
 _KEPT = 4
 """States whose text features are kept at once: the present one, and the frozen ones that losses read."""
@@ -46,7 +54,7 @@ class TextHead(Head):
 
     It has no weights: it grows by names. In training the texts are encoded anew in each step, since the prompts move them, and only those
     of `training_classes`; the other columns are -inf. In evaluation, without gradient, all classes are encoded once and kept until a
-    weight, the active adapter or a name changes, or training goes on. (A weight written through `.data` in between needs `clear_cache`.)
+    weight, the active adapter or a name changes, or a training step is made. (A weight written through `.data` needs `clear_cache`.)
 
     Args:
         model: the base with the adapter inside.
@@ -60,8 +68,7 @@ class TextHead(Head):
         super().__init__()
         self.config, self.spec = config, TextHeadSpec.of(config.head or {})
         self._model = (model,)  # a tuple: the head must not register the model it belongs to
-        reserved = config.num_prompt_tokens if isinstance(config, CPEClipConfig) and config.towers != "vision" else 0
-        self.tokens = ClassTokens(model, tokenizer, reserved)
+        self.tokens = ClassTokens(model, tokenizer, _reserved_positions(model, config))
         self.training_classes: range | None = None
         """Classes whose columns are computed in training; None: all. Set it to the session's where no loss reads the others."""
         self._unseen: list[str] = []
@@ -98,13 +105,9 @@ class TextHead(Head):
         self._unseen += class_names
         self.clear_cache()
 
-    def train(self, mode: bool = True) -> TextHead:
-        if mode:
-            self.clear_cache()
-        super().train(mode)
-        return self
-
     def forward(self, features: Tensor) -> Tensor:  # [B, E] -> [B, C]
+        if self.training:
+            self._cache = [cached for cached in self._cache if not cached.may_train]
         total = self.num_classes + (0 if self.training else len(self._unseen))
         classes = self.training_classes if self.training and self.training_classes is not None else range(total)
         with torch.autocast(features.device.type, enabled=False):
@@ -149,6 +152,14 @@ class TextHead(Head):
         self._cache = []
 
 
+def _reserved_positions(model: nn.Module, config: HeadedConfig) -> int:
+    """Positions that prompts take. A tower that pools at the end needs one more, of padding, to see where the text is over."""
+    if not isinstance(config, CPEClipConfig) or config.towers == "vision":
+        return 0
+    tower = text_tower(model)
+    return config.num_prompt_tokens + (1 if tower is not None and tower.pooling == "last" else 0)
+
+
 def _fingerprint(model: nn.Module, classes: range) -> tuple[tuple[Any, ...], list[tuple[Tensor, int]]]:
     """What text features depend on: classes, precision, which adapters are active, off or merged, and the text tower's tensors."""
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
@@ -186,3 +197,22 @@ class ClipClassifier(nn.Module):
     def outputs(self, pixel_values: Tensor) -> Outputs:
         """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""
         return Outputs(*self(pixel_values))
+
+
+def classifier_of(model: PeftModel, tokenizer: Any = None, adapter_name: str = "default") -> ImageClassifier | ClipClassifier:
+    """The classifier that an adapter's head calls for: its own classifier module, or the text tower.
+
+    Args:
+        model: with the adapter inside.
+        tokenizer: the base's own; a text head needs it.
+        adapter_name: whose head.
+
+    Raises ValueError for a text head without a tokenizer.
+    """
+    config: Any = model.peft_config[adapter_name]
+    tuner: Any = model.base_model
+    if (config.head or {}).get("type") != "text":
+        return ImageClassifier(model.get_base_model(), tuner.head_wrapper())
+    if tokenizer is None:
+        raise ValueError("A text head reads class names through the base's tokenizer, and none was given.")
+    return ClipClassifier(model.get_base_model(), config, tokenizer)

@@ -25,7 +25,7 @@ class OpenClipForImageClassification(nn.Module):
 
     def __init__(self, visual: nn.Module, feature_width: int, name: str) -> None:
         super().__init__()
-        self.config = OpenClipConfig(num_labels=0)
+        self.config = OpenClipConfig(num_labels=0)  # pyright: ignore[reportCallIssue]
         self.config._name_or_path = name
         self.name_or_path = name
         self.feature_width = feature_width

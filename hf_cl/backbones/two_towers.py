@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
 
 from hf_cl.adapters.bases import OPEN_CLIP, family_of
+from hf_cl.adapters.text_head import has_two_towers
 from hf_cl.backbones.open_clip import OPEN_CLIP_PREFIX, create_open_clip, open_clip_tokenizer
 
 
@@ -76,3 +77,14 @@ def context_length(model: nn.Module) -> int:
 def pads_to_context(model: nn.Module) -> bool:
     """Whether the text tower wants texts padded up to the end (SigLIP was trained so and pools there)."""
     return family_of(model) in (OPEN_CLIP, "siglip")
+
+
+def enable_gradient_checkpointing(model: nn.Module) -> None:
+    """Recompute the activations of each layer in the backward pass, in transformers' and in open_clip's way."""
+    tower: Any = model
+    if family_of(model) != OPEN_CLIP:
+        tower.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    elif has_two_towers(model):
+        tower.set_grad_checkpointing(True)
+    else:
+        tower.visual.set_grad_checkpointing(True)

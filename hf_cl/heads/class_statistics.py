@@ -26,7 +26,10 @@ class _Moments:
         return _Moments(len(features), mean, centred.T @ centred if covariance else None)
 
     def merge(self, other: _Moments) -> _Moments:
-        """Moments of both samples together (Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm ...", eq. 2.1)."""
+        """Moments of both samples together.
+
+        Chan, Golub, LeVeque: "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", Stanford STAN-CS-79-773, 1979.
+        """
         count = self.count + other.count
         difference = other.mean - self.mean  # [D]
         mean = self.mean + difference * (other.count / count)

@@ -19,7 +19,7 @@ from hf_cl.heads.rows import append_rows
 class CosineHead(Head):
     """`scale * cos(features, row)`: old and new classes compete by angle alone, so rows trained more recently do not win by their length.
 
-    The classifier of LUCIR (Hou et al., "Learning a Unified Classifier Incrementally via Rebalancing", CVPR 2019, section 3.2, eq. 4),
+    The classifier of LUCIR (Hou et al., "Learning a Unified Classifier Incrementally via Rebalancing", CVPR 2019, "cosine normalization"),
     with its learnable scale. A phase that wants the scale to stand still leaves `head.scale` out of `Phase.trainable`.
 
     Args:

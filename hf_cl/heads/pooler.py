@@ -16,8 +16,8 @@ from hf_cl.heads.linear import LinearHead
 class PoolerHead(LinearHead):
     """`tanh(pooler(features))`, then a linear head: the embedding that `ViTModel` calls its pooler output.
 
-    transformers' classification classes have no pooler and drop its weights when they load. Here it is the head's first layer, so that it is
-    saved with the adapter, and every loading route gives the same embedding. `ASYNC_LORA` copies the base checkpoint's weights into it;
+    transformers' classification classes have no pooler and drop its weights when they load. Here it is the head's first layer, so that it
+    is saved with the adapter, and every loading route gives the same embedding. `ASYNC_LORA` copies the base checkpoint's weights into it;
     until then it is the identity before tanh.
 
     Args: as `LinearHead`.

@@ -6,6 +6,7 @@ The head itself is the model's text tower (`hf_cl.backbones.TextHead`); it has n
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -74,6 +75,9 @@ def check_text_head(head: Mapping[str, Any]) -> None:
 
 
 def clean(class_name: str) -> str:
-    """A class name as people write it: no underscores, single spaces, known misspellings corrected."""
-    words = " ".join(class_name.replace("_", " ").split())
+    """A class name as people write it: no underscores, single spaces, no number in front, known misspellings corrected.
+
+    The number is that of CUB-200's folders: `001.Black_footed_Albatross`.
+    """
+    words = " ".join(re.sub(r"^\d{3}\.", "", class_name).replace("_", " ").split())
     return CORRECTIONS.get(words, words)

@@ -77,7 +77,7 @@ def load(adapter: str | Path, *, revision: str | None = None, device: str | torc
     Raises ValueError where there is no adapter of hf_cl, or its base cannot be found.
     """
     where = str(_last_session(Path(adapter)) if (Path(adapter) / "adapters").is_dir() else adapter)
-    config = PeftConfig.from_pretrained(where, revision=revision)
+    config: Any = PeftConfig.from_pretrained(where, revision=revision)
     if not isinstance(config, HeadedConfig) or config.class_names is None:
         raise ValueError(f"{adapter} is no adapter with class names (peft type {config.peft_type}).")
     base = load_backbone(config.base_model_name_or_path or "", revision=config.revision)

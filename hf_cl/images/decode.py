@@ -98,8 +98,8 @@ class DecodedImages:
         """The images at `positions`."""
         missing = [position for position in positions if position >= self.num_kept]
         if not missing and self._kept.stack is not None:
-            values = self._kept.stack.index_select(0, torch.as_tensor(positions, dtype=torch.int64))  # [B, H, W, 3]
-            return Pixels(values.permute(0, 3, 1, 2), np.full((len(positions), 2), values.shape[1:3]))
+            values = self._kept.stack[np.asarray(positions, dtype=np.int64)]  # [B, H, W, 3]
+            return Pixels(torch.from_numpy(values).permute(0, 3, 1, 2), np.full((len(positions), 2), values.shape[1:3]))
         decoded = dict(zip(missing, self._decode(missing), strict=True))
         return _padded([decoded[position] if position in decoded else self._kept[position] for position in positions])
 
@@ -109,11 +109,11 @@ class DecodedImages:
             return map(self.batch, plan)
         return self._in_threads(self.batch, plan)
 
-    def _decode(self, positions: Sequence[int]) -> list[Tensor]:
+    def _decode(self, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
         """[h, w, 3] each: with its channels together a pixel is read at once, which makes cropping on the CPU twice as fast."""
         if not positions:
             return []
-        return [image.permute(1, 2, 0) for image in self._read([self._open(position) for position in positions])]
+        return [image.permute(1, 2, 0).numpy() for image in self._read([self._open(position) for position in positions])]
 
     def _open(self, position: int) -> Image.Image:
         try:
@@ -141,30 +141,30 @@ class _Kept:
     def __init__(self, byte_budget: int, num_images: int) -> None:
         self._free, self._num_images = byte_budget, num_images
         self._count = 0
-        self._list: list[Tensor] = []
-        self.stack: Tensor | None = None
+        self._list: list[NDArray[np.uint8]] = []
+        self.stack: NDArray[np.uint8] | None = None
         """[rows, H, W, 3] while all images have one size."""
 
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, position: int) -> Tensor:
+    def __getitem__(self, position: int) -> NDArray[np.uint8]:
         return self._list[position] if self.stack is None else self.stack[position]
 
-    def append(self, image: Tensor) -> bool:
+    def append(self, image: NDArray[np.uint8]) -> bool:
         """Keep the image; False where it does not fit any more."""
-        if image.numel() > self._free:
+        if image.size > self._free:
             return False
         if self._count == 0:
             # The rows cost nothing before they are written; stacking a finished list would need twice the memory.
-            self.stack = torch.empty(min(self._num_images, self._free // image.numel()), *image.shape, dtype=torch.uint8)
+            self.stack = np.empty((min(self._num_images, self._free // image.size), *image.shape), dtype=np.uint8)
         elif self.stack is not None and image.shape != self.stack.shape[1:]:
             self._list, self.stack = list(self.stack[: self._count]), None
         if self.stack is None:
-            self._list.append(image.contiguous())
+            self._list.append(np.ascontiguousarray(image))
         else:
             self.stack[self._count] = image
-        self._free -= image.numel()
+        self._free -= image.size
         self._count += 1
         return True
 
@@ -178,25 +178,21 @@ def shrink(image: Image.Image, max_side: int) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _padded(images: Sequence[Tensor]) -> Pixels:
+def _padded(images: Sequence[NDArray[np.uint8]]) -> Pixels:
     sizes = np.array([image.shape[:2] for image in images], dtype=np.int64).reshape(-1, 2)  # [B, 2]
     height, width = sizes.max(axis=0, initial=1)
-    values = torch.zeros(len(images), height, width, 3, dtype=torch.uint8)
+    values = np.zeros((len(images), height, width, 3), dtype=np.uint8)
     for target, image in zip(values, images, strict=True):
         target[: image.shape[0], : image.shape[1]] = image
-    return Pixels(values.permute(0, 3, 1, 2), sizes)
+    return Pixels(torch.from_numpy(values).permute(0, 3, 1, 2), sizes)
 
 
 def _in_order(pool: Executor, function: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], ahead: int) -> Iterator[ResultT]:
     """`map` in the pool, with at most `ahead` results waiting."""
     pending: deque[Future[ResultT]] = deque()
-    try:
-        for task in tasks:
-            pending.append(pool.submit(function, task))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
+    for task in tasks:
+        pending.append(pool.submit(function, task))
+        if len(pending) > ahead:
             yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
+    while pending:
+        yield pending.popleft().result()

@@ -37,12 +37,15 @@ def crop_and_resize(
     """
     if pixels.device.type != "cpu":
         return resize_by_products(pixels, boxes, flip, size, interpolation)
-    out = torch.empty((len(pixels), 3, size, size), dtype=torch.uint8, memory_format=torch.channels_last)
+    # numpy makes the copies: torch would share out each of them, small as they are, among its threads.
+    images = pixels.permute(0, 2, 3, 1).numpy()  # [B, H, W, 3]
+    resized = np.empty((len(pixels), size, size, 3), dtype=np.uint8)  # [B, S, S, 3]
     for i, (top, left, height, width) in enumerate(boxes.tolist()):
-        box = pixels[i : i + 1, :, top : top + height, left : left + width]  # [1, 3, h, w]
-        resized = F.interpolate(box, (size, size), mode=interpolation, antialias=True)[0]  # [3, S, S]
-        out[i] = resized.flip(-1) if flip[i] else resized
-    return out
+        box = np.ascontiguousarray(images[i : i + 1, top : top + height, left : left + width])  # [1, h, w, 3]
+        crop = F.interpolate(torch.from_numpy(box).permute(0, 3, 1, 2), (size, size), mode=interpolation, antialias=True)
+        crop = crop[0].permute(1, 2, 0).numpy()  # [S, S, 3]
+        resized[i] = crop[:, ::-1] if flip[i] else crop
+    return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
 
 def resize_by_products(

@@ -2,6 +2,7 @@
 
 from hf_cl.losses.consistency import Consistency
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
+from hf_cl.losses.nuclear_norm import NuclearNorm
 from hf_cl.losses.supervised_contrastive import SupervisedContrastive, supervised_contrastive
 from hf_cl.losses.virtual_outliers import Outliers, VirtualOutliers, kth_squared_distance, synthesize_outliers, vor_penalty
 from hf_cl.losses.zero_shot_kl import ZeroShotKL
@@ -9,6 +10,7 @@ from hf_cl.losses.zero_shot_kl import ZeroShotKL
 __all__ = [
     "Consistency",
     "MaskedCrossEntropy",
+    "NuclearNorm",
     "Outliers",
     "SupervisedContrastive",
     "VirtualOutliers",

@@ -20,9 +20,6 @@ class GlobalBatch(NamedTuple):
     """[M, ...] each: this process's own with their graph, the others' without."""
     valid: Tensor
     """[M] False for the second occurrence of a sample: a process without a share of a last small batch repeats another's image."""
-    gradient_scale: Tensor
-    """Samples of the global batch / samples of this process: what a loss of the global batch must multiply its gradient by, because the
-    training loop weights each process by its share."""
 
 
 def gather_batch(index: Tensor, *tensors: Tensor) -> GlobalBatch:
@@ -35,12 +32,12 @@ def gather_batch(index: Tensor, *tensors: Tensor) -> GlobalBatch:
         tensors: [b, ...] what belongs to them; gradients flow through this process's part alone.
     """
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return GlobalBatch(tensors, torch.ones_like(index, dtype=torch.bool), torch.ones((), device=index.device))
+        return GlobalBatch(tensors, torch.ones_like(index, dtype=torch.bool))
     sizes = _sizes(len(index))
     everybody = _gather(index, sizes)  # [M]
     earlier = (everybody[:, None] == everybody).tril(-1)  # [M, M]
     valid = ~earlier.any(1)  # [M]
-    return GlobalBatch(tuple(_gather(t, sizes) for t in tensors), valid, valid.sum() / len(index))
+    return GlobalBatch(tuple(_gather(t, sizes) for t in tensors), valid)
 
 
 def _sizes(mine: int) -> list[int]:

@@ -18,9 +18,9 @@ from hf_cl.losses.global_batch import gather_batch
 def supervised_contrastive(views: Sequence[Tensor], labels: Tensor, *, temperature: float = 0.07, valid: Tensor | None = None) -> Tensor:
     """Pull embeddings of one class together and push those of different classes apart.
 
-    `L = mean_i -1/max(|P(i)|, 1) sum_{j in P(i)} (s_ij - log sum_{m != i} exp s_im)` over all N anchors, with `s_ij = cos(a_i, a_j) / t` and
-    P(i) the other anchors of the same class: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, eq. 2. An anchor without a
-    positive contributes 0 and counts in the mean, so a batch without any positive pair has the loss 0. In float32 under autocast too.
+    `L = mean_i -1/max(|P(i)|, 1) sum_{j in P(i)} (s_ij - log sum_{m != i} exp s_im)` over all N anchors, with `s_ij = cos(a_i, a_j) / t`
+    and P(i) the other anchors of the same class: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, eq. 2. An anchor without
+    a positive contributes 0 and counts in the mean, so a batch without any positive pair has the loss 0. In float32 under autocast too.
 
     Args:
         views: [B, E] each, of any length: embeddings are normalised here.
@@ -59,8 +59,6 @@ class SupervisedContrastive(LossTerm):
     Raises ValueError for no role, or a temperature that is not positive.
     """
 
-    needs = frozenset({"two_views"})
-
     def __init__(
         self,
         roles: Sequence[str] = ("teacher",),
@@ -74,9 +72,12 @@ class SupervisedContrastive(LossTerm):
         if not temperature > 0:
             raise ValueError(f"SupervisedContrastive: temperature must be positive, got {temperature}.")
         self.roles, self.temperature, self.weight, self.name = tuple(roles), temperature, weight, name
+        self.needs = frozenset({"two_views"} | {"pretrained", "previous"} & set(roles))
 
     def __call__(self, ctx: Context) -> Tensor:
         views = [ctx.embedding, *(ctx.frozen(role, view=-1).embedding for role in self.roles)]  # [B, E] each
-        (labels, *views), valid, gradient_scale = gather_batch(ctx.batch["index"], ctx.labels, *views)
+        (labels, *views), valid = gather_batch(ctx.batch["index"], ctx.labels, *views)
         loss = supervised_contrastive(views, labels, temperature=self.temperature, valid=valid)
-        return loss.detach() + (loss - loss.detach()) * gradient_scale
+        # The loop weights a process by its share of the samples: right for the value, which all have, but a gradient has one process alone
+        share = len(ctx.labels) / valid.sum().to(loss.dtype)
+        return loss.detach() + (loss - loss.detach()) / share

@@ -17,8 +17,8 @@ class ZeroShotKL(LossTerm):
     """Kullback-Leibler divergence from the zero-shot predictions to the present ones, up to the zero-shot entropy, which is constant.
 
     `-T^2 mean_b sum_c softmax(z0 / T)_c log softmax(z / T)_c` with the zero-shot logits z0 = `ctx.frozen("pretrained").logits`: the
-    reference whose gradient ProGrad protects (Zhu et al., "Prompt-aligned Gradient for Prompt Tuning", ICCV 2023, eq. 4, and its code's
-    distillation loss). Columns that were not computed (-inf) take no part. The phase must run on images.
+    reference whose gradient ProGrad protects (Zhu et al., "Prompt-aligned Gradient for Prompt Tuning", ICCV 2023; the distillation loss of
+    its code). Columns that were not computed (-inf) take no part. The phase must run on images.
 
     Args:
         temperature: T.

@@ -2,6 +2,7 @@
 
 from hf_cl.methods.baselines import LinearProbeSettings, LoraSettings, NearestClassMeanSettings, linear_probe, lora, nearest_class_mean
 from hf_cl.methods.ovor import OvorSettings, ovor
+from hf_cl.methods.sara import SaraSettings, sara
 from hf_cl.training.settings import RunSettings
 
 METHODS: dict[str, type[RunSettings]] = {
@@ -9,6 +10,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "linear_probe": LinearProbeSettings,
     "nearest_class_mean": NearestClassMeanSettings,
     "lora": LoraSettings,
+    "sara": SaraSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
 
@@ -18,8 +20,10 @@ __all__ = [
     "LoraSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
+    "SaraSettings",
     "linear_probe",
     "lora",
     "nearest_class_mean",
     "ovor",
+    "sara",
 ]

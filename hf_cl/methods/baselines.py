@@ -53,9 +53,7 @@ def lora(*, epochs: int = 20, learning_rate: float = 1e-3, r: int = 8, head: Map
     return Method(
         name="lora",
         title="LoRA",
-        adapter=GladConfig(
-            r=r, lora_alpha=r, use_rslora=False, lora_dropout=0.0, rule="none", head=dict(head or {"type": "linear"})
-        ),
+        adapter=GladConfig(r=r, lora_alpha=r, use_rslora=False, lora_dropout=0.0, rule="none", head=dict(head or {"type": "linear"})),
         phases=phases,
         optimizer=_adam(learning_rate, epochs),
         rule=Plain(),

@@ -20,6 +20,13 @@ from hf_cl.methods.schedules import constant, cosine
 from hf_cl.rules import Plain
 from hf_cl.training.settings import RunSettings
 
+CITATION = """@article{roy2025coact,
+  title={Consistency-Guided Asynchronous Contrastive Tuning for Few-Shot Class-Incremental Tuning of Foundation Models},
+  author={Roy, Shuvendu and Dolatabadi, Elham and Afkanpour, Arash and Etemad, Ali},
+  journal={Transactions on Machine Learning Research},
+  year={2025}
+}"""
+
 logger = logging.getLogger(__name__)
 
 Objective = Literal["fixed", "figure"]
@@ -46,11 +53,12 @@ def coact(
 
     Session 0: cross-entropy plus the contrast between the student's first view and the teacher's second view. From `unfreeze_epoch` of the
     adapter's config on ("controlled fine-tuning"), the blocks from `unfreeze_from` on and the pooler train too, at a smaller rate. Each
-    later session writes the mean embedding of its classes' shots into their rows, and then trains for `incremental_epochs`; by default of
-    11 of the 19 published settings that is 0, and nothing is trained.
+    later session writes the mean embedding of its classes' shots into their rows, and then trains for `incremental_epochs`: in 11 of the 19
+    published settings that is 0, and nothing is trained.
 
     Args:
-        adapter: LoRA, what is unfrozen and when, the teacher's decay, the head; None: LoRA in all blocks, unfrozen from block 9 and epoch 0.
+        adapter: LoRA, what is unfrozen and when, the teacher's decay, the head. None: LoRA in all blocks; block 9 and what follows it is
+            unfrozen from the start.
         epochs: of session 0, with a rate that falls by a cosine per epoch.
         incremental_epochs: of each later session, at a constant rate.
         learning_rate: of LoRA and rows in session 0 (SGD with Nesterov momentum 0.9, weight decay 5e-4).
@@ -110,6 +118,8 @@ def coact(
         optimizer=optimizer,
         rule=Plain(),
         parts=(EmaTeacher(config, objective, clone=incremental_unfrozen), Prototypes(base_session=start_with_prototypes)),
+        title="CoACT",
+        citation=CITATION,
     )
 
 
@@ -123,6 +133,94 @@ def _later_losses(cross_entropy: LossTerm, objective: Objective, contrast: float
 def _is_unfrozen_weight(name: str) -> bool:
     """Weights of the base that controlled fine-tuning trains: copies and pooler."""
     return ".async_lora_copy." in name or name.startswith("head.pooler.")
+
+
+@dataclass
+class CoactSettings(RunSettings):
+    """Settings of the recipe `coact`; the defaults are the official setting of CIFAR-100 with 10 shots in every session."""
+
+    batch_size: int = 64
+    """Images per optimizer step."""
+    augmentation: str = "strong"
+    """A name of `hf_cl.images.AUGMENTATIONS`."""
+    class_order: str = "natural"
+    """Few-shot streams have no other."""
+    protocol: Literal["few_shot_class_incremental_tuning", "few_shot_class_incremental"] = "few_shot_class_incremental_tuning"
+    """`few_shot_class_incremental_tuning` (FSCIT): session 0 is few-shot too; `few_shot_class_incremental` (FSCIL): it has all images."""
+    shots: int = 10
+    """Training images per class of a few-shot session."""
+    index_list: str | None = None
+    """A folder with the published lists of shots; absent: an own draw by class_order_seed."""
+    epochs: int = 50
+    """Epochs of session 0."""
+    incremental_epochs: int = 1
+    """Epochs of each later session; 0: only rows are written, nothing is trained."""
+    learning_rate: float = 0.1
+    """Of LoRA and rows in session 0 (SGD, cosine per epoch)."""
+    encoder_lr_factor: float = 0.001
+    """Learning rate of unfrozen weights, relative to it."""
+    incremental_lr_factor: float = 0.001
+    """Learning rate of later sessions, relative to it."""
+    incremental_train: IncrementalTrain = "classifier"
+    """What trains in later sessions: classifier, lora, classifier+lora."""
+    incremental_unfrozen: bool = False
+    """Whether unfrozen weights train in later sessions too."""
+    objective: Objective = "fixed"
+    """Of later sessions: `fixed` is the official code's, `figure` the paper's overview figure."""
+    contrast_weight: float = 1.0
+    """Weight of each supervised contrastive term."""
+    consistency_weight: float = 1.0
+    """Weight of the consistency term."""
+    start_with_prototypes: bool = True
+    """Whether the rows of session 0 begin as the mean embeddings of its classes."""
+    r: int = 16
+    """Rank of LoRA."""
+    lora_alpha: float = 16
+    """LoRA is scaled by lora_alpha / r."""
+    lora_dropout: float = 0.1
+    """Dropout on the input of LoRA."""
+    lora_blocks: list[int] | None = None
+    """Blocks with LoRA; absent: all."""
+    unfreeze_from: int | None = 9
+    """First block that is unfrozen; -1: everything; null: nothing."""
+    unfreeze_epoch: int = 0
+    """Epoch of session 0 from which unfrozen weights train."""
+    ema_decay: float = 0.999
+    """Share of its old weights that the teacher keeps in an update."""
+    head: dict[str, Any] = field(default_factory=lambda: {"type": "linear", "bias": False, "pooler": True})
+    """The head and its settings; `pooler: false` for bases without a pooler."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.class_order != "natural" or self.validation_fraction:
+            raise ValueError("Few-shot streams come in natural class_order and keep no validation images; leave both settings out.")
+
+    def method(self) -> Method:
+        """The method these settings describe."""
+        adapter = AsyncLoraConfig(
+            r=self.r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            layers_to_transform=self.lora_blocks,
+            unfreeze_from=self.unfreeze_from,
+            unfreeze_epoch=self.unfreeze_epoch,
+            ema_decay=self.ema_decay,
+            head=dict(self.head),
+        )
+        return coact(
+            adapter=adapter,
+            epochs=self.epochs,
+            incremental_epochs=self.incremental_epochs,
+            learning_rate=self.learning_rate,
+            encoder_lr_factor=self.encoder_lr_factor,
+            incremental_lr_factor=self.incremental_lr_factor,
+            incremental_train=self.incremental_train,
+            incremental_unfrozen=self.incremental_unfrozen,
+            objective=self.objective,
+            contrast_weight=self.contrast_weight,
+            consistency_weight=self.consistency_weight,
+            start_with_prototypes=self.start_with_prototypes,
+        )
 
 
 class EmaTeacher(Part):

@@ -1,10 +1,11 @@
-"""CPE-CLIP: multimodal prompts for few-shot class-incremental learning (D'Alessandro et al., ICCVW 2023; code: github.com/neuraptic/cpe-clip)."""
+"""CPE-CLIP: multimodal prompts for few-shot learning in sessions (D'Alessandro et al., ICCVW 2023; code: github.com/neuraptic/cpe-clip)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 
@@ -12,12 +13,21 @@ from hf_cl.adapters import CPEClipConfig
 from hf_cl.adapters.cpe_clip.config import TEXT_HEAD
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything
 from hf_cl.losses import MaskedCrossEntropy
+from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain, SessionScaled, session_scale
+from hf_cl.training.settings import RunSettings
 
 logger = logging.getLogger(__name__)
 
 RATES = (0.001, 0.00298, 0.00496, 0.00694, 0.00892, 0.0109)
 """Learning rates of a session's epochs, as the official code runs them: its warm-up of 50 epochs, 0.001 + 0.099 e / 50, never ends."""
+
+CITATION = """@inproceedings{dalessandro2023cpeclip,
+  title={Multimodal Parameter-Efficient Few-Shot Class Incremental Learning},
+  author={D'Alessandro, Marco and Alonso, Alberto and Calabr{\\'e}s, Enrique and Galar, Mikel},
+  booktitle={IEEE/CVF International Conference on Computer Vision Workshops},
+  year={2023}
+}"""
 
 
 def cpe_clip(
@@ -26,6 +36,7 @@ def cpe_clip(
     base_epochs: int = 5,
     session_epochs: int = 5,
     lr_per_epoch: Sequence[float] = RATES,
+    learning_rate: float | None = None,
     optimizer: Literal["sgd", "adamw"] = "sgd",
     momentum: float = 0.9,
     weight_decay: float = 1e-5,
@@ -41,6 +52,7 @@ def cpe_clip(
         adapter: the prompts; None: two per layer in both towers.
         base_epochs, session_epochs: epochs of session 0 and of each later one.
         lr_per_epoch: learning rate of each epoch of a session, the same list in every session.
+        learning_rate: instead of the list, a rate that falls along a cosine from epoch to epoch of each session (CoOp).
         optimizer, momentum, weight_decay: SGD with (coupled) weight decay, or AdamW, which has no momentum of that name.
         regularization: "balance", "none", or "freeze" (nothing trains after session 0).
         regularization_scale: what alpha_t multiplies: the gradient ("grad", the default with SGD) or the learning rate ("lr", the default
@@ -52,7 +64,7 @@ def cpe_clip(
     """
     scale = regularization_scale or ("grad" if optimizer == "sgd" else "lr")
     _check(optimizer, regularization, scale)
-    if len(lr_per_epoch) < max(base_epochs, session_epochs):
+    if learning_rate is None and len(lr_per_epoch) < max(base_epochs, session_epochs):
         raise ValueError(f"lr_per_epoch has {len(lr_per_epoch)} rates for sessions of up to {max(base_epochs, session_epochs)} epochs.")
     cross_entropy = MaskedCrossEntropy(loss_scope)
     balanced = regularization == "balance"
@@ -69,10 +81,12 @@ def cpe_clip(
     def make_optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
         parameters = [p for _, p in named_parameters]
         if optimizer == "sgd":
-            made: torch.optim.Optimizer = torch.optim.SGD(parameters, lr=lr_per_epoch[0], momentum=momentum, weight_decay=weight_decay)
+            made: torch.optim.Optimizer = torch.optim.SGD(parameters, momentum=momentum, weight_decay=weight_decay)
         else:
-            made = torch.optim.AdamW(parameters, lr=lr_per_epoch[0], weight_decay=weight_decay)
+            made = torch.optim.AdamW(parameters, weight_decay=weight_decay)
         factor = session_scale(session) if balanced and scale == "lr" else 1.0
+        if learning_rate is not None:
+            return made, cosine([factor * learning_rate], base_epochs if session.id == 0 else session_epochs)
         return made, lambda epoch, step: [factor * lr_per_epoch[epoch]]
 
     return Method(
@@ -81,6 +95,8 @@ def cpe_clip(
         phases=phases,
         optimizer=make_optimizer,
         rule=SessionScaled(Plain()) if balanced and scale == "grad" else Plain(),
+        title="CPE-CLIP",
+        citation=CITATION,
     )
 
 
@@ -94,3 +110,86 @@ def _check(optimizer: str, regularization: str, scale: str) -> None:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
     if scale == "grad" and optimizer != "sgd":
         raise ValueError(f"{optimizer} normalises its gradient, so that scaling it changes nothing. Use regularization_scale='lr'.")
+
+
+@dataclass
+class CpeClipSettings(RunSettings):
+    """Settings of the recipe `cpe_clip`; the defaults are the official CIFAR-100 setting."""
+
+    backbone: str = "openai/clip-vit-base-patch16"
+    """A Hub id or folder of a CLIP or SigLIP model, or `open_clip:<model>/<weights>`."""
+    protocol: str = "few_shot_class_incremental"
+    """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
+    shots: int | None = 5
+    """Training images per class of a few-shot session."""
+    num_base_classes: int = 60
+    """Classes of session 0."""
+    classes_per_session: int = 5
+    """Classes of each later session."""
+    batch_size: int = 32
+    """Images per optimizer step."""
+    augmentation: str = "none"
+    """A name of `hf_cl.images.AUGMENTATIONS`."""
+    base_epochs: int = 5
+    """Epochs of session 0."""
+    session_epochs: int = 5
+    """Epochs of each later session."""
+    lr_per_epoch: list[float] = field(default_factory=lambda: list(RATES))
+    """Learning rate of each epoch of a session."""
+    learning_rate: float | None = None
+    """Instead of lr_per_epoch: a rate that falls along a cosine from epoch to epoch."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD or AdamW; a new one in every session."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 1e-5
+    """Of the optimizer."""
+    regularization: Literal["balance", "none", "freeze"] = "balance"
+    """`balance`: a session's step is scaled by new classes / classes seen; `none`; `freeze`: nothing trains after session 0."""
+    regularization_scale: Literal["grad", "lr"] | None = None
+    """What `balance` scales: the gradient (with SGD) or the learning rate (with AdamW)."""
+    loss_scope: Literal["new", "seen"] = "new"
+    """Classes that compete in training: the session's own, or all so far."""
+    num_prompt_tokens: int = 2
+    """Prompt vectors per layer."""
+    prompt_depth: int | None = None
+    """Layers with prompts, from the first; absent: all of the shallower tower."""
+    towers: Literal["both", "text", "vision"] = "both"
+    """Towers with prompts: `text` is CoOp-like, `vision` VPT-like."""
+    vision_mode: Literal["accumulate", "replace", "accumulate_same"] = "accumulate"
+    """What happens to vision prompts from layer to layer."""
+    coupling: Literal["shared_linear", "per_layer_linear", "independent"] = "shared_linear"
+    """How vision prompts come from text prompts; `per_layer_linear` is MaPLe."""
+    init: Literal["xavier", "normal", "words"] = "xavier"
+    """Initial values; `words` takes those of init_text in layer 0."""
+    init_text: str | None = None
+    """Words whose embeddings the text prompts of layer 0 start from."""
+    head: dict[str, Any] = field(default_factory=lambda: dict(TEXT_HEAD))
+    """The text head: template, logit_scale (a number or `model`), clean_class_names."""
+
+    def method(self) -> Method:
+        """The method these settings describe."""
+        adapter = CPEClipConfig(
+            num_prompt_tokens=self.num_prompt_tokens,
+            prompt_depth=self.prompt_depth,
+            towers=self.towers,
+            vision_mode=self.vision_mode,
+            coupling=self.coupling,
+            init=self.init,
+            init_text=self.init_text,
+            init_seed=self.seed,
+            head=dict(self.head),
+        )
+        return cpe_clip(
+            adapter=adapter,
+            base_epochs=self.base_epochs,
+            session_epochs=self.session_epochs,
+            lr_per_epoch=self.lr_per_epoch,
+            learning_rate=self.learning_rate,
+            optimizer=self.optimizer,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            regularization=self.regularization,
+            regularization_scale=self.regularization_scale,
+            loss_scope=self.loss_scope,
+        )

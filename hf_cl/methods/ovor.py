@@ -33,7 +33,7 @@ def ovor(
     head: Mapping[str, Any] | None = None,
     outliers: VirtualOutliers | None = None,
 ) -> Method:
-    """OnePrompt, then the head against virtual outliers. The defaults are the official CIFAR-100 setting; `vor_epochs=0` is OnePrompt alone.
+    """OnePrompt, then the head against virtual outliers. Defaults: the official CIFAR-100 setting; `vor_epochs=0` is OnePrompt alone.
 
     A session is (from session 1 on) `warmup_epochs` of the head on frozen features, `epochs` of prompt and head on images, `vor_epochs` of
     the head on features with outliers. One Adam serves all of them; a frozen parameter has no gradient and is skipped.

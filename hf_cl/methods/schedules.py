@@ -18,6 +18,12 @@ def cosine(rates: Sequence[float], epochs: int) -> Schedule:
     return lambda epoch, step: [rate * (1 + math.cos(math.pi * epoch / epochs)) / 2 for rate in rates]
 
 
+def cosine_per_step(rate: float, floor: float, epochs: int, steps_per_epoch: int) -> Schedule:
+    """Per step, from the rate to nearly the floor: floor + (rate - floor) * (1 + cos(pi t / T)) / 2 with T = all steps of the session."""
+    total = epochs * steps_per_epoch
+    return lambda epoch, step: [floor + (rate - floor) * (1 + math.cos(math.pi * (epoch * steps_per_epoch + step) / total)) / 2]
+
+
 def lagging_cosine(rate: float, epochs: int) -> Schedule:
     """OVOR's schedule as its code runs it: rate * cos(99 pi max(0, e - 1) / (200 (K - 1))).
 

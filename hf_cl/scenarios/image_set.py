@@ -19,7 +19,19 @@ from hf_cl.scenarios.image_store import ImageStore
 NO_LABEL = -1
 """What readers put where a label is missing (the Hub's own mark, too)."""
 
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error)
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 """What Pillow raises for files that are cut off, damaged or no images; its plugins are not of one mind. (The decompression bomb is apart:
 it is no subclass of any of these.)"""
 

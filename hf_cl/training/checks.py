@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hf_cl.contracts import Phase, Session
 from hf_cl.training.settings import TrainingSettings
 
-PROVIDED = frozenset({"index", "two_views", "previous"})
+PROVIDED = frozenset({"index", "two_views", "pretrained", "previous"})
 """What the loop can hand to a loss term that says it needs it. "previous" exists from session 1 on."""
 
 
@@ -33,7 +33,7 @@ def check_session(session: Session, phases: Sequence[Phase], settings: TrainingS
             unknown = sorted(term.needs - PROVIDED)
             if unknown:
                 raise ValueError(f"Loss {term.name!r} needs {unknown}, which this loop does not provide; it provides {sorted(PROVIDED)}.")
-            if phase.inputs == "features" and term.needs & {"two_views", "previous"}:
+            if phase.inputs == "features" and term.needs & {"two_views", "pretrained", "previous"}:
                 raise ValueError(f"Loss {term.name!r} needs images; phase {phase.name!r} runs on features.")
             if "previous" in term.needs and session.id == 0:
                 raise ValueError(f"Loss {term.name!r} needs the previous session's model; session 0 has none. Leave it out there.")

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hf_cl._peft import bypassed
+from hf_cl.adapters.tuner import HeadedTuner
 from hf_cl.backbones import ImageClassifier
 from hf_cl.contracts import Outputs
+from hf_cl.training.tensors import PEFT_ROOT
 
 
 class FrozenStates:
@@ -23,7 +25,7 @@ class FrozenStates:
     Roles that the tuner names in `roles` are its own business: `with tuner.role(name)` lets the model play them.
     """
 
-    def __init__(self, classifier: ImageClassifier, accelerator: Any, tuner: Any = None) -> None:
+    def __init__(self, classifier: ImageClassifier, accelerator: Any, tuner: HeadedTuner) -> None:
         self.classifier = classifier
         self.accelerator = accelerator
         self.tuner = tuner
@@ -35,18 +37,17 @@ class FrozenStates:
 
         Raises ValueError for a role without a state: "previous" in the first session, or a role no adapter has.
         """
-        roles = () if self.tuner is None else self.tuner.roles
         with _evaluating(self.classifier), self.accelerator.autocast():
-            if role in roles:
+            if role in self.tuner.roles:
                 with self.tuner.role(role):
                     return self.classifier.outputs(pixel_values)
             if role == "pretrained":
                 with bypassed(self.classifier):
                     return self.classifier.outputs(pixel_values)
             if role not in self.snapshots:
-                known = sorted({"pretrained", *roles, *self.snapshots})
+                known = sorted({"pretrained", *self.snapshots, *self.tuner.roles})
                 raise ValueError(f"frozen({role!r}): there is no such state; this run has {known}.")
-            tensors = {f"model.{name}": tensor for name, tensor in self.snapshots[role].items()}
+            tensors = {f"model.{name.removeprefix(PEFT_ROOT)}": tensor for name, tensor in self.snapshots[role].items()}
             return Outputs(*torch.func.functional_call(self.classifier, tensors, (pixel_values,)))
 
 

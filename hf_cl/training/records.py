@@ -20,14 +20,14 @@ class Records:
     Args:
         folder: the run folder; `log.jsonl` in it gets one line per record.
         accelerator: for trackers and the main-process question.
-        quiet: no console output (tests).
+        quiet: no console output.
     """
 
-    def __init__(self, folder: Path, accelerator: Any) -> None:
+    def __init__(self, folder: Path, accelerator: Any, quiet: bool = False) -> None:
         self.main = accelerator.is_main_process
         self.accelerator = accelerator
         self.path = folder / "log.jsonl"
-        self.console = Console(stderr=True, quiet=not self.main)
+        self.console = Console(stderr=True, quiet=quiet or not self.main)
         self._progress: Progress | None = None
         self._task: Any = None
 
@@ -49,7 +49,7 @@ class Records:
 
     def start_bar(self, description: str, total: int, completed: int = 0) -> None:
         """A progress bar for one session; none where stderr is no terminal."""
-        if not self.main or not self.console.is_terminal:
+        if self.console.quiet or not self.console.is_terminal:
             return
         columns = (
             TextColumn("{task.description}"),

@@ -75,7 +75,8 @@ class RunState:
             "optimizer": trainer.optimizer.state_dict() if position.begun else None,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
             "losses": {name: p for name, p in trainer.named_parameters if name.startswith("losses.")},
-            "parts": {name: part.state_dict() for name, part in trainer.named_parts().items()},
+            # a head's state is in "tensors" whole; its own state_dict is what an adapter file holds
+            "parts": {name: part.state_dict() for name, part in trainer.named_parts().items() if name != "head"},
             "snapshots": trainer.frozen.snapshots,
             "statistics": trainer.statistics.state_dict(),
             "results": trainer.results.state_dict(),

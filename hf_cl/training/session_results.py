@@ -31,7 +31,7 @@ class SessionResults:
     def add(self, session: Session, training_seconds: float, trained: bool) -> None:
         """Evaluate the present model on the session's tests and record the outcome."""
         trainer, started = self.trainer, time.perf_counter()
-        sizes = trainer.model.peft_config["default"].classes_per_session
+        sizes = trainer.classes_per_session
         counts = evaluate_session(trainer.classifier, trainer.images, session, sizes, trainer.accelerator)
         self._matrix.add(counts)
         self._training_seconds.append(training_seconds)

@@ -76,6 +76,8 @@ class RunSettings(TrainingSettings):
     """The split that is tested on."""
     skip_bad_images: bool = False
     """Leave unreadable images out, with a warning, instead of stopping before training."""
+    protocol: str = "class_incremental"
+    """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
     num_base_classes: int = 10
     """Classes of session 0."""
     classes_per_session: int = 10
@@ -84,6 +86,12 @@ class RunSettings(TrainingSettings):
     """natural, seed, pycil, coda, or a file with one class name per line."""
     class_order_seed: int = 0
     """Seed of the order and of own splits."""
+    shots: int | None = None
+    """Training images per class, for protocols with few shots."""
+    index_list: str | None = None
+    """A folder with published lists of images; absent: an own draw by class_order_seed."""
+    targets: list[str] = field(default_factory=list)
+    """Data sets to test on, for protocols that train on one and test on others."""
     validation_fraction: float = 0.0
     """Share of the training images that is kept out for validation."""
 

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from hf_cl.contracts import Head, LossTerm, NamedParameters
 
-_PEFT_ROOT = "base_model.model."
+PEFT_ROOT = "base_model.model."
+"""What a PeftModel puts before the names of the base's modules."""
 
 
 def named_parameters(model: nn.Module, prefix: str, head: Head, terms: Iterable[LossTerm]) -> NamedParameters:
     """`head.*`, the adapter's parameters (peft's `prefix` is in their names), `losses.<term>.*`; nothing of the backbone."""
     named = [(f"head.{name}", p) for name, p in head.named_parameters()]
-    named += [(name.removeprefix(_PEFT_ROOT), p) for name, p in model.named_parameters() if prefix in name]
+    named += [(name.removeprefix(PEFT_ROOT), p) for name, p in model.named_parameters() if prefix in name]
     for term in terms:
         if isinstance(term, nn.Module):
             named += [(f"losses.{term.name}.{name}", p) for name, p in term.named_parameters()]

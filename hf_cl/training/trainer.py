@@ -61,6 +61,7 @@ class ContinualTrainer:
         scenario: the sessions, in order.
         settings: batch sizes, precision, folders.
         probes: observers.
+        quiet: print no table and no bar; files are written all the same.
 
     Hooks use `model`, `tuner`, `head`, `accelerator`, `generator`, `session`, `features_of`, `class_statistics`, and nothing else.
     """
@@ -73,9 +74,10 @@ class ContinualTrainer:
         scenario: Scenario,
         settings: TrainingSettings,
         probes: Sequence[Probe] = (),
+        quiet: bool = False,
     ) -> None:
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
-        self.processor = processor
+        self.processor, self.quiet = processor, quiet
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
         self.accelerator = Accelerator(
             mixed_precision=settings.mixed_precision,
@@ -86,7 +88,7 @@ class ContinualTrainer:
         )
         self.folder = Path(settings.output_dir)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.statistics = ClassStatistics()
+        self.statistics = ClassStatistics(covariance=False)
         self.position = Position()
         self._backbone = backbone
         self._model: PeftModel | None = None
@@ -107,6 +109,12 @@ class ContinualTrainer:
     @property
     def head(self) -> Head:
         return self.tuner.head_wrapper().head(ADAPTER)
+
+    @property
+    def classes_per_session(self) -> list[int]:
+        """New classes of each session so far, as the adapter's config has them."""
+        config: Any = self.model.peft_config[ADAPTER]
+        return config.classes_per_session
 
     @property
     def session(self) -> Session:
@@ -143,6 +151,7 @@ class ContinualTrainer:
             self._phases = [phase for phase in self.method.phases(session) if phase.epochs > 0]
             if session.id == self.position.session and not self.position.begun:
                 self.state.restore_if_due(self)
+                self._remember_previous()
             self._grow(session)
             if session.id >= self.position.session:  # else its structure is all that is needed: the values come from the checkpoint
                 self._run_session(session)
@@ -159,12 +168,17 @@ class ContinualTrainer:
         accelerator.wait_for_everyone()
         if self.settings.report_to:
             accelerator.init_trackers("hf_cl")
-        self.records = Records(self.folder, accelerator)
+        self.records = Records(self.folder, accelerator, self.quiet)
         self.images = ImageStream(self.processor, self.settings, accelerator)
         self.results = SessionResults(self)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
             self.position = self.state.find(self.records)
+
+    def _remember_previous(self) -> None:
+        """Before a session changes anything: what its losses know as "previous"."""
+        if self._model is not None and any("previous" in term.needs for term in self.terms):
+            self.frozen.snapshots["previous"] = snapshot(self.model, self.tuner.prefix, self.head)
 
     def _grow(self, session: Session) -> None:
         """Class names and head rows of a new session; the first one injects the adapter."""
@@ -179,7 +193,7 @@ class ContinualTrainer:
         if self.settings.gradient_checkpointing:
             self._backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})  # pyright: ignore
         self.classifier = ImageClassifier(self._backbone, self.tuner.head_wrapper())
-        self.frozen = FrozenStates(self.classifier, self.accelerator)
+        self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
 
     def _run_session(self, session: Session) -> None:
         phases, at = self._phases, self.position
@@ -264,8 +278,6 @@ class ContinualTrainer:
         for part in self.named_parts().values():
             part.end_session(self, session)
         self._features.clear()
-        if any("previous" in term.needs for term in self.terms):
-            self.frozen.snapshots["previous"] = snapshot(self.model, self.tuner.prefix, self.head)
         self.results.add(session, seconds, trained)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         self.position.next_session()

@@ -13,14 +13,14 @@ import pytest
 import torch
 from peft import PeftModel, PeftType, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import ADAPTERS, BUILDERS, CLASSIFIERS, NAMES, OTHER, base, images
+from tiny import ADAPTERS, BUILDERS, CLASSIFIERS, NAMES, OTHER, base, homes, images
 from transformers import ViTImageProcessor
 
 from hf_cl.adapters.bases import SUPPORT, YES
 
 SUPPORTED = [(kind, family) for kind in ADAPTERS for family in CLASSIFIERS if SUPPORT[kind].get(family) == YES]
 both = pytest.mark.parametrize(("kind", "family"), SUPPORTED)
-on_vit = pytest.mark.parametrize("kind", list(ADAPTERS))
+each = pytest.mark.parametrize("kind", list(ADAPTERS))
 
 
 def adapted(kind: str, family: str, names=NAMES[:3], head=None, **kwargs) -> PeftModel:
@@ -36,6 +36,11 @@ def perturb(model) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def tower(model):
+    """The vision tower of a classifier."""
+    return model.vision_model if hasattr(model, "vision_model") else model.vit
 
 
 def trainable(model) -> dict[str, torch.nn.Parameter]:
@@ -160,17 +165,17 @@ def test_compile_gives_the_same_logits(kind, family):
     torch.testing.assert_close(compiled(images()).logits, model(images()).logits)
 
 
-@on_vit
+@each
 def test_unload_gives_the_base_layers_back(kind):
-    plain = base("vit")
-    features = plain.vit(images()).last_hidden_state
+    plain = base(homes(kind)[0])
+    features = tower(plain)(images()).last_hidden_state
     model = get_peft_model(plain, ADAPTERS[kind](class_names=NAMES[:3]))
     perturb(model)
     unloaded = model.unload()
-    assert torch.equal(unloaded.vit(images()).last_hidden_state, features)
+    assert torch.equal(tower(unloaded)(images()).last_hidden_state, features)
 
 
-@on_vit
+@each
 def test_registering_twice_changes_nothing(kind):
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -182,7 +187,7 @@ def test_registering_twice_changes_nothing(kind):
     assert pickle.loads(pickle.dumps(member)) is member and PeftType(kind) is member
 
 
-@on_vit
+@each
 @pytest.mark.parametrize("family", list(BUILDERS))
 def test_what_the_table_does_not_grant_is_refused_by_name(kind, family):
     if SUPPORT[kind].get(family) == YES:
@@ -191,14 +196,15 @@ def test_what_the_table_does_not_grant_is_refused_by_name(kind, family):
         get_peft_model(base(family), ADAPTERS[kind]())
 
 
-@on_vit
+@each
 def test_an_adapter_of_another_base_is_refused(kind, tmp_path):
-    adapted(kind, "vit").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"made for vit .*this base is dinov2"):
-        PeftModel.from_pretrained(base("dinov2"), tmp_path)
+    first, second = homes(kind)
+    adapted(kind, first).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"made for {first} .*this base is {second}"):
+        PeftModel.from_pretrained(base(second), tmp_path)
 
 
-@on_vit
+@each
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -211,11 +217,11 @@ def test_an_adapter_of_another_base_is_refused(kind, tmp_path):
 def test_a_config_from_a_stranger_is_checked(kind, tmp_path, field, value, message):
     import json
 
-    adapted(kind, "vit").save_pretrained(tmp_path)
+    adapted(kind, homes(kind)[0]).save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value, "classes_per_session": None}))
     with pytest.raises(ValueError, match=message):
-        PeftModel.from_pretrained(base("vit"), tmp_path)
+        PeftModel.from_pretrained(base(homes(kind)[0]), tmp_path)
 
 
 def save_for_fresh_process(kind: str, family: str, folder: Path) -> None:
@@ -243,7 +249,7 @@ def save_for_fresh_process(kind: str, family: str, folder: Path) -> None:
     save_file({"pixels": images(), "want": want, "other": other}, folder / "reference.safetensors")
 
 
-@on_vit
+@each
 def test_loading_routes_in_a_fresh_process(kind, tmp_path):
     folders = []
     for family in [f for k, f in SUPPORTED if k == kind]:
@@ -274,6 +280,11 @@ GOLDEN_KEYS = {
         "base_model.model.classifier.weight",
         *(f"base_model.model.vit.layers.{i}.attention.one_prompt_{kv}" for i in range(5) for kv in "kv"),
     },
+    "CPE_CLIP": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        "base_model.model.vision_model.pre_layrnorm.cpe_clip_prompts",
+    },
     "GLAD": {
         "base_model.model.classifier.bias",
         "base_model.model.classifier.weight",
@@ -292,7 +303,7 @@ GOLDEN_KEYS = {
 }
 
 
-@on_vit
+@each
 def test_golden_keys_of_the_file(kind, tmp_path):
-    adapted(kind, "vit").save_pretrained(tmp_path)
+    adapted(kind, homes(kind)[0]).save_pretrained(tmp_path)
     assert set(load_file(tmp_path / "adapter_model.safetensors")) == GOLDEN_KEYS[kind]

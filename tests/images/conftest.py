@@ -43,4 +43,6 @@ def mixed():
 @pytest.fixture(scope="session")
 def preprocessor():
     """Of a ViT that sees 24 x 24 pixels."""
-    return Preprocessor(ViTImageProcessor(size={"height": 24, "width": 24}, resample=3, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25]))
+    return Preprocessor(
+        ViTImageProcessor(size={"height": 24, "width": 24}, resample=3, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25])
+    )

@@ -1,3 +1,4 @@
+import io
 import threading
 
 import numpy as np
@@ -99,7 +100,9 @@ class Files:
         return 2
 
     def __getitem__(self, position):
-        return {"image": Image.open(self.folder / f"{position}.png"), "label": 0, "index": self.indices[position]}
+        with Image.open(self.folder / f"{position}.png") as image:
+            image.load()
+        return {"image": image, "label": 0, "index": self.indices[position]}
 
 
 def test_a_vanished_file_is_named(tmp_path):
@@ -120,6 +123,18 @@ def test_a_cut_off_file_is_named(tmp_path):
         DecodedImages(Files(tmp_path), as_they_are)
 
 
+def test_an_image_that_breaks_only_when_its_pixels_are_read_is_named(pictures):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+
+    class Lazy(pictures):
+        def __getitem__(self, position):
+            return {"image": Image.open(io.BytesIO(buffer.getvalue()[:45])), "label": 0, "index": 0}
+
+    with pytest.raises(RuntimeError, match=r"Image 0 \(sample 100\) cannot be read"):
+        DecodedImages(Lazy([(4, 4)]), as_they_are)
+
+
 def test_an_image_that_is_not_rgb_is_refused(tmp_path):
     for position in range(2):
         Image.new("L", (4, 4)).save(tmp_path / f"{position}.png")
@@ -136,7 +151,7 @@ def test_shrink_bounds_the_shorter_side_and_keeps_the_shape(size, shrunk):
 def test_shrink_is_antialiased():
     stripes = np.full((120, 120, 3), 64, dtype=np.uint8)
     stripes[::2] = 192
-    assert (shrink(Image.fromarray(stripes), 30).float() - 128).abs().max() < 5
+    assert (shrink(Image.fromarray(stripes), 30).float() - 128).abs().max() < 8  # 64 where rows are dropped
 
 
 def test_training_keeps_the_source_or_the_geometry(mixed, preprocessor):

@@ -61,6 +61,16 @@ def test_a_file_that_went_away_is_named_once(tmp_path):
     assert str(error.value) == "x.jpg cannot be read as an image: No such file or directory."
 
 
+@pytest.mark.parametrize("error", [SyntaxError("broken PNG file"), RuntimeError("Failed to decode frame 0"), EOFError()])
+def test_whatever_a_plugin_raises_names_the_image(monkeypatch, error):
+    def decode(self, row):
+        raise error
+
+    monkeypatch.setattr(FileStore, "decode", decode)
+    with pytest.raises(UnreadableImageError, match=rf"x\.avif cannot be read as an image: {str(error) or 'EOFError'}\."):
+        ImageSet(FileStore(Path(), ["x.avif"]), [0])[0]
+
+
 def test_a_decompression_bomb_is_unreadable(tmp_path, monkeypatch):
     Image.new("L", (50, 50)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

@@ -24,7 +24,7 @@ class GladModel(HeadedTuner, LoraModel):
     """
 
     prefix: str = "lora_"
-    target_module_mapping: dict[str, list[str]] = {  # noqa: RUF012 (as peft declares it)
+    target_module_mapping: dict[str, list[str]] = {
         **dict.fromkeys(("vit", "deit", "dinov2", "clip", "siglip", "clip_vision_model", "siglip_vision_model", OPEN_CLIP, "custom"), _QKV),
         "timm_wrapper": ["attn.qkv"],
     }

@@ -28,6 +28,7 @@ def check(model, config, folder: Path, route: str, tolerance: float = 0.0) -> No
 
 for family in two_towers.FAMILIES:
     folder = Path(sys.argv[1]) / family
+
     def base(family=family, folder=folder):
         return AutoModel.from_pretrained(folder / "base").eval() if family in ("clip", "siglip") else two_towers.base(family)
 

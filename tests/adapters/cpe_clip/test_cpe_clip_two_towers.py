@@ -130,8 +130,6 @@ def test_one_image_and_one_class_do_not_depend_on_their_batch(family):
 @pytest.mark.parametrize("before", [True, False], ids=["before injection", "after injection"])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing(family, before, reentrant):
-    if reentrant and not before and "siglip" in family:
-        pytest.skip("transformers: SigLIP's base inputs need enable_input_require_grads, which injection sets up")
     plain = two_towers.base(family)
     if before:
         two_towers.enable_checkpointing(plain, reentrant)
@@ -232,18 +230,18 @@ def test_the_image_keeps_its_tokens(family):
     assert seen == [(own + 2 * 3, own)]  # three layers of two prompts are there when the fourth layer runs
 
 
-@pytest.mark.parametrize("family", ["clip", "siglip"])
-def test_texts_padded_to_the_context_give_the_same(family):
-    model = adapted(family).get_base_model()
-    tokens = two_towers.tokenizer_of(family)
-    texts = [f"{name}." for name in ("w10", "w11 w12")]
-    if family == "clip":
-        short = tokens(texts, padding=True, return_tensors="pt")
-        long = tokens(texts, padding="max_length", max_length=two_towers.CONTEXT, return_tensors="pt")
-        a, b = (model.get_text_features(**{k: t[k] for k in ("input_ids", "attention_mask")}).pooler_output for t in (short, long))
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
-        c = model.get_text_features(input_ids=long["input_ids"]).pooler_output
-        torch.testing.assert_close(a, c, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("eos", [two_towers.EOS, 2])
+def test_texts_padded_to_the_context_give_the_same(eos):
+    """Under both pooling rules of transformers: at the first EOS, and, with the historical EOS id 2, at the largest id."""
+    plain = two_towers.base("clip")
+    plain.text_model.eos_token_id = plain.text_model.config.eos_token_id = eos
+    model = adapted("clip", plain).get_base_model()
+    tokens, texts = two_towers.tokenizer(), ["w10.", "w11 w12."]
+    short = tokens(texts, padding=True, return_tensors="pt")
+    long = tokens(texts, padding="max_length", max_length=two_towers.CONTEXT, return_tensors="pt")
+    want = model.get_text_features(short["input_ids"], short["attention_mask"]).pooler_output
+    for mask in (long["attention_mask"], None):
+        torch.testing.assert_close(model.get_text_features(long["input_ids"], mask).pooler_output, want, atol=1e-5, rtol=0)
 
 
 @everywhere
@@ -254,7 +252,11 @@ def test_a_text_without_room_for_the_prompts_is_refused(family):
     for words, fits in ((two_towers.CONTEXT - 5, True), (two_towers.CONTEXT - 2, False)):
         row = [*bos, *[10 + i for i in range(words - len(bos))], two_towers.EOS]
         ids = torch.tensor([row + [two_towers.EOS] * (two_towers.CONTEXT - len(row))])
-        encode = (lambda ids=ids: model.encode_text(ids)) if hasattr(model, "visual") else (lambda ids=ids: model.get_text_features(input_ids=ids))
+        encode = (
+            (lambda ids=ids: model.encode_text(ids))
+            if hasattr(model, "visual")
+            else (lambda ids=ids: model.get_text_features(input_ids=ids))
+        )
         if fits:
             encode()
         else:
@@ -329,5 +331,7 @@ def test_reload_in_a_fresh_process_gives_the_same_bits(tmp_path):
 
 def test_a_base_of_other_widths_is_refused(tmp_path):
     adapted("clip").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="text tower of width 32 with 3 layers; this base has one of width 32 with 5 layers"):
+        PeftModel.from_pretrained(two_towers.clip(text_layers=5), tmp_path)
     with pytest.raises(ValueError, match=r"made for clip .*this base is siglip"):
         PeftModel.from_pretrained(two_towers.base("siglip"), tmp_path)

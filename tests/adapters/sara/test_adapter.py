@@ -144,7 +144,8 @@ def test_a_weighted_sum_of_adapters_is_exact():
 
 def test_wrong_sums_are_refused():
     model = adapted()
-    for adapters, weights, name in ((["default"], [1.0, 2.0], "new"), (["gone"], [1.0], "new"), (["default"], [1.0], "default"), ([], [], "new")):
+    wrong = [(["default"], [1.0, 2.0], "new"), (["gone"], [1.0], "new"), (["default"], [1.0], "default"), ([], [], "new")]
+    for adapters, weights, name in wrong:
         with pytest.raises(ValueError, match="add_weighted_adapter wants a new name"):
             model.base_model.add_weighted_adapter(adapters, weights, name)
 

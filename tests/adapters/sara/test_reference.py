@@ -135,9 +135,10 @@ def test_entries_frozen_at_the_switch():
     model = adapted()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR, weight_decay=0.0)
     attach(optimizer, model.base_model, DECAY)
+    drawn = numbers("13_weights_only_rank")["rank_names"]
     for step in range(SWITCH):
         x, y = batch(step)
-        loss = F.cross_entropy(model(x), y) + LAMBDA * rank_loss_of(model, numbers("13_weights_only_rank")["rank_names"][step].split(".")[0])
+        loss = F.cross_entropy(model(x), y) + LAMBDA * rank_loss_of(model, drawn[step].split(".")[0])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

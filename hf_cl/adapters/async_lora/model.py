@@ -1,0 +1,168 @@
+"""The tuner of ASYNC_LORA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig
+from torch import Tensor, nn
+
+from hf_cl.adapters.async_lora.config import AsyncLoraConfig
+from hf_cl.adapters.async_lora.layer import COPY, AsyncLoraLayer
+from hf_cl.adapters.async_lora.lora_export import write_lora
+from hf_cl.adapters.async_lora.pooler_weights import read_pooler
+from hf_cl.adapters.async_lora.roles import RolePlayer
+from hf_cl.adapters.async_lora.states import RoleStates
+from hf_cl.adapters.bases import check_supported
+from hf_cl.heads import PoolerHead
+
+_VISION_QUERY_VALUE = r"^(?!.*\btext_model\b).*\blayers\.({blocks})\.self_attn\.[qv]_proj$"
+
+
+class AsyncLoraModel(RolePlayer):
+    """Asynchronous LoRA on the vision tower of ViT, DeiT, Dinov2, CLIP and SigLIP models.
+
+    One backbone plays all roles: the student (LoRA and copies), the teacher (average of the copies, no LoRA), both as they were at the end
+    of session 0 (`base`, `base_teacher`), and the pre-trained model. `RolePlayer` has the methods for that.
+    """
+
+    prefix: str = "async_lora_"
+    tuner_layer_cls = AsyncLoraLayer
+    target_module_mapping: dict[str, list[str]] = {
+        kind: ["q_proj", "v_proj"] for kind in ("vit", "deit", "dinov2", "clip_vision_model", "siglip_vision_model")
+    }
+
+    # Injection
+    def check_config(self, config: AsyncLoraConfig) -> None:
+        blocks = range((config.base_signature or {})["depth"])
+        span = f"the base has blocks 0 to {blocks[-1]}"
+        if config.unfreeze_from is not None and config.unfreeze_from not in (-1, *blocks):
+            raise ValueError(f"unfreeze_from is {config.unfreeze_from}; {span}, and -1 unfreezes everything.")
+        missing = sorted(set(config.layers_to_transform or ()) - set(blocks))  # pyright: ignore[reportArgumentType]
+        if missing:  # peft would skip them without a word
+            raise ValueError(f"layers_to_transform names blocks {missing}; {span}.")
+
+    def inject_adapter(
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        autocast_adapter_dtype: bool = True,
+        low_cpu_mem_usage: bool = False,
+        state_dict: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        config: AsyncLoraConfig = self.peft_config[adapter_name]  # pyright: ignore[reportAssignmentType]
+        check_supported("ASYNC_LORA", model)
+        is_new = config.base_signature is None  # the file of a saved adapter brings its pooler along
+        pooler = _base_pooler(model, config, required=is_new) if is_new or not config.inference_mode else {}
+        if state_dict is not None:  # its keys say where LoRA goes; where copies go says the config
+            state_dict = {key: tensor for key, tensor in state_dict.items() if f".{COPY}." not in key}
+        super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
+        if config.unfreeze_from is not None and (config.unfrozen or not config.inference_mode):
+            self.add_copies(model, adapter_name, config)
+        if "states" not in self.__dict__:  # peft injects the first adapter before a subclass's __init__ could make it
+            self.states = {}
+        self.states[adapter_name] = states = RoleStates()
+        _, head = self._head(adapter_name)
+        if pooler and isinstance(head, PoolerHead):
+            head.load_pooler(pooler)
+            states.pretrained = {name: pooler[name.rpartition(".")[2]].to(live.device) for name, live in self._pooler(adapter_name).items()}
+
+    def _prepare_adapter_config(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, peft_config: AsyncLoraConfig, model_config: dict[str, Any]
+    ) -> PeftConfig:
+        if peft_config.target_modules is None and model_config["model_type"] in ("clip", "siglip"):
+            # a regex, since suffixes would hit both towers; peft ignores layers_to_transform beside one, so it names the blocks
+            blocks = peft_config.layers_to_transform
+            numbers = r"\d+" if blocks is None else "|".join(map(str, blocks))  # pyright: ignore[reportArgumentType]
+            peft_config.target_modules, peft_config.layers_to_transform = _VISION_QUERY_VALUE.format(blocks=numbers), None
+        return super()._prepare_adapter_config(peft_config, model_config)
+
+    def _create_and_replace(
+        self,
+        peft_config: AsyncLoraConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        base = target.base_layer if isinstance(target, AsyncLoraLayer) else target
+        # quantised Linears are subclasses with weights of another kind
+        if not isinstance(base, nn.Linear) or type(base.weight) is not nn.Parameter or not base.weight.is_floating_point():
+            raise ValueError(f"ASYNC_LORA puts LoRA on unquantised nn.Linear modules; {current_key!r} is a {type(base).__name__}.")
+        AsyncLoraLayer.at(parent, target_name, adapter_name).add_lora(adapter_name, peft_config)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # reached at unload only; peft's own copies `.weight`, which a wrapped `embeddings` does not have
+        setattr(parent, child_name, new_module)
+
+    # Several adapters
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """As peft's. Raises ValueError, with nothing switched, for adapters that both hold a copy of one module."""
+        for layer in self.layers():
+            layer.copy_in_use([adapter_name] if isinstance(adapter_name, str) else adapter_name)
+        super().set_adapter(adapter_name, inference_mode)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        others = sorted(name for name in self.peft_config if name != adapter_name)
+        if others and adapter_name in self.active_adapters:
+            # peft lets each layer choose its next adapter, and a layer that only this adapter has would choose none
+            self.set_adapter(others[0])
+        super().delete_adapter(adapter_name)
+        self.states.pop(adapter_name, None)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        if kwargs.get("adapter_names") is not None:  # without this peft drops the argument and everybody gets the active adapter
+            raise NotImplementedError("ASYNC_LORA does not support batches of mixed adapters (adapter_names).")
+        yield
+
+    # Files: resting copies equal the base and are no part of them
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, Tensor]:
+        state = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        unfrozen = config.unfrozen  # pyright: ignore[reportAttributeAccessIssue]
+        return state if unfrozen else {key: tensor for key, tensor in state.items() if f".{COPY}." not in key}
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # peft looks for the name next to the last part of the key; inside a copied `embeddings` it stands further in front
+        if f".{COPY}.{adapter_name}." in key:
+            return key.replace(f".{COPY}.{adapter_name}.", f".{COPY}.")
+        return super()._remove_adapter_name_from_key(key, adapter_name)
+
+    def to_lora(self, folder: str | Path) -> None:
+        """Write the active adapter as a stock LORA adapter. A linear head goes with it as `modules_to_save`, other heads do not.
+
+        Raises ValueError once copies are in use: LoRA cannot express them.
+        """
+        name, config = self._active()
+        if config.unfrozen:
+            raise ValueError(
+                "This adapter holds copies of unfrozen weights, which LoRA cannot express; merge_and_unload() gives a plain model."
+            )
+        write_lora(Path(folder), config, name, self.model)
+
+
+def _base_pooler(model: nn.Module, config: AsyncLoraConfig, *, required: bool) -> dict[str, Tensor]:
+    if not config.class_names or (config.head or {}).get("pooler") is not True:
+        return {}
+    pooler = read_pooler(model)
+    if pooler is None and required:
+        place = getattr(model, "name_or_path", "") or "nothing: the model was made from a config"
+        raise ValueError(
+            f"The head asks for the pooler of the base, and {type(model).__name__} has no checkpoint with one (looked in {place}). "
+            'Take a ViT with a pooler, or head={"type": "linear", "bias": False, "pooler": False}.'
+        )
+    return pooler or {}

@@ -1,0 +1,59 @@
+"""`hf-cl demo`: a stream of real images, one small adapter, three honest marks beside it, and the adapter's reload in a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from hf_cl.methods import NearestClassMeanSettings, OvorSettings
+from hf_cl.run import finish, open_scenario, parse_settings, quiet_libraries, train
+from hf_cl.training import RunSettings
+
+NUM_PREDICTED = 6
+
+
+def run_demo(output_dir: Path) -> None:
+    """Train on scikit-learn's digits in five sessions, measure the marks, predict some images with the reloaded adapter."""
+    quiet_libraries()
+    console = Console()
+    console.print("[bold]Five sessions of two digits each; one OnePrompt adapter on a ViT of 2.7 M parameters. No network.[/bold]")
+    settings = parse_settings(OvorSettings, "ovor", ["--config", "demo", "--output_dir", str(output_dir)])
+    trainer = train(settings)
+    console.print("[bold]Three marks to judge it by[/bold] (the same images, the same backbone):")
+    marks = {name: _final_accuracy(mark, output_dir / "marks" / folder) for folder, (name, mark) in _marks(settings).items()}
+    finish(trainer, comparisons=marks)
+    images = _sample_images(settings, output_dir / "samples")
+    console.print("[bold]The adapter of the last session, loaded in a fresh process:[/bold]")
+    subprocess.run([sys.executable, "-m", "hf_cl.cli", "predict", str(output_dir), *images], check=True)
+
+
+def _marks(settings: OvorSettings) -> dict[str, tuple[str, RunSettings]]:
+    """Folder -> name and settings of what the demo's number stands beside."""
+    common = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
+    return {
+        "official": ("OVOR as published: linear head, virtual outliers", replace(settings, head={"type": "linear"}, vor_epochs=1)),
+        "class_means": ("nearest class mean, no adapter", NearestClassMeanSettings(**common)),
+        "joint": ("all ten digits at once: not continual", replace(settings, head={"type": "linear"}, num_base_classes=10)),
+    }
+
+
+def _final_accuracy(settings: RunSettings, folder: Path) -> float:
+    settings = replace(settings, output_dir=str(folder))
+    return float(train(settings, quiet=True).results.results.metrics["final_accuracy"])  # pyright: ignore[reportArgumentType]
+
+
+def _sample_images(settings: RunSettings, folder: Path) -> list[str]:
+    """A few test images as files."""
+    folder.mkdir(exist_ok=True)
+    *_, last = open_scenario(settings)
+    paths = []
+    for number in range(NUM_PREDICTED):
+        test = last.tests[number % len(last.tests)]
+        item = test.data[number]
+        paths.append(str(folder / f"a_{last.class_names[item['label']]}.{number}.png"))
+        item["image"].save(paths[-1])
+    return paths

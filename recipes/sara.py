@@ -1,0 +1,27 @@
+"""SaRA on your images: train the weights that matter least, and only those (Hu et al.: ICLR 2025).
+
+    accelerate launch recipes/sara.py --config recipes/configs/sara/cifar100.yaml --output_dir runs/sara
+    accelerate launch recipes/sara.py --config recipes/configs/sara/own_images.yaml --dataset ./my_photos
+
+The smallest entries of each weight matrix are trained, under a term that keeps their matrix of low rank. At half of a session, and at the
+start of every later one, entries that have grown past the threshold are frozen where they are: what earlier sessions learned stays.
+"""
+
+import sys
+
+from hf_cl import ContinualTrainer
+from hf_cl.methods.sara import ActiveEntries, SaraSettings
+from hf_cl.run import finish, launch, open_backbone, open_scenario
+
+
+def main(settings: SaraSettings) -> None:
+    scenario = open_scenario(settings)  # the sessions: which classes arrive when
+    backbone, processor = open_backbone(settings)  # frozen: the adapter holds positions and differences
+    method = settings.method()  # selection, rank term, progressive switch, decay of the values
+    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, probes=[ActiveEntries()])
+    trainer.fit()
+    finish(trainer)  # report and model card
+
+
+if __name__ == "__main__":
+    sys.exit(launch(main, SaraSettings, "sara"))

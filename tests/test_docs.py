@@ -1,0 +1,214 @@
+"""What the documents say is so: snippets run, and every path, link, command, setting and name is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from peft import PeftType
+from run_snippets import blocks
+from test_architecture import LEVELS
+from typer.testing import CliRunner
+
+from hf_cl.adapters.bases import SUPPORT, YES
+from hf_cl.cli import app
+from hf_cl.heads import HEADS
+from hf_cl.methods import METHODS
+from hf_cl.rules import RULES
+from hf_cl.run import config_names, parse_settings
+from hf_cl.scenarios import CLASS_ORDERS, SCENARIOS
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "model_cards/README.md")]
+WITH_SNIPPETS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+SETTINGS = {field.name for settings in METHODS.values() for field in fields(settings)}
+per_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+
+def without_blocks(document: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def inline_code(document: Path) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", without_blocks(document))
+
+
+def shell_lines(document: Path) -> list[str]:
+    """Commands of bash blocks and of inline code."""
+    fenced = re.findall(r"^```bash\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+    inline = [code for code in inline_code(document) if code.split()[0] in ("hf-cl", "make", "accelerate", "pip")]
+    return [line for block in fenced for line in block.splitlines()] + inline
+
+
+COMMANDS = sorted({line for document in DOCUMENTS for line in shell_lines(document)})
+SUBCOMMANDS = {command.callback.__name__ for command in app.registered_commands if command.callback}
+
+
+# Snippets
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Both documents' snippets, each in a process and a folder of its own: document -> folder, output, exit status."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    folders = {document: tmp_path_factory.mktemp(document.stem) for document in WITH_SNIPPETS}
+    outcome = {}
+    for document, folder in folders.items():
+        command = [sys.executable, str(ROOT / "tests" / "run_snippets.py"), str(document)]
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        outcome[document] = folder, done.stdout, done.returncode
+    return outcome
+
+
+@pytest.mark.parametrize("document", WITH_SNIPPETS, ids=lambda path: path.name)
+def test_the_snippets_run(ran, document):
+    _, output, status = ran[document]
+    assert status == 0, output[-3000:]
+
+
+def test_there_is_a_worked_example_of_each_kind_of_part():
+    code = "\n".join(blocks(ROOT / "CONTRIBUTING.md"))
+    for line in ("(HeadedConfig, PeftConfig):", "(Head):", "(LossTerm):", "(GradientRule):", "return SessionStream(", "(Probe):"):
+        assert line in code
+
+
+def test_the_run_folder_is_as_the_readme_draws_it(ran):
+    folder = ran[ROOT / "README.md"][0]
+    drawn = re.search(r"^```text\n(runs/\S+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert drawn is not None
+    names = [line.split()[0] for line in drawn[2].splitlines()]
+    assert len(names) >= 7
+    for name in names:
+        assert (folder / drawn[1] / name).exists(), name
+
+
+def test_predict_as_the_readme_calls_it(ran, monkeypatch):
+    monkeypatch.chdir(ran[ROOT / "README.md"][0])
+    (line,) = [line for line in shell_lines(ROOT / "README.md") if line.startswith("hf-cl predict")]
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert result.exit_code == 0 and re.match(r"digit\.png: \d ", result.stdout), result.output
+
+
+# Commands and settings
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_exist(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line.split("&&")[0])
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif words[:2] == ["hf-cl", "train"] and len(words) > 2:
+        check_training(words[2], words[3:])
+    elif words[0] == "hf-cl" and len(words) > 1:
+        assert words[1] in SUBCOMMANDS
+    elif words[:2] == ["accelerate", "launch"]:
+        assert (ROOT / words[2]).is_file()
+        check_training(Path(words[2]).stem, words[3:])
+    elif words[:2] == ["pip", "install"]:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert set(re.findall(r"\[([\w-]+)\]", line)) <= extras.keys()
+
+
+def check_training(method: str, arguments: list[str]) -> None:
+    if method == "METHOD":
+        return
+    assert method in METHODS
+    parse_settings(METHODS[method], method, [word for word in arguments if word != "--help"])
+
+
+@per_document
+def test_settings_and_options_exist(document):
+    named = {word.split()[0].removeprefix("--") for word in inline_code(document) if word.startswith("--")}
+    assert named <= SETTINGS, named - SETTINGS
+
+
+def test_config_names_of_the_readme_exist():
+    named = re.findall(r"[Cc]onfigs? `(\w+)`|choice of `(\w+)` and `(\w+)`|configs `(\w+)` and `(\w+)`", (ROOT / "README.md").read_text())
+    assert {name for group in named for name in group if name} <= set(config_names("ovor")) and named
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ("Methods", METHODS),
+        ("Heads", HEADS),
+        ("Gradient rules", RULES),
+        ("Scenarios", SCENARIOS),
+        ("class orders", CLASS_ORDERS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_nothing_is_promised_that_is_not_registered(words, known):
+    """The README's list of what is in the box."""
+    box = (ROOT / "README.md").read_text().split("## What is in the box")[1]
+    sentence = re.search(rf"{words}([^.;\n]*)", re.sub(r"\([^)]*\)", "", box))
+    assert sentence is not None
+    named = set(re.findall(r"`(\w+)`", sentence[1]))
+    assert named and named <= known.keys(), named - known.keys()
+
+
+def test_the_readme_names_registered_adapter_types_and_their_configs():
+    import hf_cl
+
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert rows
+    for kind, config in rows:
+        assert getattr(hf_cl.adapters, config)().peft_type is PeftType[kind]
+
+
+# Paths, links, names
+@per_document
+def test_links_lead_somewhere(document):
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, link
+
+
+@per_document
+def test_paths_exist(document):
+    tops = {path.name for path in ROOT.iterdir()}
+    for code in inline_code(document):
+        if "/" in code and code.split("/")[0] in tops and " " not in code:
+            assert (ROOT / code).exists(), code
+
+
+OF_THE_EXAMPLES = {"METHOD", "scaled"}
+SOURCES = [*(ROOT / "hf_cl").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "pyproject.toml", ROOT / "Makefile"]
+
+
+@per_document
+def test_names_in_code_font_occur_in_the_code(document):
+    words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in SOURCES)))
+    for code in inline_code(document):
+        if re.fullmatch(r"[A-Za-z_][\w.]*(\([\w, ]*\))?", code):
+            missing = set(re.findall(r"\w+", code)) - words - OF_THE_EXAMPLES
+            assert not missing, f"{code}: {missing}"
+
+
+# Tables of the architecture page
+def test_the_table_of_rooms_is_the_one_that_is_enforced():
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    drawn = {int(level): set(re.findall(r"`hf_cl/(\w+?)(?:\.py)?`", rooms)) for level, rooms in rows}
+    assert drawn == dict(enumerate(LEVELS))
+
+
+def test_the_table_of_bases_is_the_one_that_injection_reads():
+    section = (ROOT / "docs/architecture.md").read_text().split("## Which adapter goes on which base")[1].split("\n## ")[0]
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
+    assert {row[0] for row in rows} == SUPPORT.keys()
+    for kind, *cells in rows:
+        for family, cell in zip(header[1:], cells, strict=True):
+            assert (cell == "yes") == (SUPPORT[kind].get(family) == YES), f"{kind} on {family}"
+    named = {family for families in SUPPORT.values() for family in families if " " not in family}
+    assert named == set(header[1:])

@@ -1,0 +1,79 @@
+"""Killed at any step, the same command ends with the same bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from loop_case import build, digest
+
+from hf_cl.training.checkpoint import CheckpointStore
+
+CASE = Path(__file__).with_name("loop_case.py")
+TESTS = CASE.parents[1]
+
+
+def start(folder: Path, *flags: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}{os.pathsep}{CASE.parent}"}
+    return subprocess.run([sys.executable, str(CASE), str(folder), *flags], capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    results = build(folder, head="prototype").fit()
+    return digest(folder), results.accuracy_matrix
+
+
+# 27 steps: three sessions of 3 x 2 on images and 3 with outliers
+@pytest.mark.parametrize("step", [1, 5, 7, 9, 10, 17, 26])
+def test_killed_and_resumed(uninterrupted, tmp_path, step):
+    killed = start(tmp_path, "checkpoint_steps=1", "head=prototype", f"die_at={step}")
+    assert killed.returncode == 9, killed.stderr[-2000:]
+    # the kill comes before the step's own checkpoint, so the step is done again
+    resumed = build(tmp_path, checkpoint_steps=1, head="prototype", resume="auto")
+    results = resumed.fit()
+    assert (digest(tmp_path), results.accuracy_matrix) == uninterrupted
+
+
+def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
+    build(tmp_path, head="prototype").fit()
+    results = build(tmp_path, head="prototype", resume="auto").fit()
+    assert (digest(tmp_path), results.accuracy_matrix) == uninterrupted
+
+
+def test_resume_starts_where_there_is_no_checkpoint(uninterrupted, tmp_path):
+    build(tmp_path, head="prototype", resume="auto").fit()
+    assert digest(tmp_path) == uninterrupted[0]
+
+
+def test_a_torn_checkpoint_gives_way_to_the_older_one(uninterrupted, tmp_path, caplog):
+    assert start(tmp_path, "checkpoint_steps=2", "head=prototype", "die_at=9").returncode == 9
+    newest = sorted((tmp_path / "checkpoints").glob("step-*"))[-1] / "rank-000.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    build(tmp_path, checkpoint_steps=2, head="prototype", resume="auto").fit()
+    assert digest(tmp_path) == uninterrupted[0]
+    assert "is not whole" in caplog.text
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
+    build(tmp_path, sessions=1).fit()
+    with pytest.raises(ValueError, match="belongs to another configuration"):
+        build(tmp_path, sessions=2, head="cosine", resume="auto").fit()
+
+
+def test_the_last_two_are_kept_and_hold_no_pickle(tmp_path):
+    store = CheckpointStore(tmp_path)
+    for step in range(4):
+        store.save(step, {"step": step})
+    assert store.steps() == [3, 2]
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path):
+    CheckpointStore(tmp_path, rank=0, world=2).save(5, {"x": 1})
+    with pytest.raises(ValueError, match="written by 2 processes"):
+        CheckpointStore(tmp_path).load(5)
