@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hf_cl.adapters import CPEClipConfig, CPEClipModel, GladConfig, GladModel, OnePromptConfig, OnePromptModel
+from hf_cl.adapters import CPEClipConfig, CPEClipModel, GladConfig, GladModel, OnePromptConfig, OnePromptModel, SaraConfig, SaraModel
+from hf_cl.adapters.sara import sara_lr
 
 if TYPE_CHECKING:
     from hf_cl import heads, losses, methods, metrics, rules, scenarios
@@ -36,6 +37,8 @@ __all__ = [
     "GladModel",
     "OnePromptConfig",
     "OnePromptModel",
+    "SaraConfig",
+    "SaraModel",
     "TrainingSettings",
     "heads",
     "load",
@@ -45,6 +48,7 @@ __all__ = [
     "methods",
     "metrics",
     "rules",
+    "sara_lr",
     "scenarios",
 ]
 

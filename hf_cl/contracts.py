@@ -68,8 +68,13 @@ class Session:
 class Scenario(Protocol):
     """The sessions in order, and the `protocol` entry of results.json that says how they were made.
 
-    `hf_cl.scenarios.SessionStream` is one; a stream of your own needs no more than these two members.
+    `hf_cl.scenarios.SessionStream` is one; a stream of your own needs no more than these members.
     """
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """By position: the classes of all sessions in order of arrival, then those that tests name and no session teaches."""
+        ...
 
     @property
     def protocol(self) -> Mapping[str, Any]: ...
@@ -258,6 +263,8 @@ class Phase:
     inputs: Literal["images", "features"] = "images"
     refresh: Literal["epoch", "phase"] = "epoch"
     """When the features of a features phase are computed again."""
+    batch_size: int | None = None
+    """Images per optimizer step, over all processes; None: the run's."""
 
 
 @dataclass(frozen=True)

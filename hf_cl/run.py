@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from hf_cl.backbones import load_backbone, load_processor
+from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
 from hf_cl.contracts import Scenario
 from hf_cl.hub.card import ModelCardInput, write_card
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
@@ -218,11 +218,21 @@ def open_backbone(settings: RunSettings) -> tuple[nn.Module, Any]:
     return backbone, processor
 
 
+def open_two_towers(settings: RunSettings) -> tuple[nn.Module, Any, Any]:
+    """A base with an image and a text tower, its image processor and its tokenizer: what text heads need."""
+    backbone = load_two_towers(settings.backbone, revision=settings.backbone_revision)
+    processor = load_processor(settings.backbone, revision=settings.backbone_revision)
+    return backbone, processor, load_tokenizer(settings.backbone, revision=settings.backbone_revision)
+
+
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
-    scenario = open_scenario(settings)
-    backbone, processor = open_backbone(settings)
-    trainer = ContinualTrainer(backbone, processor, settings.method(), scenario, settings, quiet=quiet)
+    scenario, method, tokenizer = open_scenario(settings), settings.method(), None
+    if (method.adapter.head or {}).get("type") == "text":
+        backbone, processor, tokenizer = open_two_towers(settings)
+    else:
+        backbone, processor = open_backbone(settings)
+    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
     trainer.fit()
     return trainer
 

@@ -1,4 +1,6 @@
-"""Runs the blocks of a document that are marked ```python test, in order, in one namespace: python run_snippets.py DOCUMENT.
+"""Runs the blocks of documents that are marked ```python test, in order, in one namespace per document.
+
+    python run_snippets.py README.md CONTRIBUTING.md
 
 The working directory becomes what a reader has: a run of the demo, some photos, a picture of a digit. There are six digits of each class.
 """
@@ -34,7 +36,7 @@ def six_of_each(load=sklearn.datasets.load_digits):
 def commands_of_the_readme() -> None:
     """The README's two `hf-cl train` lines, with one epoch, and own images without the network."""
     from hf_cl.methods import OvorSettings
-    from hf_cl.run import parse_settings, run
+    from hf_cl.run import parse_settings, run, train
 
     random = np.random.default_rng(0)
     for name in ("cat", "dog", "rabbit"):
@@ -43,22 +45,22 @@ def commands_of_the_readme() -> None:
         for number in range(6):
             Image.fromarray(random.integers(0, 256, (60, 50, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     Image.fromarray(sklearn.datasets.load_digits().images[3].astype(np.uint8) * 16).save("digit.png")
-    own = ["--config", "own_images", "--dataset", "./my_photos", "--output_dir", "runs/photos", "--backbone", "demo"]
-    for arguments in (["--config", "demo", "--output_dir", "runs/demo"], own):
-        run(parse_settings(OvorSettings, "ovor", [*arguments, "--epochs", "1"]))
+    run(parse_settings(OvorSettings, "ovor", ["--config", "demo", "--output_dir", "runs/demo", "--epochs", "1"]))
+    own = ["--config", "own_images", "--dataset", "./my_photos", "--output_dir", "runs/photos"]
+    train(parse_settings(OvorSettings, "ovor", [*own, "--backbone", "demo", "--epochs", "1"]), quiet=True)
 
 
-def main(document: Path) -> None:
+def main(documents: list[Path]) -> None:
     sklearn.datasets.load_digits = six_of_each
-    if document.name == "README.md":
-        commands_of_the_readme()
-    namespace: dict[str, object] = {"__name__": "__snippet__"}
+    commands_of_the_readme()
     sys.modules["__snippet__"] = type(sys)("__snippet__")  # dataclasses look their module up
-    for source in blocks(document):
-        exec(compile(source, str(document), "exec"), namespace)
+    for document in documents:
+        namespace: dict[str, object] = {"__name__": "__snippet__"}
+        for source in blocks(document):
+            exec(compile(source, str(document), "exec"), namespace)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
-    main(Path(sys.argv[1]))
+    main([Path(argument) for argument in sys.argv[1:]])

@@ -31,7 +31,7 @@ class Stream:
     """`sessions` sessions of two classes, `train` and `test` images per class."""
 
     def __init__(self, sessions=3, train=9, test=4):
-        self.names = tuple(f"class {i}" for i in range(2 * sessions))
+        self.names = self.class_names = tuple(f"class {i}" for i in range(2 * sessions))
         self.count, self.train, self.test = sessions, train, test
         self.protocol = {
             "name": "class_incremental",

@@ -68,9 +68,8 @@ def check_supported(peft_type: str, model: nn.Module) -> None:
     if reason:
         raise ValueError(f"{peft_type} does not support {type(model).__name__} (base family {family!r}): {reason}.")
     if family == OPEN_CLIP and type(vision_tower(model)).__name__ != "VisionTransformer":
-        raise ValueError(
-            f"{peft_type} needs open_clip's own vision transformer; the image tower of this model is a {type(vision_tower(model)).__name__}."
-        )
+        tower = type(vision_tower(model)).__name__
+        raise ValueError(f"{peft_type} needs open_clip's own vision transformer; the image tower of this model is a {tower}.")
 
 
 def signature(model: nn.Module) -> dict[str, Any]:

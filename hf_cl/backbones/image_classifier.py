@@ -19,6 +19,12 @@ class ImageClassifier(nn.Module):
         self.model = model
         self._head_wrapper = (head_wrapper,)  # a tuple: it is registered below `model` already
 
+    @property
+    def head(self) -> Head:
+        """The active adapter's."""
+        wrapper = self._head_wrapper[0]
+        return wrapper.head(wrapper.active_adapters[0])
+
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, 3, S, S] -> [B, D], [B, C], [B, E]
         wrapper = self._head_wrapper[0]
         wrapper.capture_features()

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoImageProcessor
 
 from hf_cl.adapters.config import HeadedConfig
-from hf_cl.backbones import load_backbone
+from hf_cl.backbones import classifier_of, load_backbone, load_tokenizer, load_two_towers
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,18 @@ class Prediction:
 
 
 class Classifier:
-    """A base with one adapter and its head, in eval mode. `class_names` are in order of arrival."""
+    """A base with one adapter and its head, in eval mode. `class_names` are in order of arrival; `model` is the PeftModel."""
 
-    def __init__(self, model: nn.Module, processor: Any, class_names: Sequence[str], device: torch.device) -> None:
-        self.model = model.to(device).eval()
+    def __init__(self, model: PeftModel, processor: Any, tokenizer: Any, class_names: Sequence[str], device: torch.device) -> None:
+        self.model = model.to(device).eval()  # pyright: ignore[reportCallIssue, reportArgumentType]
         self.processor, self.class_names, self.device = processor, list(class_names), device
+        self._classify = classifier_of(self.model, tokenizer).eval()
 
     @torch.no_grad()
     def logits(self, images: Sequence[Image.Image]) -> Tensor:
         """[B, C] for B images of any size."""
         pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]  # [B, 3, S, S]
-        return self.model(pixel_values=pixels.to(self.device)).logits
+        return self._classify.outputs(pixels.to(self.device)).logits
 
     def predict(self, images: Sequence[str | Path | Image.Image], top_k: int = 5, batch_size: int = 32) -> list[list[Prediction]]:
         """The `top_k` most probable classes of each image, best first.
@@ -80,11 +81,14 @@ def load(adapter: str | Path, *, revision: str | None = None, device: str | torc
     config: Any = PeftConfig.from_pretrained(where, revision=revision)
     if not isinstance(config, HeadedConfig) or config.class_names is None:
         raise ValueError(f"{adapter} is no adapter with class names (peft type {config.peft_type}).")
-    base = load_backbone(config.base_model_name_or_path or "", revision=config.revision)
-    model = PeftModel.from_pretrained(base, where, revision=revision)
+    text_head = (config.head or {}).get("type") == "text"
+    load_base = load_two_towers if text_head else load_backbone
+    base_name = config.base_model_name_or_path or ""
+    model = PeftModel.from_pretrained(load_base(base_name, revision=config.revision), where, revision=revision)
+    tokenizer = load_tokenizer(base_name, revision=config.revision) if text_head else None
     processor = AutoImageProcessor.from_pretrained(where, revision=revision)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Classifier(model, processor, config.class_names, device)
+    return Classifier(model, processor, tokenizer, config.class_names, device)
 
 
 def _last_session(run: Path) -> Path:

@@ -41,6 +41,7 @@ class MaskedCrossEntropy(LossTerm):
             raise ValueError(f"MaskedCrossEntropy: classes must be 'new' or 'seen', got {classes!r}.")
         self.classes = classes
         self.weight = weight
+        self.needs = frozenset({"all_classes"} if classes == "seen" else ())
 
     def __call__(self, ctx: Context) -> Tensor:
         first = ctx.session.first_new_class if self.classes == "new" else 0

@@ -29,6 +29,7 @@ class ZeroShotKL(LossTerm):
     """
 
     name = "zero_shot_kl"
+    needs = frozenset({"pretrained", "all_classes"})
 
     def __init__(self, temperature: float = 1.0, weight: float | Callable[[int], float] = 1.0) -> None:
         if not temperature > 0:

@@ -1,6 +1,9 @@
 """Named compositions: adapter, head, losses, rule and optimizer of a published method."""
 
 from hf_cl.methods.baselines import LinearProbeSettings, LoraSettings, NearestClassMeanSettings, linear_probe, lora, nearest_class_mean
+from hf_cl.methods.coact import CoactSettings, coact
+from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
+from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.sara import SaraSettings, sara
 from hf_cl.training.settings import RunSettings
@@ -10,17 +13,26 @@ METHODS: dict[str, type[RunSettings]] = {
     "linear_probe": LinearProbeSettings,
     "nearest_class_mean": NearestClassMeanSettings,
     "lora": LoraSettings,
+    "coact": CoactSettings,
+    "cpe_clip": CpeClipSettings,
+    "glad": GladSettings,
     "sara": SaraSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
 
 __all__ = [
     "METHODS",
+    "CpeClipSettings",
+    "CoactSettings",
+    "GladSettings",
     "LinearProbeSettings",
     "LoraSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "SaraSettings",
+    "coact",
+    "cpe_clip",
+    "glad",
     "linear_probe",
     "lora",
     "nearest_class_mean",

@@ -35,6 +35,7 @@ def cpe_clip(
     adapter: CPEClipConfig | None = None,
     base_epochs: int = 5,
     session_epochs: int = 5,
+    session_batch_size: int | None = 4,
     lr_per_epoch: Sequence[float] = RATES,
     learning_rate: float | None = None,
     optimizer: Literal["sgd", "adamw"] = "sgd",
@@ -51,6 +52,7 @@ def cpe_clip(
     Args:
         adapter: the prompts; None: two per layer in both towers.
         base_epochs, session_epochs: epochs of session 0 and of each later one.
+        session_batch_size: images per optimizer step of each later session (session 0 has the run's); None: the run's.
         lr_per_epoch: learning rate of each epoch of a session, the same list in every session.
         learning_rate: instead of the list, a rate that falls along a cosine from epoch to epoch of each session (CoOp).
         optimizer, momentum, weight_decay: SGD with (coupled) weight decay, or AdamW, which has no momentum of that name.
@@ -76,7 +78,7 @@ def cpe_clip(
                 "Session %d has one class: its loss among the new classes is zero, and nothing is learned. Use loss_scope='seen'.",
                 session.id,
             )
-        return [Phase("train", epochs, [cross_entropy], everything)]
+        return [Phase("train", epochs, [cross_entropy], everything, batch_size=None if session.id == 0 else session_batch_size)]
 
     def make_optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
         parameters = [p for _, p in named_parameters]
@@ -130,6 +132,8 @@ class CpeClipSettings(RunSettings):
     """Images per optimizer step."""
     augmentation: str = "none"
     """A name of `hf_cl.images.AUGMENTATIONS`."""
+    session_batch_size: int | None = 4
+    """Images per optimizer step from session 1 on; null: as in session 0."""
     base_epochs: int = 5
     """Epochs of session 0."""
     session_epochs: int = 5
@@ -184,6 +188,7 @@ class CpeClipSettings(RunSettings):
             adapter=adapter,
             base_epochs=self.base_epochs,
             session_epochs=self.session_epochs,
+            session_batch_size=self.session_batch_size,
             lr_per_epoch=self.lr_per_epoch,
             learning_rate=self.learning_rate,
             optimizer=self.optimizer,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hf_cl.contracts import Phase, Session
 from hf_cl.training.settings import TrainingSettings
 
-PROVIDED = frozenset({"index", "two_views", "pretrained", "previous"})
+PROVIDED = frozenset({"index", "two_views", "pretrained", "previous", "all_classes"})
 """What the loop can hand to a loss term that says it needs it. "previous" exists from session 1 on."""
 
 
@@ -18,11 +18,12 @@ def check_session(session: Session, phases: Sequence[Phase], settings: TrainingS
     empty = [test.name for test in session.tests if len(test.data) == 0]
     if empty:
         raise ValueError(f"Session {session.id} has tests without images: {', '.join(empty)}.")
-    if settings.batch_size % (world * settings.gradient_accumulation_steps):
-        raise ValueError(
-            f"batch_size {settings.batch_size} is global; it must be a multiple of {world} processes x "
-            f"{settings.gradient_accumulation_steps} micro-batches."
-        )
+    for size in {phase.batch_size or settings.batch_size for phase in phases}:
+        if size % (world * settings.gradient_accumulation_steps):
+            raise ValueError(
+                f"batch_size {size} is global; it must be a multiple of {world} processes x "
+                f"{settings.gradient_accumulation_steps} micro-batches."
+            )
     for phase in phases:
         names = [term.name for term in phase.losses]
         if not names or len(set(names)) != len(names):
@@ -37,6 +38,22 @@ def check_session(session: Session, phases: Sequence[Phase], settings: TrainingS
                 raise ValueError(f"Loss {term.name!r} needs images; phase {phase.name!r} runs on features.")
             if "previous" in term.needs and session.id == 0:
                 raise ValueError(f"Loss {term.name!r} needs the previous session's model; session 0 has none. Leave it out there.")
+
+
+def has_own_candidates(session: Session) -> bool:
+    """Whether a test lets other classes compete than those seen so far."""
+    seen = tuple(range(len(session.class_names)))
+    return any(tuple(test.candidates) != seen for test in session.tests)
+
+
+def check_tests(session: Session, names_unseen: bool) -> None:
+    """Raise ValueError where a test names classes that no session teaches and the head cannot name such classes."""
+    unseen = [test.name for test in session.tests if max(test.candidates) >= len(session.class_names)]
+    if unseen and not names_unseen:
+        raise ValueError(
+            f"The tests {', '.join(unseen)} hold classes that are never taught. Only a text head can name them: "
+            "use a CLIP-like base and head type 'text', as the recipes cpe_clip and glad do."
+        )
 
 
 def num_views(phase: Phase) -> int:

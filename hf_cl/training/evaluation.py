@@ -9,8 +9,23 @@ from accelerate import Accelerator
 
 from hf_cl.backbones import ImageClassifier
 from hf_cl.contracts import Session
-from hf_cl.metrics import SessionCounts
+from hf_cl.metrics import SessionCounts, count_correct
 from hf_cl.training.image_stream import ImageStream
+
+def evaluate_candidates(
+    classifier: ImageClassifier, images: ImageStream, session: Session, accelerator: Accelerator
+) -> tuple[dict[str, float], list[int]]:
+    """For tests whose candidates are their own (base-to-novel, other data sets): accuracy by name, and the number of images."""
+    accuracies, totals = {}, []
+    for test in session.tests:
+        logits, labels = images.logits(classifier, test.data)
+        correct = count_correct(logits.float().cpu().numpy(), labels.cpu().numpy(), test.candidates)
+        mine = torch.tensor([correct, len(labels)], device=accelerator.device)
+        correct, total = accelerator.reduce(mine, reduction="sum").tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        accuracies[test.name] = correct / total
+        totals.append(total)
+    return accuracies, totals
+
 
 _COUNTS = ("total", "correct", "correct_task_aware", "correct_within", "class_total", "class_correct")
 

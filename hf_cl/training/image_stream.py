@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from hf_cl.backbones import ImageClassifier
-from hf_cl.contracts import FeatureSet, ImageDataset, Outputs
+from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
 from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_batches, plan, sequential, train_batches
 from hf_cl.training.settings import TrainingSettings
 from hf_cl.training.step import MicroBatch
@@ -34,24 +34,25 @@ class ImageStream:
         self._training: tuple[int, DecodedImages] | None = None
         self._tests: dict[int, DecodedImages] = {}
 
-    def steps_per_epoch(self, dataset: ImageDataset) -> int:
+    def steps_per_epoch(self, dataset: ImageDataset, phase: Phase) -> int:
         """Optimizer steps that one epoch over `dataset` takes; the last, smaller batch counts."""
-        return math.ceil(len(dataset) / self.settings.batch_size)
+        return math.ceil(len(dataset) / (phase.batch_size or self.settings.batch_size))
 
     # Training
     def steps(
-        self, dataset: ImageDataset, key: Sequence[int], *, epoch: int, start: int, views: int, features: FeatureSet | None
+        self, dataset: ImageDataset, key: Sequence[int], *, size: int, epoch: int, start: int, views: int, features: FeatureSet | None
     ) -> Iterator[list[MicroBatch]]:
         """The micro-batches of each optimizer step of an epoch, from step `start` on.
 
         Args:
             dataset: the session's training images.
             key: what the order depends on.
+            size: images per step, over all processes.
             epoch: of the session; augmentation depends on it.
             views: augmented views per image.
             features: take features instead of images.
         """
-        self._plan = plan(len(dataset), self.settings.batch_size, key)
+        self._plan = plan(len(dataset), size, key)
         parts = [self._parts(batch) for batch in self._plan[start:]]
         batches = self._feature_batches(features, parts) if features is not None else self._image_batches(dataset, parts, epoch, views)
         for step in parts:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hf_cl.backbones import TextHead
 from hf_cl.contracts import Session
 from hf_cl.metrics import AccuracyMatrix
+from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
-from hf_cl.training.evaluation import evaluate_session
+from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
 from hf_cl.training.results import IndexListRecord, ParameterCounts, ProtocolRecord, Results, SessionRecord, Times
 from hf_cl.training.results_table import session_table
 
@@ -26,19 +28,30 @@ class SessionResults:
         self._sessions: list[dict[str, Any]] = []
         self._training_seconds: list[float] = []
         self._evaluation_seconds: list[float] = []
+        self._tests: dict[str, Any] = {}
         self._current: Results | None = None
 
     def add(self, session: Session, training_seconds: float, trained: bool) -> None:
         """Evaluate the present model on the session's tests and record the outcome."""
         trainer, started = self.trainer, time.perf_counter()
         sizes = trainer.classes_per_session
-        counts = evaluate_session(trainer.classifier, trainer.images, session, sizes, trainer.accelerator)
-        self._matrix.add(counts)
+        if has_own_candidates(session):
+            self._evaluate_candidates(session)
+        else:
+            self._matrix.add(evaluate_session(trainer.classifier, trainer.images, session, sizes, trainer.accelerator))
         self._training_seconds.append(training_seconds)
         self._evaluation_seconds.append(time.perf_counter() - started)
         record = {"id": session.id, "new_class_names": list(session.new_class_names), "num_train": len(session.train)}
         self._sessions.append(record | {"num_test": len(session.tests[-1].data), "trained": trained})
         self._publish()
+
+    def _evaluate_candidates(self, session: Session) -> None:
+        trainer = self.trainer
+        unseen = trainer.scenario.class_names[len(session.class_names) :]
+        if unseen and isinstance(trainer.head, TextHead):
+            trainer.head.name_unseen(unseen)
+        accuracies, counts = evaluate_candidates(trainer.classifier, trainer.images, session, trainer.accelerator)
+        self._tests = {"test_accuracy": accuracies, "test_counts": counts}
 
     def _publish(self) -> None:
         trainer = self.trainer
@@ -58,7 +71,7 @@ class SessionResults:
             protocol=_protocol(trainer.scenario.protocol),
             seed=trainer.settings.seed,
             sessions=[SessionRecord(**record) for record in self._sessions],
-            **self._matrix.fields(),
+            **(self._tests or self._matrix.fields()),
             parameters=ParameterCounts(trainable=sum(p.numel() for p in named), total=total),
             environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
             times=Times(training=self._training_seconds, evaluation=self._evaluation_seconds, total=seconds),
@@ -74,13 +87,14 @@ class SessionResults:
     def state_dict(self) -> dict[str, Any]:
         return {
             "matrix": self._matrix.fields(),
+            "tests": self._tests,
             "sessions": self._sessions,
             "training_seconds": self._training_seconds,
             "evaluation_seconds": self._evaluation_seconds,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._matrix = AccuracyMatrix(**state["matrix"])
+        self._matrix, self._tests = AccuracyMatrix(**state["matrix"]), dict(state["tests"])
         self._sessions = list(state["sessions"])
         self._training_seconds, self._evaluation_seconds = list(state["training_seconds"]), list(state["evaluation_seconds"])
         if self._sessions:

@@ -17,8 +17,9 @@ from accelerate import Accelerator
 from accelerate.utils import TorchDynamoPlugin
 from peft import PeftModel, get_peft_model
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
-from hf_cl.backbones import FeatureClassifier, ImageClassifier
+from hf_cl.backbones import ClipClassifier, FeatureClassifier, TextHead, classifier_of, enable_gradient_checkpointing
 from hf_cl.contracts import (
     FeatureSet,
     Head,
@@ -35,7 +36,7 @@ from hf_cl.contracts import (
 )
 from hf_cl.heads import ClassStatistics
 from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.checks import check_session, num_views
+from hf_cl.training.checks import check_session, check_tests, num_views
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.position import Position
@@ -62,6 +63,7 @@ class ContinualTrainer:
         settings: batch sizes, precision, folders.
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
+        tokenizer: the base's own, for text heads; saved beside every adapter.
 
     Hooks use `model`, `tuner`, `head`, `accelerator`, `generator`, `session`, `features_of`, `class_statistics`, and nothing else.
     """
@@ -75,9 +77,10 @@ class ContinualTrainer:
         settings: TrainingSettings,
         probes: Sequence[Probe] = (),
         quiet: bool = False,
+        tokenizer: Any = None,
     ) -> None:
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
-        self.processor, self.quiet = processor, quiet
+        self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
         self.accelerator = Accelerator(
             mixed_precision=settings.mixed_precision,
@@ -108,7 +111,7 @@ class ContinualTrainer:
 
     @property
     def head(self) -> Head:
-        return self.tuner.head_wrapper().head(ADAPTER)
+        return self.classifier.head
 
     @property
     def classes_per_session(self) -> list[int]:
@@ -184,20 +187,24 @@ class ContinualTrainer:
         """Class names and head rows of a new session; the first one injects the adapter."""
         names = list(session.new_class_names)
         if self._model is not None:
-            self.tuner.grow_head(ADAPTER, names)
+            if isinstance(self.classifier, ClipClassifier):
+                self.classifier.head.grow(names)
+            else:
+                self.tuner.grow_head(ADAPTER, names)
             return
         config = self.method.adapter
         config.class_names, config.classes_per_session = names, [len(names)]
         self._model = get_peft_model(self._backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
         self._model.to(self.accelerator.device)
         if self.settings.gradient_checkpointing:
-            self._backbone.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})  # pyright: ignore
-        self.classifier = ImageClassifier(self._backbone, self.tuner.head_wrapper())
+            enable_gradient_checkpointing(self._backbone)
+        self.classifier = classifier_of(self._model, self.tokenizer, ADAPTER)
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
 
     def _run_session(self, session: Session) -> None:
         phases, at = self._phases, self.position
         check_session(session, phases, self.settings, self.accelerator.num_processes)
+        check_tests(session, isinstance(self.head, TextHead))
         for part in self.named_parts().values():
             part.begin_session(self, session)
         self.optimizer, schedule = self.method.optimizer(session, self.named_parameters)
@@ -205,8 +212,11 @@ class ContinualTrainer:
             self.state.restore_if_due(self)
         at.begun = True
         started, first_step = time.perf_counter(), at.step
-        per_epoch = self.images.steps_per_epoch(session.train)
-        self.records.start_bar(f"session {session.id}", per_epoch * sum(p.epochs for p in phases), per_epoch * at.session_epoch + at.batch)
+        steps = [p.epochs * self.images.steps_per_epoch(session.train, p) for p in phases]
+        done = sum(steps[: at.phase]) + at.batch
+        if at.phase < len(phases):
+            done += at.epoch * self.images.steps_per_epoch(session.train, phases[at.phase])
+        self.records.start_bar(f"session {session.id}", sum(steps), done)
         for phase in phases[at.phase :]:
             self._run_phase(session, phase, schedule)
             at.next_phase()
@@ -217,6 +227,9 @@ class ContinualTrainer:
         at, named = self.position, self.named_parameters
         for name, parameter in named:
             parameter.requires_grad_(phase.trainable(name))
+        if isinstance(self.classifier, ClipClassifier):  # the texts of earlier classes are encoded only where a loss reads their columns
+            everything = any("all_classes" in term.needs for term in phase.losses)
+            self.classifier.head.training_classes = None if everything else range(session.first_new_class, len(session.class_names))
         bare = self.classifier if phase.inputs == "images" else FeatureClassifier(self.head)
         model, optimizer = prepare_phase(self.accelerator, bare, self.optimizer)
         stepper = Stepper(
@@ -238,7 +251,10 @@ class ContinualTrainer:
         at, settings = self.position, self.settings
         features = self.features_of(session.train, augment=True) if phase.inputs == "features" else None
         key = (settings.seed, session.id, at.phase, at.epoch)
-        steps = self.images.steps(session.train, key, epoch=at.session_epoch, start=at.batch, views=num_views(phase), features=features)
+        size = phase.batch_size or settings.batch_size
+        steps = self.images.steps(
+            session.train, key, size=size, epoch=at.session_epoch, start=at.batch, views=num_views(phase), features=features
+        )
         rates: Sequence[float] = ()
         parts = self._parts_of(phase)
         for micro_batches in steps:
@@ -288,6 +304,8 @@ class ContinualTrainer:
         if self.accelerator.is_main_process:
             self.model.save_pretrained(str(folder))
             self.processor.save_pretrained(str(folder))
+            if isinstance(self.tokenizer, PreTrainedTokenizerBase):  # open_clip's comes with the name of the base
+                self.tokenizer.save_pretrained(str(folder))
             (folder / "README.md").unlink(missing_ok=True)  # peft's template of a card; the run folder has a filled one
         self.accelerator.wait_for_everyone()
 

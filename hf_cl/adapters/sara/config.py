@@ -94,7 +94,7 @@ class SaraConfig(HeadedConfig, PeftConfig):
 
     def _check_selection(self) -> None:
         if self.density is None:
-            if not self.threshold > 0:
+            if not (self.threshold or 0.0) > 0:  # a file may say null
                 raise ValueError(f"threshold must be positive, got {self.threshold}: |w| < threshold selects nothing otherwise.")
         elif not 0 < self.density < 1:
             raise ValueError(f"density must lie strictly between 0 and 1, got {self.density}: it is the share of entries that trains.")

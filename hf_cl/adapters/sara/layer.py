@@ -6,6 +6,7 @@ Shapes: n trained entries of one adapter in one tensor; O, I rows and columns of
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -169,20 +170,11 @@ class SaraLayer(TunerLayer):
         return known[what][2]
 
     def _blocks(self, adapter_name: str) -> list[Block] | None:
-        """The weight's positions by blocks of rows, None for all at once.
-
-        Checks them on the way, since every loading route ends here: some copy into the tensors, some replace them, none tells the layer.
-        """
-        step, weight = self.block_rows[adapter_name], self.original.weight
-        if torch.compiler.is_compiling() and not step:
+        """The weight's positions by blocks of rows, None for all at once."""
+        step, weight, indices = self.block_rows[adapter_name], self.original.weight, self._parts("weight")[1][adapter_name]
+        if not step:
             return None
-
-        def read() -> list[Block] | None:
-            self.check(adapter_name)
-            return cut(indices, weight.shape[0], weight.shape[1], step) if step else None
-
-        indices = self._parts("weight")[1][adapter_name]
-        return self._remember(adapter_name, "blocks", indices, read)
+        return self._remember(adapter_name, "blocks", indices, lambda: cut(indices, weight.shape[0], weight.shape[1], step))
 
     def check(self, adapter_name: str) -> None:
         """Raise ValueError for positions that are not sorted and distinct or lie beyond their tensor."""
@@ -196,18 +188,28 @@ class SaraLayer(TunerLayer):
 
     # What the adapters do to the base's tensors
     def applied(self) -> list[str]:
-        """The adapters that the next forward applies to the base's tensors."""
+        """The adapters that the next forward applies to the base's tensors.
+
+        Their positions are checked here, once after they were written, since every loading route ends here: some copy into the tensors,
+        some replace them, none tells the layer.
+        """
         if self.disable_adapters:
             if self.merged:
                 self.unmerge()
             return []
-        return [] if self.merged else [name for name in self.active_adapters if self.has(name)]
+        names = [] if self.merged else [name for name in self.active_adapters if self.has(name)]
+        if not torch.compiler.is_compiling():
+            for name in names:
+                self._remember(name, "checked", self._parts("weight")[1][name], partial(self.check, name))
+        return names
 
-    def effective_tensors(self, adapter_names: list[str]) -> dict[str, Tensor]:
-        """The module's tensors with the adapters added up, differentiable in the values that train."""
-        tensors = self.base_tensors()
+    def effective_tensors(self, adapter_names: list[str], only: str | None = None) -> dict[str, Tensor]:
+        """The module's tensors (or the one named) with the adapters added up, differentiable in the values that train."""
+        tensors = {name: tensor for name, tensor in self.base_tensors().items() if only in (None, name)}
         for adapter_name in adapter_names:
             for e in self.entries(adapter_name):
+                if e.name not in tensors:
+                    continue
                 delta = torch.where(e.active, e.values, e.values.detach()) * self.sara_scaling[adapter_name]
                 tensors[e.name] = moved(tensors[e.name], e.indices, delta)
         return tensors
@@ -274,7 +276,7 @@ class SaraLinear(SaraLayer):
             tensors = self.effective_tensors(names)
             return nn.functional.linear(x, tensors["weight"], tensors.get("bias"))
         name, base = names[0], self.original
-        bias = self.effective_tensors([name])["bias"] if name in self.sara_bias_values else base.bias
+        bias = self.effective_tensors([name], only="bias")["bias"] if name in self.sara_bias_values else base.bias
         parts = self.sara_indices[name], self.sara_active[name], self.sara_values[name]
         return SparseLinear.apply(x, base.weight, bias, *parts, self.sara_scaling[name], self._blocks(name))  # pyright: ignore[reportReturnType]
 

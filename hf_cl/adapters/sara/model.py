@@ -45,19 +45,23 @@ class SaraModel(SaraTraining):
     }
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        selects = not self.peft_config[adapter_name].nnz_pattern  # else a checkpoint has selected
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         found = [e for _, layer in _layers_of(model, adapter_name) for e in layer.entries(adapter_name) if e.base.device.type != "meta"]
         chosen, everything = sum(len(e.values) for e in found), sum(e.base.numel() for e in found)
-        if found and chosen in (0, everything):
+        if selects and found and chosen in (0, everything):
             raise ValueError(
                 f"threshold={self.peft_config[adapter_name].threshold} selects {chosen} of the {everything} entries of the targeted "
                 "modules. Give density (0.05 to 0.1) to train that share of each tensor, or another threshold."
             )
 
     def check_config(self, config: SaraConfig) -> None:
+        modules = dict(self.model.named_modules())
+        if not any(isinstance(module, nn.MultiheadAttention) for module in modules.values()):
+            return
         named = config.target_modules if not isinstance(config.target_modules, str) else [config.target_modules]
         for target in named or ():
-            if "in_proj" in target:
+            if "in_proj" in target and not any(f".{name}".endswith(f".{target}") for name in modules):
                 raise ValueError(
                     f"SARA cannot adapt {target!r}: in_proj_weight of an nn.MultiheadAttention is a parameter of its own, not a module. "
                     "Target the Linears of the blocks instead (open_clip: mlp.c_fc, mlp.c_proj)."
@@ -68,7 +72,7 @@ class SaraModel(SaraTraining):
             peft_config.exclude_modules = r"(.*\.)?head\..*"  # the pooling head: an nn.MultiheadAttention, and unused by the classifier
         return super()._prepare_adapter_config(peft_config, model_config)
 
-    def _create_and_replace(
+    def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         peft_config: SaraConfig,
         adapter_name: str,
@@ -140,21 +144,19 @@ class SaraModel(SaraTraining):
             )
         if any(self.peft_config[name].class_names for name in adapters):
             raise ValueError("Adapters with class names have heads, which do not add up; add_weighted_adapter takes adapters without.")
-        sums = {name: _weighted_sums(layer, adapters, weights) for name, layer in _layers_of(self.model, *adapters)}
+        layers = _layers_of(self.model, *adapters)
+        sums = {name: _weighted_sums(layer, adapters, weights) for name, layer in layers}
         config = copy.deepcopy(self.peft_config[adapters[0]])
         config.target_modules, config.exclude_modules, config.layers_to_transform = set(sums), None, None  # pyright: ignore
         config.include_bias_norm = any(self.peft_config[name].include_bias_norm for name in adapters)
-        config.nnz_pattern, config.weight_shapes = {}, {}
+        config.nnz_pattern = {layer.key(part): len(sums[name][part][0]) for name, layer in layers for part in sums[name]}
+        config.weight_shapes, config.has_inactive = {}, False
         self.peft_config[adapter_name] = config
         self.inject_adapter(self.model, adapter_name)
         for name, layer in _layers_of(self.model, adapter_name):
-            for tensor_name in [e.name for e in layer.entries(adapter_name)]:
-                indices, values = sums[name].get(tensor_name, (torch.empty(0, dtype=torch.int32), torch.empty(0)))
-                layer.resize(adapter_name, tensor_name, len(indices), keeps_marks=False)
-                config.nnz_pattern[layer.key(tensor_name)] = len(indices)
-                e = next(e for e in layer.entries(adapter_name) if e.name == tensor_name)
-                e.indices.copy_(indices)
-                e.values.copy_(values)
+            for e in layer.entries(adapter_name):
+                e.indices.copy_(sums[name][e.name][0])
+                e.values.copy_(sums[name][e.name][1])
 
     # The file
     @classmethod
@@ -205,13 +207,14 @@ def _check_norm(config: SaraConfig, target: nn.Module, name: str) -> None:
 
 def _weighted_sums(layer: SaraLayer, adapters: Sequence[str], weights: Sequence[float]) -> dict[str, tuple[Tensor, Tensor]]:
     """Tensor name -> (positions that any of the adapters has, weighted sum of their changes there)."""
-    parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layer.base_tensors()}
     for adapter_name, weight in zip(adapters, weights, strict=True):
         for e in layer.entries(adapter_name):
-            parts.setdefault(e.name, []).append((e.indices, e.values.detach() * (weight * layer.sara_scaling[adapter_name])))
+            parts[e.name].append((e.indices, e.values.detach() * (weight * layer.sara_scaling[adapter_name])))
     sums = {}
     for name, found in parts.items():
-        positions, where = torch.cat([indices for indices, _ in found]).unique(return_inverse=True)  # sorted
+        empty = torch.empty(0, dtype=torch.int32, device=layer.original.weight.device)
+        positions, where = torch.cat([empty, *(indices for indices, _ in found)]).unique(return_inverse=True)  # sorted
         total = torch.zeros(len(positions), dtype=torch.float32, device=positions.device)
         for (_, values), here in zip(found, where.split([len(values) for _, values in found]), strict=True):
             total[here] += values  # an adapter's positions are distinct

@@ -14,11 +14,11 @@ MAX_ENTRIES = 2**31 - 1
 def smallest(magnitudes: Tensor, count: int) -> Tensor:
     """[count] sorted positions of the `count` smallest of `magnitudes` [n]; among equal ones the first.
 
-    Not `topk`, whose choice among equal values differs between devices: the choice must be the same in every process.
+    Of `topk` only the values are used: its choice among equal ones differs between devices, and it must be the same in every process.
     """
     if count == 0:
         return torch.empty(0, dtype=torch.long, device=magnitudes.device)
-    limit = magnitudes.kthvalue(count).values
+    limit = magnitudes.topk(count, largest=False, sorted=False).values.max()
     below = magnitudes < limit
     ties = (magnitudes == limit).nonzero().squeeze(1)[: count - int(below.sum())]
     return torch.cat([below.nonzero().squeeze(1), ties]).sort().values

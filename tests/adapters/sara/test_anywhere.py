@@ -153,6 +153,20 @@ def test_open_clip_attention_is_refused(target):
         get_peft_model(open_clip_model(), SaraConfig(target_modules=["c_fc", target], density=0.1))
 
 
+def test_a_module_called_in_proj_is_a_module(tmp_path):
+    """Mamba has one; so may a model that has an nn.MultiheadAttention elsewhere."""
+
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.in_proj, self.attention = nn.Linear(8, 8), nn.MultiheadAttention(8, 2)
+
+        def forward(self, x):
+            return self.in_proj(x)
+
+    round_trip(seeded(Mixer), lambda m: m(torch.ones(1, 8)), SaraConfig(target_modules=["in_proj"], density=0.5), tmp_path)
+
+
 def test_timm_and_two_towers_by_default(tmp_path):
     x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(4))
     model = round_trip(lambda: base("timm"), lambda m: m(x).logits, SaraConfig(density=0.1, block_rows=50), tmp_path)

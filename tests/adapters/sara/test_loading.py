@@ -184,6 +184,17 @@ def test_a_damaged_file_is_refused_where_only_the_forward_pass_can(tmp_path):
         model(images())
 
 
+def test_damaged_positions_of_a_convolution_are_found_too():
+    model = adapted(include_bias_norm=True)
+    model.base_model.model.conv.sara_indices["default"][-1] = 8 * 27
+    with pytest.raises(ValueError, match=r"conv\.weight: position 216 is beyond the 216 entries"):
+        model(batch(0)[0])
+    model = adapted(include_bias_norm=True)
+    model.base_model.model.fc1.sara_bias_indices["default"][-1] = 80
+    with pytest.raises(ValueError, match=r"fc1\.bias: position 80 is beyond the 80 entries"):
+        model(batch(0)[0])
+
+
 def test_a_base_of_another_shape_is_refused(tmp_path):
     trained_vit().save_pretrained(tmp_path)
     wider = ViTForImageClassification(

@@ -1,0 +1,27 @@
+"""CPE-CLIP on your images: prompts in both towers of CLIP, new classes from a handful of images each (D'Alessandro et al.: ICCVW 2023).
+
+    accelerate launch recipes/cpe_clip.py --config recipes/configs/cpe_clip/cifar100.yaml --output_dir runs/cpe
+    accelerate launch recipes/cpe_clip.py --config recipes/configs/cpe_clip/own_images.yaml --dataset ./my_photos
+
+The class names are the head: a new class is a new text. In every session the prompts learn to tell its classes apart; later sessions
+move them less, by the share of new classes among all seen so far.
+"""
+
+import sys
+
+from hf_cl import ContinualTrainer
+from hf_cl.methods.cpe_clip import CpeClipSettings
+from hf_cl.run import finish, launch, open_scenario, open_two_towers
+
+
+def main(settings: CpeClipSettings) -> None:
+    scenario = open_scenario(settings)  # the sessions: which classes arrive when
+    backbone, processor, tokenizer = open_two_towers(settings)  # frozen throughout
+    method = settings.method()  # prompts, loss among the new classes, gradients scaled per session
+    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
+    trainer.fit()
+    finish(trainer)  # report and model card
+
+
+if __name__ == "__main__":
+    sys.exit(launch(main, CpeClipSettings, "cpe_clip"))

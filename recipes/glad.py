@@ -1,0 +1,27 @@
+"""GLAD on your images: LoRA on both towers of CLIP, its gradient steered towards flat regions (Peng et al.: arXiv 2507.13089).
+
+    accelerate launch recipes/glad.py --config recipes/configs/glad/base_to_novel.yaml --dataset ./caltech101 --output_dir runs/glad
+    accelerate launch recipes/glad.py --config recipes/configs/glad/own_images.yaml --dataset ./my_photos
+
+The class names are the head. Each step takes two gradients, here and at the worst point nearby, and follows their mixture: LoRA fits the
+classes that are taught and keeps what CLIP knows of others.
+"""
+
+import sys
+
+from hf_cl import ContinualTrainer
+from hf_cl.methods.glad import GladSettings
+from hf_cl.run import finish, launch, open_scenario, open_two_towers
+
+
+def main(settings: GladSettings) -> None:
+    scenario = open_scenario(settings)  # the sessions, or one session and tests on classes it does not teach
+    backbone, processor, tokenizer = open_two_towers(settings)  # frozen throughout
+    method = settings.method()  # LoRA, loss among all classes seen, the rule that the adapter's config records
+    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
+    trainer.fit()
+    finish(trainer)  # report and model card
+
+
+if __name__ == "__main__":
+    sys.exit(launch(main, GladSettings, "glad"))

@@ -1,0 +1,103 @@
+"""The loop with class names as the head: sessions, batch sizes, what is encoded, what is saved, resume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import two_towers
+from peft import PeftModel
+from PIL import Image
+from transformers import AutoTokenizer, CLIPImageProcessor
+
+from hf_cl import ContinualTrainer, TrainingSettings
+from hf_cl.adapters import GladConfig
+from hf_cl.backbones import ClipClassifier
+from hf_cl.contracts import Method
+from hf_cl.methods.cpe_clip import cpe_clip
+from hf_cl.methods.glad import glad
+from hf_cl.scenarios import few_shot_class_incremental, open_images
+
+NAMES = [f"w{i}" for i in range(10, 16)]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Six classes of eight noisy pictures, two of each for testing."""
+    folder, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for i, name in enumerate(NAMES):
+        for split, count in (("train", 8), ("test", 2)):
+            (folder / split / name).mkdir(parents=True)
+            for k in range(count):
+                pixels = np.clip(40 * i + generator.normal(0, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{k}.png")
+    return folder
+
+
+def trainer(photos, folder, method: Method, family: str = "clip", **settings) -> ContinualTrainer:
+    """Sessions of 4, 1 and 1 classes, three shots in the later ones."""
+    return ContinualTrainer(
+        two_towers.base(family),
+        CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False),
+        method,
+        few_shot_class_incremental(open_images(str(photos)), 4, 1, 3),
+        TrainingSettings(output_dir=str(folder), batch_size=8, augmentation="none", cpu=True, seed=3, **settings),
+        quiet=True,
+        tokenizer=two_towers.tokenizer_of(family),
+    )
+
+
+@pytest.mark.parametrize("family", ["clip", "open_clip"])
+def test_sessions_of_cpe_clip(family, photos, tmp_path):
+    run = trainer(photos, tmp_path, cpe_clip(base_epochs=2, session_epochs=1, session_batch_size=2), family)
+    results = run.fit()
+    assert [list(record.new_class_names) for record in results.sessions] == [NAMES[:4], NAMES[4:5], NAMES[5:]]
+    assert run.position.step == 2 * 4 + 2 + 2  # 32 images by 8, then 3 images by 2
+    assert run.head.class_names == NAMES and run.head.training_classes == range(5, 6)
+    last = tmp_path / "adapters" / "session-2"
+    loaded = PeftModel.from_pretrained(two_towers.base(family), last).eval()
+    again = ClipClassifier(loaded.get_base_model(), loaded.peft_config["default"], AutoTokenizer.from_pretrained(last)).eval()
+    with torch.no_grad():
+        assert torch.equal(again(two_towers.images())[1], run.classifier.eval()(two_towers.images())[1])
+
+
+def test_a_loss_among_all_classes_gets_all_columns(photos, tmp_path):
+    run = trainer(photos, tmp_path, cpe_clip(base_epochs=1, session_epochs=1, loss_scope="seen"))
+    run.fit()
+    assert run.head.training_classes is None
+
+
+@pytest.mark.parametrize("rule", ["glad", "prograd"])
+def test_sessions_of_glad(rule, photos, tmp_path):
+    run = trainer(photos, tmp_path, glad(adapter=GladConfig(rule=rule), iterations=4, session_iterations=2, batch_size=8))
+    assert len(run.fit().sessions) == 3 and run.method.adapter.head["type"] == "text"
+    moved = [p for name, p in run.named_parameters if "lora_B" in name]
+    assert moved and all(p.isfinite().all() and p.abs().sum() > 0 for p in moved)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_resumed_run_ends_with_the_same_bits(photos, tmp_path, monkeypatch):
+    def method():
+        return cpe_clip(base_epochs=2, session_epochs=2, session_batch_size=2)
+
+    whole = trainer(photos, tmp_path / "whole", method())
+    whole.fit()
+    steps, step = iter(range(100)), torch.optim.SGD.step
+
+    def dies(self, *args, **kwargs):
+        if next(steps) == 11:
+            raise Killed
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", dies)
+    with pytest.raises(Killed):
+        trainer(photos, tmp_path / "cut", method(), checkpoint_steps=1).fit()
+    monkeypatch.undo()
+    resumed = trainer(photos, tmp_path / "cut", method(), checkpoint_steps=1, resume="auto")
+    resumed.fit()
+    for (name, a), (_, b) in zip(whole.named_parameters, resumed.named_parameters, strict=True):
+        assert torch.equal(a, b), name
+    assert resumed.results.results.metrics == whole.results.results.metrics
