@@ -3,8 +3,9 @@
     python benchmarks/step.py                        # ViT-Ti/16 at 224 px, batch 32, CPU
     python benchmarks/step.py --device cuda --width 768 --heads 12 --batch 128
 
-Both train the same OnePrompt adapter and head by masked cross-entropy and Adam on the same images. The steps alternate, so that both see the
-same machine; the ratio is of medians. It also counts what must not happen in a step: a second forward, a gradient on a frozen weight.
+Both train the same OnePrompt adapter and head by masked cross-entropy and Adam on the same images. The steps alternate, so that both
+see the same machine; the ratio is of medians. It also counts what must not happen in a step: a second forward, a gradient on a frozen
+weight.
 """
 
 from __future__ import annotations
@@ -107,10 +108,13 @@ def main() -> None:
     frozen = [name for name, p in twin.named_parameters() if not p.requires_grad and p.grad is not None]
     medians = {name: statistics.median(values) for name, values in times.items()}
     ratios = [a / b for a, b in zip(times["hf_cl"], times["hand-written"], strict=True)]
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads; ViT {options.width} wide, 224 px, batch {options.batch}")
+    print(
+        f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads; ViT {options.width} wide, 224 px, batch {options.batch}"
+    )
     for name, median in medians.items():
         print(f"  {name:<14}{1e3 * median:9.1f} ms a step")
-    print(f"  ratio {medians['hf_cl'] / medians['hand-written']:.3f} (of medians), {statistics.median(ratios):.3f} (median of pairs); goal 1.05")
+    of_medians = medians["hf_cl"] / medians["hand-written"]
+    print(f"  ratio {of_medians:.3f} (of medians), {statistics.median(ratios):.3f} (median of pairs); goal 1.05")
     print(f"  forwards per step {len(forwards) / (options.steps + 3):g}, frozen weights with a gradient {len(frozen)}")
 
 

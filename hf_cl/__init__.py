@@ -9,7 +9,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hf_cl.adapters import CPEClipConfig, CPEClipModel, GladConfig, GladModel, OnePromptConfig, OnePromptModel, SaraConfig, SaraModel
+from hf_cl.adapters import (
+    AsyncLoraConfig,
+    AsyncLoraModel,
+    CPEClipConfig,
+    CPEClipModel,
+    GladConfig,
+    GladModel,
+    OnePromptConfig,
+    OnePromptModel,
+    SaraConfig,
+    SaraModel,
+)
 from hf_cl.adapters.sara import sara_lr
 
 if TYPE_CHECKING:
@@ -30,6 +41,8 @@ _LAZY = {
 _LAZY_MODULES = ("heads", "losses", "methods", "metrics", "rules", "scenarios")
 
 __all__ = [
+    "AsyncLoraConfig",
+    "AsyncLoraModel",
     "CPEClipConfig",
     "CPEClipModel",
     "ContinualTrainer",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftType
@@ -54,7 +55,7 @@ def _enum_member(name: str) -> PeftType:
     """`PeftType.<name>`, added to the enum if peft does not have it."""
     if name in PeftType.__members__:
         return PeftType[name]
-    member = str.__new__(PeftType, name)
+    member: Any = str.__new__(PeftType, name)
     try:
         member._name_, member._value_ = name, name
         member.__objclass__ = PeftType

@@ -22,6 +22,10 @@ def train(context: typer.Context, method: Annotated[str, typer.Argument(help="ov
     from hf_cl.methods import METHODS  # noqa: PLC0415 (help must not wait for torch)
     from hf_cl.run import launch, nearest, run  # noqa: PLC0415
 
+    if method in ("-h", "--help"):
+        typer.echo(f"usage: hf-cl train METHOD --config NAME_OR_FILE [--key value ...]\n\nMETHOD: {', '.join(METHODS)}\n")
+        typer.echo("`hf-cl train METHOD --help` lists the configs and settings of one.")
+        raise typer.Exit(0)
     if method not in METHODS:
         raise _mistake(f"Unknown method {method!r}.{nearest(method, METHODS)} Known: {', '.join(sorted(METHODS))}.")
     raise typer.Exit(launch(run, METHODS[method], method, context.args))
@@ -32,12 +36,14 @@ def predict(
     adapter: Annotated[str, typer.Argument(help="Hub id, adapter folder, or run folder (its last session)")],
     images: Annotated[list[Path], typer.Argument(help="image files")],
     revision: Annotated[str | None, typer.Option(help="revision of the adapter, e.g. session-3")] = None,
-    top_k: Annotated[int, typer.Option(help="classes per image")] = 3,
+    top_k: Annotated[int, typer.Option("--top_k", "--top-k", help="classes per image")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
 ) -> None:
     """Name what is in images."""
     from hf_cl.hub.load import load  # noqa: PLC0415
+    from hf_cl.run import quiet_libraries  # noqa: PLC0415
 
+    quiet_libraries()
     try:
         predictions = load(adapter, revision=revision).predict(images, top_k=top_k)
     except ValueError as error:

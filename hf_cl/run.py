@@ -120,7 +120,7 @@ def read_config(method: str, name: str) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ValueError(
-            f"--config {name}: no such file, and {method} has no config of that name; it has {', '.join(packaged)}."
+            f"--config {name}: no such file, and {method} has no config of that name; it has {', '.join(packaged) or 'none'}."
         ) from error
     except yaml.YAMLError as error:
         raise ValueError(f"--config {name}: not valid YAML: {str(error).splitlines()[0]}.") from error

@@ -72,7 +72,7 @@ def check_supported(peft_type: str, model: nn.Module) -> None:
         raise ValueError(f"{peft_type} needs open_clip's own vision transformer; the image tower of this model is a {tower}.")
 
 
-def signature(model: nn.Module) -> dict[str, Any]:
+def signature(model: Any) -> dict[str, Any]:
     """Model type, width and depth of the base: what must agree between the model an adapter was trained on and the one it is put on.
 
     Width and depth are None where the base's config does not name them (a UNet, a model without a config).
@@ -90,7 +90,7 @@ def signature(model: nn.Module) -> dict[str, Any]:
     return {"model_type": family, **{name: getattr(vision, field, None) for name, field in sizes.items()}}
 
 
-def vision_tower(model: nn.Module) -> nn.Module:
+def vision_tower(model: Any) -> Any:
     """The vision tower of an open_clip model, or of hf_cl's classifier around one."""
     return model.visual
 
@@ -129,7 +129,7 @@ def classifier_path(model: nn.Module) -> str:
     return "classifier"
 
 
-def classifier_width(model: nn.Module) -> int:
+def classifier_width(model: Any) -> int:
     """Width D of the classifier's input, also where the base was loaded without labels (its classifier is an Identity then)."""
     classifier = model.get_submodule(classifier_path(model))
     if isinstance(classifier, nn.Linear):

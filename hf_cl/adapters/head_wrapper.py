@@ -65,23 +65,23 @@ class HeadWrapper(ModulesToSaveWrapper):
     Between `capture_features` and `take_features` it keeps its input: the training loop gets features and logits from one forward.
     """
 
-    def __init__(self, classifier: nn.Module, adapter_name: str, model: nn.Module, in_features: int, spec: HeadSpec) -> None:
+    def __init__(self, classifier: nn.Module, adapter_name: str, model: Any, in_features: int, spec: HeadSpec) -> None:
         nn.Module.__init__(self)
         self.in_features = in_features
         self.specs: dict[str, HeadSpec] = {adapter_name: spec}
-        self._labelled = (model,)
+        self._labelled: tuple[Any, ...] = (model,)
         self._base_labels = dict(model.config.id2label)
         self._capture = False
         self._features: Tensor | None = None
         super().__init__(classifier, adapter_name)
 
-    def update(self, adapter_name: str, **kwargs: Any) -> None:
+    def update(self, adapter_name: str, tied_module: nn.Module | None = None, **kwargs: Any) -> None:
         if adapter_name not in self.modules_to_save and adapter_name in self.specs:
             spec = self.specs[adapter_name]
             self.modules_to_save[adapter_name] = build_head(
                 spec.head, self.in_features, len(spec.class_names), device=self._device(), dtype=torch.float32
             ).requires_grad_(False)
-        super().update(adapter_name, **kwargs)
+        super().update(adapter_name, tied_module, **kwargs)
         self.sync_labels()
 
     def _device(self) -> torch.device:

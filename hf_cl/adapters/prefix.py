@@ -130,11 +130,11 @@ def multihead_attention_with_prefix(attention: nn.MultiheadAttention, query: Ten
 class PrefixLayer(TunerLayer):
     """A tuner layer around one attention module. Subclasses say which rows the active adapters contribute."""
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
+    def __init__(self, base_layer: Any, adapter_name: str) -> None:
         super().__init__(base_layer, adapter_name)
         self.native = isinstance(base_layer, nn.MultiheadAttention)
         if self.native:
-            self.width = base_layer.embed_dim
+            self.width: int = base_layer.embed_dim
         else:
             self.width = base_layer.k_proj.out_features
             if not isinstance(base_layer.config, PrefixConfigView):

@@ -1,12 +1,13 @@
 """One view of all bases."""
 
-from hf_cl.backbones.clip_classifier import ClipClassifier, TextHead, classifier_of
+from hf_cl.backbones.clip_classifier import AnyClassifier, ClipClassifier, TextHead, classifier_of
 from hf_cl.backbones.image_classifier import FeatureClassifier, ImageClassifier
 from hf_cl.backbones.loading import demo_backbone, load_backbone, load_processor
 from hf_cl.backbones.open_clip import OpenClipForImageClassification
 from hf_cl.backbones.two_towers import enable_gradient_checkpointing, load_tokenizer, load_two_towers
 
 __all__ = [
+    "AnyClassifier",
     "ClipClassifier",
     "FeatureClassifier",
     "ImageClassifier",

@@ -199,7 +199,11 @@ class ClipClassifier(nn.Module):
         return Outputs(*self(pixel_values))
 
 
-def classifier_of(model: PeftModel, tokenizer: Any = None, adapter_name: str = "default") -> ImageClassifier | ClipClassifier:
+AnyClassifier = ImageClassifier | ClipClassifier
+"""From pixels to features, logits and embedding, whatever the head."""
+
+
+def classifier_of(model: PeftModel, tokenizer: Any = None, adapter_name: str = "default") -> AnyClassifier:
     """The classifier that an adapter's head calls for: its own classifier module, or the text tower.
 
     Args:

@@ -78,8 +78,10 @@ def load(adapter: str | Path, *, revision: str | None = None, device: str | torc
     Raises ValueError where there is no adapter of hf_cl, or its base cannot be found.
     """
     where = str(_last_session(Path(adapter)) if (Path(adapter) / "adapters").is_dir() else adapter)
+    if not Path(where).is_dir() and (where.startswith((".", "/", "~")) or where.count("/") != 1 or Path(where).parent.is_dir()):
+        raise ValueError(f"There is no folder {where!r}, and a Hub id has the form owner/name.")
     config: Any = PeftConfig.from_pretrained(where, revision=revision)
-    if not isinstance(config, HeadedConfig) or config.class_names is None:
+    if not issubclass(type(config), HeadedConfig) or config.class_names is None:
         raise ValueError(f"{adapter} is no adapter with class names (peft type {config.peft_type}).")
     text_head = (config.head or {}).get("type") == "text"
     load_base = load_two_towers if text_head else load_backbone

@@ -22,8 +22,8 @@ METHODS: dict[str, type[RunSettings]] = {
 
 __all__ = [
     "METHODS",
-    "CpeClipSettings",
     "CoactSettings",
+    "CpeClipSettings",
     "GladSettings",
     "LinearProbeSettings",
     "LoraSettings",

@@ -145,9 +145,9 @@ class CoactSettings(RunSettings):
     """A name of `hf_cl.images.AUGMENTATIONS`."""
     class_order: str = "natural"
     """Few-shot streams have no other."""
-    protocol: Literal["few_shot_class_incremental_tuning", "few_shot_class_incremental"] = "few_shot_class_incremental_tuning"
+    protocol: str = "few_shot_class_incremental_tuning"
     """`few_shot_class_incremental_tuning` (FSCIT): session 0 is few-shot too; `few_shot_class_incremental` (FSCIL): it has all images."""
-    shots: int = 10
+    shots: int | None = 10
     """Training images per class of a few-shot session."""
     index_list: str | None = None
     """A folder with the published lists of shots; absent: an own draw by class_order_seed."""

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 
-from hf_cl.backbones import ImageClassifier
+from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import Session
 from hf_cl.metrics import SessionCounts, count_correct
 from hf_cl.training.image_stream import ImageStream
 
+
 def evaluate_candidates(
-    classifier: ImageClassifier, images: ImageStream, session: Session, accelerator: Accelerator
+    classifier: AnyClassifier, images: ImageStream, session: Session, accelerator: Accelerator
 ) -> tuple[dict[str, float], list[int]]:
     """For tests whose candidates are their own (base-to-novel, other data sets): accuracy by name, and the number of images."""
     accuracies, totals = {}, []
@@ -31,7 +32,7 @@ _COUNTS = ("total", "correct", "correct_task_aware", "correct_within", "class_to
 
 
 def evaluate_session(
-    classifier: ImageClassifier, images: ImageStream, session: Session, classes_per_session: Sequence[int], accelerator: Accelerator
+    classifier: AnyClassifier, images: ImageStream, session: Session, classes_per_session: Sequence[int], accelerator: Accelerator
 ) -> SessionCounts:
     """Counts over all tests of the session, summed over the processes, each of which sees its share of the images."""
     counts = SessionCounts(classes_per_session)
@@ -40,5 +41,5 @@ def evaluate_session(
         counts.add(number, logits.float().cpu().numpy(), labels.cpu().numpy())
     for name in _COUNTS:
         mine = torch.from_numpy(getattr(counts, name)).to(accelerator.device)
-        setattr(counts, name, accelerator.reduce(mine, reduction="sum").cpu().numpy())
+        setattr(counts, name, accelerator.reduce(mine, reduction="sum").cpu().numpy())  # pyright: ignore[reportAttributeAccessIssue]
     return counts

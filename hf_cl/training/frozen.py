@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hf_cl._peft import bypassed
 from hf_cl.adapters.tuner import HeadedTuner
-from hf_cl.backbones import ImageClassifier
+from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import Outputs
 from hf_cl.training.tensors import PEFT_ROOT
 
@@ -25,7 +25,7 @@ class FrozenStates:
     Roles that the tuner names in `roles` are its own business: `with tuner.role(name)` lets the model play them.
     """
 
-    def __init__(self, classifier: ImageClassifier, accelerator: Any, tuner: HeadedTuner) -> None:
+    def __init__(self, classifier: AnyClassifier, accelerator: Any, tuner: HeadedTuner) -> None:
         self.classifier = classifier
         self.accelerator = accelerator
         self.tuner = tuner

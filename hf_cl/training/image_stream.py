@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from hf_cl.backbones import ImageClassifier
+from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
 from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_batches, plan, sequential, train_batches
 from hf_cl.training.settings import TrainingSettings
@@ -106,20 +106,20 @@ class ImageStream:
 
     # Features and logits of whole data sets
     @torch.no_grad()
-    def features(self, classifier: ImageClassifier, dataset: ImageDataset, epoch: int | None) -> FeatureSet:
+    def features(self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None) -> FeatureSet:
         """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process."""
         outputs, labels, index = self._run(classifier, dataset, epoch, lambda out: out.features)
         gathered = [self._gather(part, len(dataset)) for part in (outputs, labels, index)]
         return FeatureSet(*gathered)
 
     @torch.no_grad()
-    def logits(self, classifier: ImageClassifier, dataset: ImageDataset) -> tuple[Tensor, Tensor]:
+    def logits(self, classifier: AnyClassifier, dataset: ImageDataset) -> tuple[Tensor, Tensor]:
         """Logits [n, C] and labels [n] of this process's share of the images, each image on one process."""
         logits, labels, _ = self._run(classifier, dataset, None, lambda out: out.logits)
         return logits, labels
 
     def _run(
-        self, classifier: ImageClassifier, dataset: ImageDataset, epoch: int | None, select: Callable[[Outputs], Tensor]
+        self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None, select: Callable[[Outputs], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         accelerator, settings = self.accelerator, self.settings
         size = settings.eval_batch_size
@@ -156,8 +156,9 @@ class ImageStream:
         if accelerator.num_processes == 1:
             return mine
         world, size = accelerator.num_processes, self.settings.eval_batch_size
-        rows = accelerator.pad_across_processes(mine, dim=0)
-        rows = accelerator.gather(rows).unflatten(0, (world, -1))  # [processes, most rows of a process, ...]
+        rows: Any = accelerator.pad_across_processes(mine, dim=0)
+        gathered: Any = accelerator.gather(rows)
+        rows = gathered.unflatten(0, (world, -1))  # [processes, most rows of a process, ...]
         shares = [sequential(total, size, rank=rank, world=world) for rank in range(world)]
         order = torch.empty(total, 2, dtype=torch.long)
         for rank, share in enumerate(shares):

@@ -194,11 +194,11 @@ class ContinualTrainer:
             return
         config = self.method.adapter
         config.class_names, config.classes_per_session = names, [len(names)]
-        self._model = get_peft_model(self._backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
-        self._model.to(self.accelerator.device)
+        model: Any = get_peft_model(self._backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
+        self._model = model.to(self.accelerator.device)
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self._backbone)
-        self.classifier = classifier_of(self._model, self.tokenizer, ADAPTER)
+        self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
 
     def _run_session(self, session: Session) -> None:
@@ -294,6 +294,8 @@ class ContinualTrainer:
         for part in self.named_parts().values():
             part.end_session(self, session)
         self._features.clear()
+        for probe in self.probes:
+            self.records.write("probe", self.position.step, session=session.id, probe=probe.name, report=probe.report())
         self.results.add(session, seconds, trained)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         self.position.next_session()

@@ -13,9 +13,10 @@ from hf_cl.adapters import CPEClipConfig, GladConfig
 from hf_cl.backbones import ClipClassifier, load_tokenizer, load_two_towers
 
 LABELS = ["w10", "w11 w12", "w13"]
+HEAD = {"type": "text", "template": "{}.", "logit_scale": "model"}
 ADAPTERS = {
-    "CPE_CLIP": lambda: CPEClipConfig(class_names=list(LABELS), init_seed=1, head={"type": "text", "template": "{}.", "logit_scale": "model"}),
-    "GLAD": lambda: GladConfig(class_names=list(LABELS), head={"type": "text", "template": "{}.", "logit_scale": "model"}),
+    "CPE_CLIP": lambda: CPEClipConfig(class_names=list(LABELS), init_seed=1, head=dict(HEAD)),
+    "GLAD": lambda: GladConfig(class_names=list(LABELS), head=dict(HEAD)),
 }
 
 

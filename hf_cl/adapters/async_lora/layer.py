@@ -41,6 +41,7 @@ class AsyncLoraLayer(TunerLayer):
         self.lora_alpha: dict[str, float] = {}
         self.scaling: dict[str, float] = {}
         self.configs: dict[str, AsyncLoraConfig] = {}
+        self.frozen_peft_weight_names = {}  # peft's class attribute is one dict shared by all layers
         self.lora_on = self.copies_on = True
         self._kept: dict[str, Tensor] = {}
         linear = isinstance(base_layer, nn.Linear)  # peft asks every tuner layer for these, and takes None as "has no such thing"
@@ -64,15 +65,10 @@ class AsyncLoraLayer(TunerLayer):
         except AttributeError:
             return getattr(super().__getattr__("base_layer"), name)
 
-    @property
-    def frozen_peft_weight_names(self) -> dict[str, tuple[str, ...]]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What peft must not let train whenever it switches adapters: copies that rest."""
-        return {name: (COPY,) for name, config in self.configs.items() if not config.unfrozen}
-
     def add_lora(self, adapter_name: str, config: AsyncLoraConfig) -> None:
         """LoRA on the wrapped Linear: A [r, in] uniform as in `nn.Linear`, B [out, r] zero."""
-        self.async_lora_A[adapter_name] = nn.Linear(self.in_features, config.r, bias=False)
-        self.async_lora_B[adapter_name] = nn.Linear(config.r, self.out_features, bias=False)
+        self.async_lora_A[adapter_name] = nn.Linear(self.in_features, config.r, bias=False)  # pyright: ignore[reportArgumentType]
+        self.async_lora_B[adapter_name] = nn.Linear(config.r, self.out_features, bias=False)  # pyright: ignore[reportArgumentType]
         if config.init_weights:
             nn.init.zeros_(self.async_lora_B[adapter_name].weight)  # pyright: ignore[reportArgumentType]
         self.async_lora_dropout[adapter_name] = nn.Dropout(config.lora_dropout)
@@ -84,6 +80,8 @@ class AsyncLoraLayer(TunerLayer):
         """A copy of the wrapped module's weights."""
         self.async_lora_copy[adapter_name] = _trainable_copy(self.base_layer)
         self.configs[adapter_name] = config
+        if not config.unfrozen:
+            self.frozen_peft_weight_names[adapter_name] = (COPY,)  # whenever peft switches adapters, it leaves these frozen
 
     @torch.no_grad()
     def start_copy(self, adapter_name: str) -> None:
@@ -92,6 +90,7 @@ class AsyncLoraLayer(TunerLayer):
         for name, parameter in self.async_lora_copy[adapter_name].named_parameters():
             parameter.copy_(base[name])
             parameter.requires_grad_(True)
+        self.frozen_peft_weight_names.pop(adapter_name, None)
 
     def copy_in_use(self, adapter_names: list[str]) -> str | None:
         """Which of the adapters replaces this module's weights.

@@ -80,7 +80,7 @@ class AsyncLoraModel(RolePlayer):
             peft_config.target_modules, peft_config.layers_to_transform = _VISION_QUERY_VALUE.format(blocks=numbers), None
         return super()._prepare_adapter_config(peft_config, model_config)
 
-    def _create_and_replace(
+    def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride] (peft's own tuners do the same)
         self,
         peft_config: AsyncLoraConfig,
         adapter_name: str,
@@ -109,7 +109,8 @@ class AsyncLoraModel(RolePlayer):
 
     def delete_adapter(self, adapter_name: str) -> None:
         others = sorted(name for name in self.peft_config if name != adapter_name)
-        if others and adapter_name in self.active_adapters:
+        merged = any(adapter_name in layer.merged_adapters for layer in self.layers())  # peft refuses below
+        if others and adapter_name in self.active_adapters and not merged:
             # peft lets each layer choose its next adapter, and a layer that only this adapter has would choose none
             self.set_adapter(others[0])
         super().delete_adapter(adapter_name)

@@ -120,6 +120,9 @@ class RolePlayer(HeadedTuner):
         """Inverse of `training_state`, once the adapter's own tensors have their values back."""
         name, config = self._active()
         config.unfrozen = state["unfrozen"]
+        if config.unfrozen:
+            for layer in self.layers():
+                layer.frozen_peft_weight_names.pop(name, None)
         self.states[name].unpack(state["states"], self._student(name))
 
     def add_copies(self, model: nn.Module, adapter_name: str, config: AsyncLoraConfig) -> None:

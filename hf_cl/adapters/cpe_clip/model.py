@@ -70,7 +70,7 @@ class CPEClipModel(HeadedTuner):
         peft_config.target_modules = {(text or vision).anchor}  # pyright: ignore
         return peft_config
 
-    def _create_and_replace(
+    def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         peft_config: CPEClipConfig,
         adapter_name: str,

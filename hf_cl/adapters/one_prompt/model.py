@@ -25,7 +25,7 @@ class OnePromptModel(HeadedTuner):
 
     prefix: str = "one_prompt_"
     tuner_layer_cls = OnePromptLayer
-    target_module_mapping = {
+    target_module_mapping: Any = {
         "vit": ["attention"],
         "deit": ["attention"],
         "dinov2": ["attention"],
@@ -44,7 +44,7 @@ class OnePromptModel(HeadedTuner):
         if missing:
             raise ValueError(f"layer_tokens names layers {missing}, but the base has layers 0 to {depth - 1}.")
 
-    def _prepare_adapter_config(self, peft_config: OnePromptConfig, model_config: dict[str, Any]) -> OnePromptConfig:
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None:
             target = self.target_module_mapping[model_config["model_type"]]
             if isinstance(target, str):
@@ -54,7 +54,7 @@ class OnePromptModel(HeadedTuner):
             peft_config.target_modules = set(target) if isinstance(target, list) else target  # pyright: ignore
         return peft_config
 
-    def _create_and_replace(
+    def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride] (peft's own tuners do the same)
         self,
         peft_config: OnePromptConfig,
         adapter_name: str,

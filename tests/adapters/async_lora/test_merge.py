@@ -107,6 +107,15 @@ def test_no_copy_is_made_of_merged_weights():
     assert torch.equal(layer.async_lora_copy["other"].weight, base("vit").vit.layers[4].mlp.fc1.weight)
 
 
+def test_a_merged_adapter_is_not_deleted():
+    model = two_adapters()
+    model.set_adapter("other")
+    model.merge_adapter()
+    with pytest.raises(ValueError, match="while they are merged"):
+        model.delete_adapter("other")
+    assert set(model.peft_config) == {"default", "other"} and model.active_adapters == ["other"]
+
+
 def test_batches_of_mixed_adapters_are_refused():
     with pytest.raises(NotImplementedError, match="mixed adapters"):
         student(names=NAMES[:2])(images(), adapter_names=["default"] * 4)
