@@ -48,10 +48,12 @@ def parse_settings(settings_class: type[SettingsT], method: str, arguments: Sequ
     values = read_config(method, str(config)) if config is not None else {}
     where = dict.fromkeys(values, f"config {config}") | {key: f"--{key}" for key in flags}
     values |= flags
-    known = {f.name for f in fields(settings_class)}
+    known = {f.name: str(f.type) for f in fields(settings_class)}
     for key in values:
         if key not in known:
             raise ValueError(f"Unknown setting {key!r} ({where[key]}).{nearest(key, known)}")
+        if known[key].startswith("list[str]") and isinstance(values[key], str):
+            values[key] = [part.strip() for part in values[key].split(",")]  # --report_to tensorboard,wandb
     try:
         return TypeAdapter(settings_class).validate_python(values)
     except ValidationError as error:

@@ -95,7 +95,8 @@ ALL_ATTENTION_FUNCTIONS.register(_IMPLEMENTATION, _prefix_attention)
 def _split_heads(rows: Tensor, like: Tensor) -> Tensor:
     """[P, D] or [B, P, D] -> [B or 1, H, P, d] in the keys' dtype: the rows are float32 masters on a half-precision base."""
     heads, width = like.shape[1], like.shape[3]
-    return rows.to(like.dtype).reshape(-1, rows.shape[-2], heads, width).transpose(1, 2)  # [B or 1, H, P, d]
+    rows = rows.to(like.dtype) if rows.ndim == 3 else rows.to(like.dtype)[None]  # [B or 1, P, D]
+    return rows.unflatten(-1, (heads, width)).transpose(1, 2)  # [B or 1, H, P, d]
 
 
 def _widen_mask(mask: Tensor | None, num_rows: int, query: Tensor, implementation: str, causal: bool) -> Tensor | None:

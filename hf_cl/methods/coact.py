@@ -144,7 +144,7 @@ class CoactSettings(RunSettings):
     augmentation: str = "strong"
     """A name of `hf_cl.images.AUGMENTATIONS`."""
     class_order: str = "natural"
-    """Few-shot streams have no other."""
+    """Few-shot protocols have no other."""
     protocol: str = "few_shot_class_incremental_tuning"
     """`few_shot_class_incremental_tuning` (FSCIT): session 0 is few-shot too; `few_shot_class_incremental` (FSCIL): it has all images."""
     shots: int | None = 10
@@ -192,8 +192,8 @@ class CoactSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.class_order != "natural" or self.validation_fraction:
-            raise ValueError("Few-shot streams come in natural class_order and keep no validation images; leave both settings out.")
+        if self.protocol.startswith("few_shot") and (self.class_order != "natural" or self.validation_fraction):
+            raise ValueError("Few-shot protocols have the natural class_order and keep no validation images; leave both settings out.")
 
     def method(self) -> Method:
         """The method these settings describe."""

@@ -304,7 +304,7 @@ class ContinualTrainer:
     def save_adapter(self, folder: Path) -> None:
         """Adapter, head, class names and image processor, as every loading route wants them."""
         if self.accelerator.is_main_process:
-            self.model.save_pretrained(str(folder))
+            self.model.save_pretrained(str(folder), save_embedding_layers=False)  # peft would look on the Hub for a vocabulary
             self.processor.save_pretrained(str(folder))
             if isinstance(self.tokenizer, PreTrainedTokenizerBase):  # open_clip's comes with the name of the base
                 self.tokenizer.save_pretrained(str(folder))
