@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_cl.contracts import Phase, Session
+from hf_cl.adapters import GladConfig
+from hf_cl.contracts import Method, Phase, Session
+from hf_cl.rules.recorded import check_recorded
 from hf_cl.training.settings import TrainingSettings
 
 PROVIDED = frozenset({"index", "two_views", "pretrained", "previous", "all_classes"})
 """What the loop can hand to a loss term that says it needs it. "previous" exists from session 1 on."""
+
+
+def check_method(method: Method) -> None:
+    """Raise ValueError where an adapter's config records another gradient rule than the one that trains it."""
+    if isinstance(method.adapter, GladConfig):
+        check_recorded(method.adapter, method.rule)
 
 
 def check_session(session: Session, phases: Sequence[Phase], settings: TrainingSettings, world: int) -> None:

@@ -36,7 +36,7 @@ from hf_cl.contracts import (
 )
 from hf_cl.heads import ClassStatistics
 from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.checks import check_session, check_tests, num_views
+from hf_cl.training.checks import check_method, check_session, check_tests, num_views
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.position import Position
@@ -79,6 +79,7 @@ class ContinualTrainer:
         quiet: bool = False,
         tokenizer: Any = None,
     ) -> None:
+        check_method(method)
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
         self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]

@@ -42,7 +42,7 @@ class RolePlayer(HeadedTuner):
         name, config = self._active()
         if config.unfreeze_from is None:
             raise ValueError("unfreeze() needs unfreeze_from in the adapter's config: the first block whose weights train.")
-        self._unmerged_layers()
+        self._check_unmerged()
         if not config.unfrozen:
             if not self._copies(name):  # loaded for inference
                 self.add_copies(self.model, name, config)
@@ -100,7 +100,8 @@ class RolePlayer(HeadedTuner):
 
         Raises ValueError as `role_tensors`, and while adapters are merged.
         """
-        tensors, layers = self.role_tensors(role), self._unmerged_layers()
+        self._check_unmerged()
+        tensors, layers = self.role_tensors(role), self.layers()
         switches = [(layer, layer.lora_on, layer.copies_on) for layer in layers]
         try:
             for layer in layers:
@@ -157,11 +158,9 @@ class RolePlayer(HeadedTuner):
         """All tuner layers."""
         return [module for module in self.model.modules() if isinstance(module, AsyncLoraLayer)]
 
-    def _unmerged_layers(self) -> list[AsyncLoraLayer]:
-        layers = self.layers()
-        if any(layer.merged for layer in layers):
+    def _check_unmerged(self) -> None:
+        if any(layer.merged for layer in self.layers()):
             raise ValueError("This needs the base weights as they are; call unmerge_adapter() first.")
-        return layers
 
     def _copies(self, name: str) -> dict[str, Tensor]:
         return {key: p for key, p in self.model.named_parameters() if f".{COPY}.{name}." in key}
