@@ -97,6 +97,12 @@ class TensorlessLayer(nn.Module, BaseTunerLayer):
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         pass  # peft's own looks for the wrapped module's weight
 
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Nothing to merge; peft asks every tuner layer."""
+
+    def unmerge(self) -> None:
+        """Nothing to unmerge."""
+
 
 @contextmanager
 def bypassed(model: nn.Module) -> Iterator[None]:

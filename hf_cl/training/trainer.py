@@ -211,6 +211,7 @@ class ContinualTrainer:
         self.optimizer, schedule = self.method.optimizer(session, self.named_parameters)
         if at.begun:
             self.state.restore_if_due(self)
+            self._features.clear()  # a hook may have asked for features of the model before it was restored
         at.begun = True
         started, first_step = time.perf_counter(), at.step
         steps = [p.epochs * self.images.steps_per_epoch(session.train, p) for p in phases]

@@ -307,3 +307,12 @@ GOLDEN_KEYS = {
 def test_golden_keys_of_the_file(kind, tmp_path):
     adapted(kind, homes(kind)[0]).save_pretrained(tmp_path)
     assert set(load_file(tmp_path / "adapter_model.safetensors")) == GOLDEN_KEYS[kind]
+
+
+def test_merging_leaves_the_head_alone():
+    model = adapted("GLAD", "vit")
+    before = model(images()).logits
+    model.merge_adapter()
+    torch.testing.assert_close(model(images()).logits, before, atol=1e-5, rtol=0)
+    model.unmerge_adapter()
+    torch.testing.assert_close(model(images()).logits, before, atol=1e-5, rtol=0)
