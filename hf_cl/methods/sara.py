@@ -177,8 +177,8 @@ class SaraSettings(RunSettings):
     """Train the entries with |w| below it, in every tensor (the paper); absent: by density."""
     density: float | None = None
     """Share of each tensor that trains, smallest first; 0.05 where threshold is absent too."""
-    target_modules: list[str] | None = None
-    """Modules to adapt; absent: the Linears of attention and MLP."""
+    target_modules: list[str] | str | None = None
+    """Modules to adapt, as names or a regex; absent: the Linears of attention and MLP."""
     include_bias_norm: bool = False
     """Also biases of the targeted modules, and norms if target_modules names them."""
     block_rows: int = 0
