@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -68,3 +69,14 @@ class HeadedTuner(BaseTuner):
         before = config.classes_per_session or [len(config.class_names)]
         self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
         config.classes_per_session = [*before, len(class_names)]
+
+
+class UnmixedTuner(HeadedTuner):
+    """A tuner whose layers run the active adapter for the whole batch."""
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        if kwargs.get("adapter_names") is not None:  # without this peft drops the argument and everybody gets the active adapter
+            config: Any = next(iter(self.peft_config.values()))
+            raise NotImplementedError(f"{config.peft_type.value} does not support batches of mixed adapters (adapter_names).")
+        yield

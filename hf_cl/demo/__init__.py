@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hf_cl.contracts import Scenario
 from hf_cl.methods import NearestClassMeanSettings, OvorSettings
-from hf_cl.run import finish, open_scenario, parse_settings, quiet_libraries, train
+from hf_cl.run import finish, parse_settings, quiet_libraries, train
 from hf_cl.training import RunSettings
 
 NUM_PREDICTED = 6
@@ -26,7 +27,7 @@ def run_demo(output_dir: Path) -> None:
     console.print("[bold]Three marks to judge it by[/bold] (the same images, the same backbone):")
     marks = {name: _final_accuracy(mark, output_dir / "marks" / folder) for folder, (name, mark) in _marks(settings).items()}
     finish(trainer, comparisons=marks)
-    images = _sample_images(settings, output_dir / "samples")
+    images = _sample_images(trainer.scenario, output_dir / "samples")
     console.print("[bold]The adapter of the last session, loaded in a fresh process:[/bold]")
     subprocess.run([sys.executable, "-m", "hf_cl.cli", "predict", str(output_dir), *images], check=True)
 
@@ -46,10 +47,10 @@ def _final_accuracy(settings: RunSettings, folder: Path) -> float:
     return float(train(settings, quiet=True).results.results.metrics["final_accuracy"])  # pyright: ignore[reportArgumentType]
 
 
-def _sample_images(settings: RunSettings, folder: Path) -> list[str]:
+def _sample_images(scenario: Scenario, folder: Path) -> list[str]:
     """A few test images as files."""
     folder.mkdir(exist_ok=True)
-    *_, last = open_scenario(settings)
+    *_, last = scenario
     paths = []
     for number in range(NUM_PREDICTED):
         test = last.tests[number % len(last.tests)]

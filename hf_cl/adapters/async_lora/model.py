@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +114,6 @@ class AsyncLoraModel(RolePlayer):
             self.set_adapter(others[0])
         super().delete_adapter(adapter_name)
         self.states.pop(adapter_name, None)
-
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        if kwargs.get("adapter_names") is not None:  # without this peft drops the argument and everybody gets the active adapter
-            raise NotImplementedError("ASYNC_LORA does not support batches of mixed adapters (adapter_names).")
-        yield
 
     # Files: resting copies equal the base and are no part of them
     @classmethod

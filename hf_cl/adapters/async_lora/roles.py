@@ -16,7 +16,7 @@ from hf_cl.adapters.async_lora.layer import COPY, AsyncLoraLayer
 from hf_cl.adapters.async_lora.states import RoleStates, State, swapped
 from hf_cl.adapters.async_lora.unfreezing import modules_to_copy
 from hf_cl.adapters.head_wrapper import HeadWrapper
-from hf_cl.adapters.tuner import HeadedTuner
+from hf_cl.adapters.tuner import UnmixedTuner
 from hf_cl.contracts import Head
 from hf_cl.heads import PoolerHead
 
@@ -27,7 +27,7 @@ _LARGE = 100 * 2**20
 """Bytes of copies above which a user is told what every saved session costs."""
 
 
-class RolePlayer(HeadedTuner):
+class RolePlayer(UnmixedTuner):
     """The part of the tuner that trains. All methods act on the one active adapter; ValueError where there is not exactly one."""
 
     roles = tuple(SWITCHES)

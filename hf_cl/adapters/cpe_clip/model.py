@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,10 +13,10 @@ from hf_cl.adapters.cpe_clip.layer import CPEClipLayer, PromptSettings
 from hf_cl.adapters.cpe_clip.sites import TextTower, VisionTower, text_tower, vision_tower
 from hf_cl.adapters.cpe_clip.words import token_ids_of
 from hf_cl.adapters.text_head import settle_text_head
-from hf_cl.adapters.tuner import HeadedTuner
+from hf_cl.adapters.tuner import UnmixedTuner
 
 
-class CPEClipModel(HeadedTuner):
+class CPEClipModel(UnmixedTuner):
     """CPE-CLIP's prompts on transformers' CLIP and SigLIP, their lone towers, and open_clip models.
 
     There is no identity at initialisation: prompts change the attention. `merge` is refused, `unload` gives the base back. One adapter is
@@ -117,12 +115,6 @@ class CPEClipModel(HeadedTuner):
         if isinstance(child, CPEClipLayer):
             child.remove_hooks()
         setattr(parent, child_name, new_module)
-
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        if kwargs.get("adapter_names") is not None:  # without this peft drops the argument and everybody gets the active adapter
-            raise NotImplementedError("CPE_CLIP does not support batches of mixed adapters (adapter_names).")
-        yield
 
     def _check_merge_allowed(self) -> None:
         raise NotImplementedError("Prompts are inputs and cannot be merged into weights; use `unload()` for the base model.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -11,13 +9,13 @@ from torch import nn
 from hf_cl.adapters.one_prompt.config import OnePromptConfig
 from hf_cl.adapters.one_prompt.layer import OnePromptLayer
 from hf_cl.adapters.prefix import PrefixLayer
-from hf_cl.adapters.tuner import HeadedTuner
+from hf_cl.adapters.tuner import UnmixedTuner
 
 _VISION_SELF_ATTENTION = r"^(?!.*\btext_model\b).*\blayers\.({layers})\.self_attn$"
 _OPEN_CLIP_VISION = r"^(?:.*\.)?visual\.transformer\.resblocks\.({layers})\.attn$"
 
 
-class OnePromptModel(HeadedTuner):
+class OnePromptModel(UnmixedTuner):
     """OnePrompt on the vision tower of ViT, DeiT, Dinov2, CLIP, SigLIP and open_clip models.
 
     There is no identity at initialisation: even zero rows change the softmax. `merge` is refused, `unload` gives the base back.
@@ -80,12 +78,6 @@ class OnePromptModel(HeadedTuner):
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # reached at unload only; peft's own copies `.weight`, which an attention block does not have
         setattr(parent, child_name, child.restore_base() if isinstance(child, OnePromptLayer) else new_module)
-
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        if kwargs.get("adapter_names") is not None:  # without this peft drops the argument and everybody gets the active adapter
-            raise NotImplementedError("ONE_PROMPT does not support batches of mixed adapters (adapter_names).")
-        yield
 
     def _check_merge_allowed(self) -> None:
         raise NotImplementedError("Prefix rows cannot be merged into the base weights; use `unload()` for the base model.")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -109,12 +108,6 @@ class SaraModel(SaraTraining):
         for other, layer in self.model.named_modules():
             if isinstance(layer, SaraLayer) and layer.get_base_layer().weight is weight:
                 raise ValueError(f"SARA: {name!r} and {other!r} share one weight; target only one of them.")
-
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        if kwargs.get("adapter_names") is not None:  # without this peft drops the argument and everybody gets the active adapter
-            raise NotImplementedError("SARA does not support batches of mixed adapters (adapter_names).")
-        yield
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         # values are float32 on every base; half-precision ones, which stall in training, only where the user asks peft for them
