@@ -23,7 +23,7 @@ test: install ## the test suite: no network, no GPU needed
 check: install ## linters and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: install ## rewrite the code as the linters want it
 	$(BIN)/ruff check --fix .
