@@ -1,0 +1,11 @@
+"""The command line `hf-cl`: importing this package registers every subcommand."""
+
+from __future__ import annotations
+
+from hf_cl.cli import demo, predict, train
+from hf_cl.cli.app import app
+
+
+def main() -> None:
+    """Entry point of the command `hf-cl`."""
+    app(prog_name="hf-cl")
