@@ -247,7 +247,7 @@ class Probe(Part):
     name: str
 
     def report(self) -> dict[str, Any]:
-        """Plain values for results.json."""
+        """Plain values for log.jsonl, asked for at the end of each session."""
         return {}
 
 

@@ -29,6 +29,7 @@ from hf_cl.training import ContinualTrainer, RunSettings
 from hf_cl.training.report import write_report
 from hf_cl.training.results import Results
 from hf_cl.training.results_table import summary_table
+from hf_cl.training.signals import TrainingInterruptedError
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -134,7 +135,8 @@ def read_config(method: str, name: str) -> dict[str, Any]:
 def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], method: str, arguments: Sequence[str] | None = None) -> int:
     """Entry point of a recipe: parse, run, and turn a user's mistake into two lines instead of a traceback.
 
-    `HF_CL_DEBUG=1` shows the traceback. Returns the exit status: 0, or 2 for a mistake.
+    `HF_CL_DEBUG=1` shows the traceback. Returns the exit status: 0, 2 for a mistake or a fault of the machine (no space, no permission),
+    128 + n where signal n stopped the training.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     quiet_libraries()
@@ -144,11 +146,11 @@ def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], me
         return 0
     try:
         main(parse_settings(settings_class, method, arguments))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("HF_CL_DEBUG"):
             raise
         sys.stderr.write(f"hf_cl: {error}\n")
-        return 2
+        return error.exit_status if isinstance(error, TrainingInterruptedError) else 2
     return 0
 
 

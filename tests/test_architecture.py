@@ -16,6 +16,7 @@ LEVELS = [
     {"heads"},
     {"adapters"},
     {"losses", "rules", "scenarios", "images", "metrics", "backbones"},
+    {"probes"},
     {"training"},
     {"methods"},
     {"hub"},

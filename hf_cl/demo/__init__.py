@@ -22,7 +22,7 @@ def run_demo(output_dir: Path) -> None:
     quiet_libraries()
     console = Console()
     console.print("[bold]Five sessions of two digits each; one OnePrompt adapter on a ViT of 2.7 M parameters. No network.[/bold]")
-    settings = parse_settings(OvorSettings, "ovor", ["--config", "demo", "--output_dir", str(output_dir)])
+    settings = parse_settings(OvorSettings, "ovor", ["--config", "demo", "--output_dir", str(output_dir), "--resume", "auto"])
     trainer = train(settings)
     console.print("[bold]Three marks to judge it by[/bold] (the same images, the same backbone):")
     marks = {name: _final_accuracy(mark, output_dir / "marks" / folder) for folder, (name, mark) in _marks(settings).items()}

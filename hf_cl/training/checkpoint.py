@@ -40,7 +40,8 @@ class CheckpointStore:
         """Write this process's `state` as part of the checkpoint of optimizer step `step`."""
         aside, final = self.folder / f".writing-{step:09d}", self.folder / f"step-{step:09d}"
         if self.rank == 0:
-            shutil.rmtree(aside, ignore_errors=True)
+            for unfinished in self.folder.glob(".writing-*"):  # of a run that was killed, or found no space
+                shutil.rmtree(unfinished)
             aside.mkdir(parents=True)
         self.barrier()
         self._write(aside, state)
@@ -60,7 +61,10 @@ class CheckpointStore:
         tree = pack({"world": self.world, "state": state}, tensors)
         names = self._names()
         (folder / names["json"]).write_text(json.dumps(tree, allow_nan=False))
-        save_file(tensors, folder / names["tensors"])
+        try:
+            save_file(tensors, folder / names["tensors"])
+        except SafetensorError as error:
+            raise OSError(f"Cannot write {folder / names['tensors']}: {error}") from error
         sums = {name: _checksum(folder / name) for name in (names["json"], names["tensors"])}
         (folder / names["sums"]).write_text(json.dumps(sums))
         for name in names.values():

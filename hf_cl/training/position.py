@@ -11,7 +11,7 @@ class Position:
     """The next thing to do: batch `batch` of epoch `epoch` of phase `phase` of session `session`.
 
     `begun` tells whether that session has begun (head grown, hooks called, optimizer made). `session_epoch` counts epochs over the phases
-    of a session, `step` optimizer steps over the whole run.
+    of a session, `step` optimizer steps over the whole run, `session_step` and `session_seconds` those of the session.
     """
 
     session: int = 0
@@ -20,7 +20,12 @@ class Position:
     batch: int = 0
     session_epoch: int = 0
     step: int = 0
+    session_step: int = 0
+    session_seconds: float = 0.0
     begun: bool = False
+
+    def next_batch(self) -> None:
+        self.batch, self.step, self.session_step = self.batch + 1, self.step + 1, self.session_step + 1
 
     def next_epoch(self) -> None:
         self.epoch, self.batch, self.session_epoch = self.epoch + 1, 0, self.session_epoch + 1
@@ -29,7 +34,8 @@ class Position:
         self.phase, self.epoch, self.batch = self.phase + 1, 0, 0
 
     def next_session(self) -> None:
-        self.session, self.phase, self.epoch, self.batch, self.session_epoch, self.begun = self.session + 1, 0, 0, 0, 0, False
+        self.session, self.phase, self.epoch, self.batch, self.session_epoch = self.session + 1, 0, 0, 0, 0
+        self.session_step, self.session_seconds, self.begun = 0, 0.0, False
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)

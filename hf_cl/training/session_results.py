@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_cl.backbones import TextHead
 from hf_cl.contracts import Session
 from hf_cl.metrics import AccuracyMatrix
+from hf_cl.probes import StabilityProbe
 from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
 from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
@@ -72,6 +73,7 @@ class SessionResults:
             seed=trainer.settings.seed,
             sessions=[SessionRecord(**record) for record in self._sessions],
             **(self._tests or self._matrix.fields()),
+            continual=next((probe.traces for probe in trainer.probes if isinstance(probe, StabilityProbe)), None),
             parameters=ParameterCounts(trainable=sum(p.numel() for p in named), total=total),
             environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
             times=Times(training=self._training_seconds, evaluation=self._evaluation_seconds, total=seconds),

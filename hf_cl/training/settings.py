@@ -7,6 +7,11 @@ from typing import Literal
 
 from hf_cl.contracts import Method
 
+MAY_CHANGE_ON_RESUME = frozenset(
+    {"output_dir", "resume", "num_workers", "logging_steps", "checkpoint_steps", "checkpoint_minutes", "report_to"}
+)
+"""Settings that change no weight and no result."""
+
 
 @dataclass
 class TrainingSettings:
@@ -44,7 +49,11 @@ class TrainingSettings:
     logging_steps: int = 10
     """Optimizer steps between two readings of the losses."""
     checkpoint_steps: int | None = None
-    """Optimizer steps between two checkpoints inside a session; None: one checkpoint per session."""
+    """Optimizer steps between two checkpoints inside a session; None: only the time and the session's end count."""
+    checkpoint_minutes: float | None = 10.0
+    """Minutes between two checkpoints inside a session; None: only the steps and the session's end count."""
+    stability_every: int | None = None
+    """Optimizer steps between two evaluations on all sessions so far, for the stability gap; None: evaluate at the end of sessions."""
     resume: Literal["auto"] | None = None
     """`auto`: go on from the newest whole checkpoint of `output_dir`, or start where there is none."""
     report_to: list[str] = field(default_factory=list)
@@ -54,8 +63,11 @@ class TrainingSettings:
         for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "logging_steps", "num_workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.checkpoint_steps is not None and self.checkpoint_steps < 1:
-            raise ValueError(f"checkpoint_steps must be at least 1, got {self.checkpoint_steps}.")
+        for name in ("checkpoint_steps", "stability_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
+            raise ValueError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
         if self.resume not in (None, "auto"):
             raise ValueError(f"resume must be 'auto' or absent, got {self.resume!r}.")
 

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import TorchDynamoPlugin
 from peft import PeftModel, get_peft_model
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
-from hf_cl.backbones import ClipClassifier, FeatureClassifier, TextHead, classifier_of, enable_gradient_checkpointing
+from hf_cl.backbones import ClipClassifier, TextHead, classifier_of, enable_gradient_checkpointing
 from hf_cl.contracts import (
     FeatureSet,
     Head,
@@ -31,22 +28,25 @@ from hf_cl.contracts import (
     Phase,
     Probe,
     Scenario,
-    Schedule,
     Session,
 )
 from hf_cl.heads import ClassStatistics
-from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.checks import check_method, check_session, check_tests, num_views
+from hf_cl.probes import StabilityProbe
+from hf_cl.training.adapter_files import save_adapter_files
+from hf_cl.training.checkpoint_times import CheckpointTimes
+from hf_cl.training.checks import check_method, check_session, check_tests
+from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.position import Position
-from hf_cl.training.prepare import prepare_phase, release_phase
 from hf_cl.training.records import Records
 from hf_cl.training.results import Results
+from hf_cl.training.run_folder import RunFolder
 from hf_cl.training.run_state import RunState
 from hf_cl.training.session_results import SessionResults
 from hf_cl.training.settings import TrainingSettings
-from hf_cl.training.step import Stepper, TrainingDivergedError
+from hf_cl.training.signals import StopSignals, TrainingInterruptedError
 from hf_cl.training.tensors import named_parameters, snapshot
 
 ADAPTER = "default"
@@ -81,6 +81,8 @@ class ContinualTrainer:
     ) -> None:
         check_method(method)
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
+        if settings.stability_every is not None:
+            self.probes.append(StabilityProbe(settings.stability_every))
         self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
         self.accelerator = Accelerator(
@@ -97,7 +99,6 @@ class ContinualTrainer:
         self._backbone = backbone
         self._model: PeftModel | None = None
         self._session: Session | None = None
-        self._features: dict[tuple[int, bool], FeatureSet] = {}
 
     # What hooks may use
     @property
@@ -129,13 +130,10 @@ class ContinualTrainer:
     def features_of(self, dataset: ImageDataset, *, augment: bool = False) -> FeatureSet:
         """Features of a whole data set: eval mode, no gradient, gathered over the processes, on the device.
 
-        With `augment` the images are drawn as the current epoch draws them. Computed once as long as nothing trains in between.
+        With `augment` the images are drawn as the current epoch draws them, or as the first epoch of a phase that refreshes once did.
+        Computed once as long as nothing trains in between.
         """
-        key = (id(dataset), augment)
-        if key not in self._features:
-            epoch = self.position.session_epoch if augment else None
-            self._features[key] = self.images.features(self.classifier, dataset, epoch=epoch)
-        return self._features[key]
+        return self.features.of(dataset, augment=augment)
 
     def class_statistics(self, session: Session) -> ClassStatistics:
         """The run's one store of class statistics, with those of `session`'s classes added by the present model if they are missing."""
@@ -148,36 +146,46 @@ class ContinualTrainer:
 
     # The loop
     def fit(self) -> Results:
-        """Train on every session and return the results. With `resume="auto"`, go on where the last checkpoint stands."""
-        self._start()
-        for session in self.scenario:
-            self._session = session
-            self._phases = [phase for phase in self.method.phases(session) if phase.epochs > 0]
-            if session.id == self.position.session and not self.position.begun:
-                self.state.restore_if_due(self)
-                self._remember_previous()
-            self._grow(session)
-            if session.id >= self.position.session:  # else its structure is all that is needed: the values come from the checkpoint
-                self._run_session(session)
-        self.state.restore_if_due(self)  # a finished run that is asked to resume
-        self.accelerator.end_training()
+        """Train on every session and return the results. With `resume="auto"`, go on where the last checkpoint stands.
+
+        Raises TrainingInterruptedError after SIGTERM or SIGINT, once a checkpoint is written; TrainingDivergedError where a loss is not
+        finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
+        """
+        folder = RunFolder(self.folder, self.accelerator)
+        folder.open(self.settings)
+        try:
+            with StopSignals() as signals:
+                self._start(CheckpointTimes(self.settings, self.accelerator, signals))
+                for session in self.scenario:
+                    self._enter_session(session)
+            self.state.restore_if_due(self)  # a finished run that is asked to resume
+        finally:
+            self.accelerator.end_training()
+            folder.close()
         return self.results.results
 
-    def _start(self) -> None:
+    def _start(self, times: CheckpointTimes) -> None:
         accelerator = self.accelerator
         torch.manual_seed(self.settings.seed)
-        if accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / "config.yaml", yaml.safe_dump(asdict(self.settings), sort_keys=False, allow_unicode=True))
-        accelerator.wait_for_everyone()
         if self.settings.report_to:
             accelerator.init_trackers("hf_cl")
+        self.times = times
         self.records = Records(self.folder, accelerator, self.quiet)
         self.images = ImageStream(self.processor, self.settings, accelerator)
         self.results = SessionResults(self)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
             self.position = self.state.find(self.records)
+
+    def _enter_session(self, session: Session) -> None:
+        self._session = session
+        self._phases = [phase for phase in self.method.phases(session) if phase.epochs > 0]
+        if session.id == self.position.session and not self.position.begun:
+            self.state.restore_if_due(self)
+            self._remember_previous()
+        self._grow(session)
+        if session.id >= self.position.session:  # else its structure is all that is needed: the values come from the checkpoint
+            self._run_session(session)
 
     def _remember_previous(self) -> None:
         """Before a session changes anything: what its losses know as "previous"."""
@@ -200,6 +208,7 @@ class ContinualTrainer:
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self._backbone)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
+        self.features = FeatureCache(self.images, self.classifier)
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
 
     def _run_session(self, session: Session) -> None:
@@ -211,106 +220,47 @@ class ContinualTrainer:
         self.optimizer, schedule = self.method.optimizer(session, self.named_parameters)
         if at.begun:
             self.state.restore_if_due(self)
-            self._features.clear()  # a hook may have asked for features of the model before it was restored
+            self.features.clear()  # a hook may have asked for features of the model before it was restored
         at.begun = True
-        started, first_step = time.perf_counter(), at.step
+        self._started = time.perf_counter() - at.session_seconds
         steps = [p.epochs * self.images.steps_per_epoch(session.train, p) for p in phases]
         done = sum(steps[: at.phase]) + at.batch
         if at.phase < len(phases):
             done += at.epoch * self.images.steps_per_epoch(session.train, phases[at.phase])
         self.records.start_bar(f"session {session.id}", sum(steps), done)
         for phase in phases[at.phase :]:
-            self._run_phase(session, phase, schedule)
+            PhaseLoop(self, phase, schedule).run()
             at.next_phase()
         self.records.stop_bar()
-        self._end_session(session, time.perf_counter() - started, trained=at.step > first_step)
+        if self.times.due(at.step, reading=True):  # evaluation may take long
+            self.checkpoint()
+        self._end_session(session)
 
-    def _run_phase(self, session: Session, phase: Phase, schedule: Schedule) -> None:
-        at, named = self.position, self.named_parameters
-        for name, parameter in named:
-            parameter.requires_grad_(phase.trainable(name))
-        if isinstance(self.classifier, ClipClassifier):  # the texts of earlier classes are encoded only where a loss reads their columns
-            everything = any("all_classes" in term.needs for term in phase.losses)
-            self.classifier.head.training_classes = None if everything else range(session.first_new_class, len(session.class_names))
-        bare = self.classifier if phase.inputs == "images" else FeatureClassifier(self.head)
-        model, optimizer = prepare_phase(self.accelerator, bare, self.optimizer)
-        stepper = Stepper(
-            phase, session, self.method.rule, model, optimizer, named, self.accelerator, self.method.max_grad_norm, self.frozen.run
-        )
-        for epoch in range(at.epoch, phase.epochs):
-            if phase.refresh == "epoch":
-                self._features.clear()
-            if at.batch == 0:
-                for part in self._parts_of(phase):
-                    part.begin_epoch(self, epoch)
-            model.train()
-            self._run_epoch(session, phase, stepper, schedule)
-            at.next_epoch()
-        release_phase(self.accelerator, model)
-        self._features.clear()
+    def checkpoint(self) -> None:
+        """Write one, and stop if a signal asks for it."""
+        self.position.session_seconds = time.perf_counter() - self._started if self.position.begun else 0.0
+        self.state.save(self)
+        self.times.written()
+        if self.times.stopping:
+            raise TrainingInterruptedError(self.times.stopping, self.state.last)
 
-    def _run_epoch(self, session: Session, phase: Phase, stepper: Stepper, schedule: Schedule) -> None:
-        at, settings = self.position, self.settings
-        features = self.features_of(session.train, augment=True) if phase.inputs == "features" else None
-        key = (settings.seed, session.id, at.phase, at.epoch)
-        size = phase.batch_size or settings.batch_size
-        steps = self.images.steps(
-            session.train, key, size=size, epoch=at.session_epoch, start=at.batch, views=num_views(phase), features=features
-        )
-        rates: Sequence[float] = ()
-        parts = self._parts_of(phase)
-        for micro_batches in steps:
-            rates = schedule(at.session_epoch, at.batch)
-            taken = stepper.step(micro_batches, at.epoch, at.step, rates)
-            at.batch, at.step = at.batch + 1, at.step + 1
-            if phase.inputs == "images":
-                self._features.clear()
-            if taken:
-                for part in parts:
-                    part.after_step(self)
-            self.records.advance()
-            due = settings.checkpoint_steps is not None and at.step % settings.checkpoint_steps == 0
-            if due or at.step % settings.logging_steps == 0:
-                self._read(stepper, phase, rates)  # before a checkpoint: none is written of a run that has diverged
-            if due:
-                self.state.save(self)
-        self._read(stepper, phase, rates)
-
-    def _read(self, stepper: Stepper, phase: Phase, rates: Sequence[float]) -> None:
-        """Read the losses, write them down, and stop the run where one was not finite."""
-        at = self.position
-        losses, first_bad = stepper.read()
-        if first_bad is not None:
-            samples = self.images.samples_of_step(self.session.train, at.batch - (at.step - first_bad))
-            raise TrainingDivergedError(
-                f"A loss or gradient was not finite at step {first_bad} (session {self.session.id}, phase {phase.name}), on the samples "
-                f"with index {samples}. Nothing was saved since; last good checkpoint: {self.state.last}."
-            )
-        if losses:
-            values: dict[str, Any] = {f"loss_{name}": value for name, value in losses.items()}
-            values |= {f"learning_rate_{i}": rate for i, rate in enumerate(rates)}
-            self.records.write("train", at.step, session=self.session.id, phase=phase.name, epoch=at.epoch, **values)
-            self.records.note("  ".join(f"{name} {value:.3f}" for name, value in losses.items()))
-
-    def _end_session(self, session: Session, seconds: float, trained: bool) -> None:
+    def _end_session(self, session: Session) -> None:
+        seconds, trained = time.perf_counter() - self._started, self.position.session_step > 0
         for part in self.named_parts().values():
             part.end_session(self, session)
-        self._features.clear()
+        self.features.clear()
         for probe in self.probes:
             self.records.write("probe", self.position.step, session=session.id, probe=probe.name, report=probe.report())
         self.results.add(session, seconds, trained)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         self.position.next_session()
-        self.state.save(self)
+        self.times.due(self.position.step, reading=True)  # a checkpoint is written in any case; a signal may have come
+        self.checkpoint()
 
     def save_adapter(self, folder: Path) -> None:
         """Adapter, head, class names and image processor, as every loading route wants them."""
         if self.accelerator.is_main_process:
-            self.model.save_pretrained(str(folder), save_embedding_layers=False)  # peft would look on the Hub for a vocabulary
-            self.processor.save_pretrained(str(folder))
-            if isinstance(self.tokenizer, PreTrainedTokenizerBase):  # open_clip's comes with the name of the base
-                self.tokenizer.save_pretrained(str(folder))
-            (folder / "README.md").unlink(missing_ok=True)  # peft's template of a card; the run folder has a filled one
+            save_adapter_files(folder, self.model, self.processor, self.tokenizer)
         self.accelerator.wait_for_everyone()
 
     # Names of what trains and of what has state
@@ -331,7 +281,7 @@ class ContinualTrainer:
         parts["rule"] = self.method.rule
         return parts | {f"probes.{probe.name}": probe for probe in self.probes}
 
-    def _parts_of(self, phase: Phase) -> list[Part]:
+    def parts_of(self, phase: Phase) -> list[Part]:
         """What is told of epochs and steps: everything but the losses of other phases."""
         resting = {f"losses.{term.name}" for term in self.terms if all(term is not mine for mine in phase.losses)}
         return [part for name, part in self.named_parts().items() if name not in resting]

@@ -1,0 +1,26 @@
+"""Features of whole data sets, computed once as long as nothing trains in between."""
+
+from __future__ import annotations
+
+from hf_cl.backbones import AnyClassifier
+from hf_cl.contracts import FeatureSet, ImageDataset
+from hf_cl.training.image_stream import ImageStream
+
+
+class FeatureCache:
+    """Cleared by the loop whenever a weight may have changed. `epoch` is what augmented features are drawn with."""
+
+    def __init__(self, images: ImageStream, classifier: AnyClassifier) -> None:
+        self.images, self.classifier, self.epoch = images, classifier, 0
+        self._sets: dict[tuple[int, bool], FeatureSet] = {}
+
+    def of(self, dataset: ImageDataset, *, augment: bool = False) -> FeatureSet:
+        """Features of all images of `dataset`: eval mode, no gradient, gathered over the processes, on the device."""
+        key = (id(dataset), augment)
+        if key not in self._sets:
+            self._sets[key] = self.images.features(self.classifier, dataset, epoch=self.epoch if augment else None)
+        return self._sets[key]
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._sets.clear()

@@ -1,0 +1,109 @@
+"""One phase of a session: its epochs and steps, from wherever the position stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_cl.backbones import ClipClassifier, FeatureClassifier
+from hf_cl.contracts import Phase, Schedule
+from hf_cl.training.checks import num_views
+from hf_cl.training.prepare import prepare_phase, release_phase
+from hf_cl.training.step import Stepper, TrainingDivergedError
+
+if TYPE_CHECKING:
+    from hf_cl.training.trainer import ContinualTrainer
+
+
+class PhaseLoop:
+    """Sets what trains, prepares the model for it, and runs the epochs that are left.
+
+    Args:
+        trainer: its position, parts, images and records are used and moved on.
+        phase: what runs.
+        schedule: (epoch of the session, step of the epoch) -> one rate per parameter group.
+    """
+
+    def __init__(self, trainer: ContinualTrainer, phase: Phase, schedule: Schedule) -> None:
+        self.trainer, self.phase, self.schedule = trainer, phase, schedule
+        self.parts = trainer.parts_of(phase)
+
+    def run(self) -> None:
+        """All epochs that are left, between preparing and releasing the model."""
+        trainer, phase, at = self.trainer, self.phase, self.trainer.position
+        model = self._prepare()
+        trainer.features.epoch = at.session_epoch - at.epoch
+        for epoch in range(at.epoch, phase.epochs):
+            if phase.refresh == "epoch":
+                trainer.features.clear()
+                trainer.features.epoch = at.session_epoch
+            if at.batch == 0:
+                for part in self.parts:
+                    part.begin_epoch(trainer, epoch)
+            model.train()
+            self._run_epoch()
+            at.next_epoch()
+        release_phase(trainer.accelerator, model)
+        trainer.features.clear()
+
+    def _prepare(self) -> Any:
+        trainer, phase, named = self.trainer, self.phase, self.trainer.named_parameters
+        for name, parameter in named:
+            parameter.requires_grad_(phase.trainable(name))
+        classifier, session, method = trainer.classifier, trainer.session, trainer.method
+        if isinstance(classifier, ClipClassifier):  # the texts of earlier classes are encoded only where a loss reads their columns
+            everything = any("all_classes" in term.needs for term in phase.losses)
+            classifier.head.training_classes = None if everything else range(session.first_new_class, len(session.class_names))
+        bare = classifier if phase.inputs == "images" else FeatureClassifier(trainer.head)
+        model, optimizer = prepare_phase(trainer.accelerator, bare, trainer.optimizer)
+        self.stepper = Stepper(
+            phase, session, method.rule, model, optimizer, named, trainer.accelerator, method.max_grad_norm, trainer.frozen.run
+        )
+        return model
+
+    def _run_epoch(self) -> None:
+        trainer, phase, at, settings = self.trainer, self.phase, self.trainer.position, self.trainer.settings
+        train = trainer.session.train
+        steps = trainer.images.steps(
+            train,
+            key=(settings.seed, trainer.session.id, at.phase, at.epoch),
+            size=phase.batch_size or settings.batch_size,
+            epoch=at.session_epoch,
+            start=at.batch,
+            views=num_views(phase),
+            features=trainer.features.of(train, augment=True) if phase.inputs == "features" else None,
+        )
+        rates: Sequence[float] = ()
+        for micro_batches in steps:
+            rates = self.schedule(at.session_epoch, at.batch)
+            taken = self.stepper.step(micro_batches, at.epoch, at.step, rates)
+            at.next_batch()
+            if phase.inputs == "images":
+                trainer.features.clear()
+            if taken:
+                for part in self.parts:
+                    part.after_step(trainer)
+            trainer.records.advance()
+            reading = at.step % settings.logging_steps == 0
+            due = trainer.times.due(at.step, reading)
+            if due or reading:
+                self._read(rates)  # before a checkpoint: none is written of a run that has diverged
+            if due:
+                trainer.checkpoint()
+        self._read(rates)
+
+    def _read(self, rates: Sequence[float]) -> None:
+        """Read the losses, write them down, and stop the run where one was not finite."""
+        trainer, at = self.trainer, self.trainer.position
+        losses, first_bad = self.stepper.read()
+        if first_bad is not None:
+            samples = trainer.images.samples_of_step(trainer.session.train, at.batch - (at.step - first_bad))
+            raise TrainingDivergedError(
+                f"A loss or gradient was not finite at step {first_bad} (session {trainer.session.id}, phase {self.phase.name}), on the "
+                f"samples with index {samples}. Nothing was saved since; last good checkpoint: {trainer.state.last}."
+            )
+        if losses:
+            values: dict[str, Any] = {f"loss_{name}": value for name, value in losses.items()}
+            values |= {f"learning_rate_{i}": rate for i, rate in enumerate(rates)}
+            trainer.records.write("train", at.step, session=trainer.session.id, phase=self.phase.name, epoch=at.epoch, **values)
+            trainer.records.note("  ".join(f"{name} {value:.3f}" for name, value in losses.items()))

@@ -1,0 +1,70 @@
+"""One run at a time in a folder, and one configuration in it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
+
+from hf_cl.training.atomic_write import write_atomically
+from hf_cl.training.settings import MAY_CHANGE_ON_RESUME, TrainingSettings
+
+
+class RunFolder:
+    """The main process holds a lock on the folder from `open` to `close`; the system frees it when the process dies."""
+
+    def __init__(self, path: Path, accelerator: Any) -> None:
+        self.path, self.accelerator = path, accelerator
+        self._lock = FileLock(path / ".lock", timeout=0)
+
+    def open(self, settings: TrainingSettings) -> None:
+        """Lock the folder and write `config.yaml` into it.
+
+        Raises ValueError, on every process, where another run is writing there, where a run is there that nobody asked to resume, and
+        where the settings of the run to resume differ.
+        """
+        refusals = [self._open(settings) if self.accelerator.is_main_process else None]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(refusals)
+        if refusals[0] is not None:
+            raise ValueError(refusals[0])
+
+    def close(self) -> None:
+        """Let the next run in."""
+        self._lock.release()
+
+    def _open(self, settings: TrainingSettings) -> str | None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            return f"Another run is writing to {self.path}; choose another --output_dir."
+        except OSError as error:
+            return f"Cannot write to {self.path}: {error.strerror}; choose another --output_dir."
+        text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
+        if any(self.path.glob("checkpoints/step-*")):
+            refusal = self._refuse(settings, yaml.safe_load(text))
+            if refusal is not None:
+                self.close()
+                return refusal
+        write_atomically(self.path / "config.yaml", text)
+        return None
+
+    def _refuse(self, settings: TrainingSettings, values: dict[str, Any]) -> str | None:
+        if settings.resume is None:
+            return f"{self.path} holds a run. Go on with it by --resume auto, or choose another --output_dir."
+        try:
+            before = yaml.safe_load((self.path / "config.yaml").read_text())
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            return f"{self.path / 'config.yaml'} cannot be read ({error}), so nobody knows what its checkpoints belong to."
+        for key, value in values.items():
+            if key not in MAY_CHANGE_ON_RESUME and key in before and before[key] != value:
+                return (
+                    f"{self.path} was trained with {key} = {before[key]!r}, this run has {value!r}: resume with the same settings, or "
+                    "choose another --output_dir."
+                )
+        return None
