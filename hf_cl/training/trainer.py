@@ -47,6 +47,7 @@ from hf_cl.training.run_state import RunState
 from hf_cl.training.session_results import SessionResults
 from hf_cl.training.settings import TrainingSettings
 from hf_cl.training.signals import StopSignals, TrainingInterruptedError
+from hf_cl.training.step import TrainingDivergedError
 from hf_cl.training.tensors import named_parameters, snapshot
 
 ADAPTER = "default"
@@ -237,14 +238,28 @@ class ContinualTrainer:
         self._end_session(session)
 
     def checkpoint(self) -> None:
-        """Write one, and stop if a signal asks for it."""
+        """Write one, and stop if a signal asks for it. Raises TrainingDivergedError, and writes none, where a weight is not finite."""
+        self._check_finite()
         self.position.session_seconds = time.perf_counter() - self._started if self.position.begun else 0.0
         self.state.save(self)
         self.times.written()
         if self.times.stopping:
             raise TrainingInterruptedError(self.times.stopping, self.state.last)
 
+    def _check_finite(self) -> None:
+        """The losses were finite when they were read; what came after them, a hook or an overflow, may have spoilt the weights."""
+        with torch.no_grad():
+            named = [(name, p) for name, p in self.named_parameters if p.numel()]
+            finite = torch.stack([p.isfinite().all() for _, p in named]).tolist() if named else []
+        for (name, _), good in zip(named, finite, strict=True):
+            if not good:
+                raise TrainingDivergedError(
+                    f"{name} is not finite at step {self.position.step}, although the losses were; does a hook or an optimizer overflow? "
+                    f"Last good checkpoint: {self.state.last}."
+                )
+
     def _end_session(self, session: Session) -> None:
+        self._check_finite()
         seconds, trained = time.perf_counter() - self._started, self.position.session_step > 0
         for part in self.named_parts().values():
             part.end_session(self, session)

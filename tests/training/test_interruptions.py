@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 from loop_case import build, digest
@@ -16,6 +17,7 @@ import hf_cl.training.checkpoint
 from hf_cl.contracts import Part
 from hf_cl.training.checkpoint_times import CheckpointTimes
 from hf_cl.training.signals import StopSignals, TrainingInterruptedError
+from hf_cl.training.step import TrainingDivergedError
 
 
 class SignalAt(Part):
@@ -64,6 +66,20 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(uninterrupted
     results = trainer.fit()
     assert (digest(tmp_path), results.accuracy_matrix) == uninterrupted
     assert all(session.trained for session in results.sessions)
+
+
+def test_weights_that_a_hook_spoils_reach_no_checkpoint_and_no_adapter(uninterrupted, tmp_path):
+    class Spoil(Part):
+        def after_step(self, trainer):
+            if trainer.position.step == 9:  # the last one of session 0: its loss has been read
+                with torch.no_grad():
+                    trainer.head.weight[0, 0] = torch.inf
+
+    with pytest.raises(TrainingDivergedError, match=r"head.weight is not finite at step 9.*step-000000008"):
+        with_part(build(tmp_path, sessions=2, checkpoint_steps=4), Spoil()).fit()
+    assert not (tmp_path / "adapters").exists()
+    build(tmp_path, sessions=2, checkpoint_steps=4, resume="auto").fit()
+    assert digest(tmp_path) == uninterrupted[0]
 
 
 def test_a_second_signal_is_not_caught():
