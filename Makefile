@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test torture check format clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -19,6 +19,9 @@ demo: install ## five sessions of real images with one small adapter, about two 
 
 test: install ## the test suite: no network, no GPU needed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+torture: install ## the long fault campaign: 200 kills over all five methods, broken disks and files, hostile input
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --kills 200
 
 check: install ## linters and types
 	$(BIN)/ruff check .

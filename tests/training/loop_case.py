@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,6 +36,20 @@ class DieAt(Part):
             os._exit(9)
 
 
+class StopLauncherAt(Part):
+    """Sends SIGTERM to the launcher, as a cluster does, and waits until it has arrived here."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_step(self, trainer) -> None:
+        if trainer.position.step == self.step:
+            if trainer.accelerator.is_main_process:
+                os.kill(os.getppid(), signal.SIGTERM)
+            while not trainer.times.signals.received:
+                time.sleep(0.01)
+
+
 def backbone(dropout: float = 0.1) -> ViTForImageClassification:
     torch.manual_seed(0)
     return ViTForImageClassification(ViTConfig(**SIZE, hidden_dropout_prob=dropout, num_labels=0))
@@ -43,12 +60,22 @@ def processor() -> ViTImageProcessor:
 
 
 def build(
-    folder: Path, *, die_at: int = 0, sessions: int = 3, head: str = "linear", dropout: float = 0.1, mode: str = "npos", **settings
+    folder: Path,
+    *,
+    die_at: int = 0,
+    stop_at: int = 0,
+    sessions: int = 3,
+    head: str = "linear",
+    dropout: float = 0.1,
+    mode: str = "npos",
+    **settings,
 ) -> ContinualTrainer:
     outliers = VirtualOutliers(mode=mode, k=5, num_offsets=30, num_boundary=6, per_class=6, batch_size=8)
     method = ovor(epochs=2, vor_epochs=1, outliers=outliers, head={"type": head}, learning_rate=1e-2)
     if die_at:
-        method = type(method)(**{**method.__dict__, "parts": [DieAt(die_at)]})
+        method = replace(method, parts=[DieAt(die_at)])
+    if stop_at:
+        method = replace(method, parts=[StopLauncherAt(stop_at)])
     values = {"batch_size": 8, "eval_batch_size": 8, "augmentation": "crop_flip", "cpu": True, "logging_steps": 2, **settings}
     return ContinualTrainer(backbone(dropout), processor(), method, Stream(sessions), TrainingSettings(output_dir=str(folder), **values))
 
