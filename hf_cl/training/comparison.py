@@ -14,36 +14,15 @@ from typing import Any
 from hf_cl.training.display import flat, shown
 from hf_cl.training.results_table import headlines
 from hf_cl.training.saved_run import Run
+from hf_cl.training.settings import MAY_CHANGE_ON_RESUME
 
 DDOF = 1
 """The standard deviation divides by n - 1: the runs are a sample of seeds."""
-NO_DIFFERENCE = frozenset(
-    [
-        "output_dir",
-        "seed",
-        "resume",
-        "report_to",
-        "num_workers",
-        "logging_steps",
-        "checkpoint_steps",
-        "eval_batch_size",
-        "cpu",
-        "dataset",
-        "image_column",
-        "label_column",
-        "test_split",
-        "skip_bad_images",
-        "protocol",
-        "num_base_classes",
-        "classes_per_session",
-        "class_order",
-        "class_order_seed",
-        "shots",
-        "index_list",
-        "targets",
-        "validation_fraction",
-    ]
-)
+NO_DIFFERENCE = MAY_CHANGE_ON_RESUME | {
+    "seed", "eval_batch_size", "cpu", "stability_every", "push_to_hub", "private", "license",
+    "dataset", "image_column", "label_column", "test_split", "skip_bad_images", "protocol", "num_base_classes", "classes_per_session",
+    "class_order", "class_order_seed", "shots", "index_list", "targets", "validation_fraction",
+}  # fmt: skip
 """Settings that do not part runs into groups: where and how a run ran, and what its protocol says already."""
 OF_ALL_METHODS = ("backbone", "backbone_revision")
 """Settings that groups are told apart by whatever their method."""
@@ -67,6 +46,11 @@ class Group:
     label: str
     """The method, and the settings in which it differs from the other groups."""
     runs: tuple[Run, ...]
+
+    @property
+    def method(self) -> str:
+        """Its name, as `hf-cl train` takes it."""
+        return _name(self.runs[0])
 
     @property
     def seeds(self) -> list[int]:

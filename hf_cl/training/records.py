@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Records:
             return
         with self.path.open("a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), "kind": kind, "step": step, **values}) + "\n")
+        if "epoch" in values and self._progress is not None:
+            self._progress.update(self._task, epoch=f"epoch {values['epoch']}")
         numbers = {
             f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
         }
@@ -53,19 +56,21 @@ class Records:
             return
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.fields[epoch]}"),
+            BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
+            _ImagesPerSecond(),
             TimeRemainingColumn(),
         )
         self._progress = Progress(*columns, console=self.console, transient=True)
         self._progress.start()
-        self._task = self._progress.add_task(description, total=total, completed=completed, note="")
+        self._task = self._progress.add_task(description, total=total, completed=completed, note="", epoch="", images=0)
 
-    def advance(self) -> None:
-        """One step further."""
+    def advance(self, images: int = 0) -> None:
+        """One step further, which took `images` images over all processes."""
         if self._progress is not None:
-            self._progress.update(self._task, advance=1)
+            self._progress.update(self._task, advance=1, images=images)
 
     def note(self, text: str) -> None:
         """Replace the text beside the bar."""
@@ -77,3 +82,11 @@ class Records:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class _ImagesPerSecond(ProgressColumn):
+    """Steps per second of late, times the images of a step."""
+
+    def render(self, task: Task) -> Text:
+        rate = (task.speed or 0.0) * task.fields["images"]
+        return Text(f"{rate:.0f} images/s" if rate else "", style="progress.data.speed")
