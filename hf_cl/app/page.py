@@ -17,6 +17,8 @@ from hf_cl.training.display import display_name
 
 TOP = 5
 """Classes shown."""
+NARROW = 220
+"""Pixels below which a column goes under the one before it."""
 KEPT_SECONDS = 600
 """How long gradio keeps an uploaded image in its own folder."""
 LARGEST_FILE = "30mb"
@@ -40,13 +42,14 @@ def build_page(models: SessionModels, title: str) -> gr.Blocks:
     with gr.Blocks(title=f"hf_cl: {title}", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
         gr.HTML(f"<h1>{escape(display_name(title))}</h1><p>Drop an image. It stays on this machine.</p>")
         with gr.Row():
-            image = gr.Image(type="pil", label="Image", sources=["upload", "clipboard"], height=320, buttons=[], elem_id="image")
-            with gr.Column():
+            with gr.Column(min_width=NARROW):
+                image = gr.Image(type="pil", label="Image", sources=["upload", "clipboard"], height=320, buttons=[], elem_id="image")
+            with gr.Column(min_width=NARROW):
                 now = gr.Dropdown(models.names, value=last, label="Session", elem_id="session", interactive=bool(earlier))
                 said_now = gr.Label(num_top_classes=TOP, label="What it says", elem_id="now")
                 knows_now = gr.HTML(_knows(models, last), elem_id="knows")
             if earlier:
-                with gr.Column():
+                with gr.Column(min_width=NARROW):
                     then = gr.Dropdown(models.names, value=earlier[-1], label="Earlier session", elem_id="earlier")
                     said_then = gr.Label(num_top_classes=TOP, label="What it would have said", elem_id="then")
                     knows_then = gr.HTML(_knows(models, earlier[-1]), elem_id="knew")

@@ -38,8 +38,12 @@ def test_a_band_is_drawn_where_there_are_several_seeds(comparison):
 def test_consent_to_different_protocols_stands_on_the_page(tmp_path):
     first = write_run(tmp_path / "a")
     second = write_run(tmp_path / "b", seed=1, protocol=nasty_results().protocol)
-    page = render_comparison(compare([read_run(first), read_run(second)], across=["dataset", "class_order", "class_order_seed",
-                                                                                "num_base_classes", "classes_per_session"]))
+    page = render_comparison(
+        compare(
+            [read_run(first), read_run(second)],
+            across=["dataset", "class_order", "class_order_seed", "num_base_classes", "classes_per_session"],
+        )
+    )
     texts = " ".join(Page(page).texts)
     assert "The protocols differ in dataset, num_base_classes, classes_per_session, class_order, class_order_seed, as asked for" in texts
     assert "<b>" not in page

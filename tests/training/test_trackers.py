@@ -58,6 +58,8 @@ def test_trackio(tmp_path):
 
     (database,) = (tmp_path / "trackio").rglob("*.db")
     with sqlite3.connect(database) as connection:
-        rows = "\n".join(row[0] if isinstance(row[0], str) else bytes(row[0]).decode("utf-8", "replace")
-                         for row in connection.execute("SELECT metrics FROM metrics"))
+        rows = "\n".join(
+            row[0] if isinstance(row[0], str) else bytes(row[0]).decode("utf-8", "replace")
+            for row in connection.execute("SELECT metrics FROM metrics")
+        )
     assert "train/loss_cross_entropy" in rows and "0.625" in rows
