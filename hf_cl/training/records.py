@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 logger = logging.getLogger(__name__)
+
+
+def start_trackers(accelerator: Any, report_to: Sequence[str], settings: Mapping[str, Any], folder: Path) -> None:
+    """Start the trackers of a run, with its settings; those that keep files keep them in the run folder (trackio: in its own).
+
+    Args:
+        accelerator: made with `log_with=report_to`.
+        report_to: names of trackers, as in the settings.
+        settings: every resolved setting; what is no number or text is written as text.
+        folder: the run folder.
+
+    Raises ValueError for a tracker that is not installed: accelerate would leave it out without a word.
+    """
+    missing = sorted(set(report_to) - {str(tracker) for tracker in accelerator.log_with})
+    if missing:
+        raise ValueError(f"report_to names {missing[0]}, which is not installed: pip install {missing[0]}, or leave it out.")
+    plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in settings.items()}
+    accelerator.init_trackers("hf_cl", config=plain, init_kwargs={"wandb": {"dir": str(folder)}})
 
 
 class Records:
