@@ -2,7 +2,16 @@
 
 from worked_example import COUNTS, MATRIX, TRACES
 
-from hf_cl.training.results import IndexListRecord, ParameterCounts, ProtocolRecord, Results, SessionRecord, Times
+from hf_cl.training.results import (
+    IndexListRecord,
+    Memory,
+    MethodRecord,
+    ParameterCounts,
+    ProtocolRecord,
+    Results,
+    SessionRecord,
+    Times,
+)
 
 CLASSES = [["ant", "bee", "crab"], ["deer", "eel"], ["fox", "gnu"]]
 NASTY_NAMES = [
@@ -53,6 +62,17 @@ def example_results(**changes):
         "times": Times(training=[83.25, 41.5, 40.0], evaluation=[2.5, 3.25, 4.0], total=181.0),
     }
     return Results(**(fields | changes))
+
+
+def shown_results(**changes):
+    """With what the report shows of confusions and memory: 24 images named too late, 5 too early."""
+    fields = {
+        "method": MethodRecord("ovor", "OVOR"),
+        "session_confusion": [[36, 14, 10], [1, 19, 0], [4, 0, 16]],
+        "confused_pairs": [[0, 3, 12], [2, 5, 9], [5, 1, 4]],
+        "memory": Memory("cuda", [1_200_000_000, 900_000_000, 850_000_000]),
+    }
+    return example_results(**(fields | changes))
 
 
 def few_shot_results(**changes):

@@ -21,7 +21,7 @@ LEVELS = [
     {"methods"},
     {"hub"},
     {"run"},
-    {"demo"},
+    {"demo", "app"},
     {"cli"},
 ]
 LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}

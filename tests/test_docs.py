@@ -47,7 +47,7 @@ def shell_lines(document: Path) -> list[str]:
 
 
 COMMANDS = sorted({line for document in DOCUMENTS for line in shell_lines(document)})
-SUBCOMMANDS = {command.callback.__name__ for command in app.registered_commands if command.callback}
+SUBCOMMANDS = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
 
 
 # Snippets

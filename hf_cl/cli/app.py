@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
 import typer
 
 app = typer.Typer(
-    help="Continual fine-tuning for Hugging Face: train, load and use adapters whose classes keep arriving.", no_args_is_help=True
+    help="Continual fine-tuning for Hugging Face: train, load and use adapters whose classes keep arriving.",
+    epilog="Exit status: 0 where all went well, 2 for a mistake in what was asked, with a sentence that says which.",
+    no_args_is_help=True,
 )
+
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output: one JSON value on standard output, and nothing else there")]
 
 
 def mistake(message: str) -> typer.Exit:
     """Tell a user what was wrong; raise what this returns (exit status 2)."""
     typer.echo(f"hf-cl: {message}", err=True)
     return typer.Exit(2)
+
+
+@contextmanager
+def mistakes_in_a_line() -> Iterator[None]:
+    """What a user did wrong, or the machine refuses, as a sentence instead of a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise mistake(str(error)) from error
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hf_cl.cli.app import app, mistake
+from hf_cl.cli.app import AsJson, app, mistakes_in_a_line, print_json
+from hf_cl.cli.places import local_session
 
 
 @app.command()
@@ -16,21 +16,19 @@ def predict(
     adapter: Annotated[str, typer.Argument(help="Hub id, adapter folder, or run folder (its last session)")],
     images: Annotated[list[Path], typer.Argument(help="image files")],
     revision: Annotated[str | None, typer.Option(help="revision of the adapter, e.g. session-3")] = None,
-    top_k: Annotated[int, typer.Option("--top_k", "--top-k", help="classes per image")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="machine-readable output")] = False,
+    top_k: Annotated[int, typer.Option("--top_k", "--top-k", min=1, help="classes per image")] = 3,
+    as_json: AsJson = False,
 ) -> None:
     """Name what is in images."""
     from hf_cl.hub.load import load  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
 
     quiet_libraries()
-    try:
-        predictions = load(adapter, revision=revision).predict(images, top_k=top_k)
-    except ValueError as error:
-        raise mistake(str(error)) from error
+    with mistakes_in_a_line():
+        where, at = local_session(adapter, revision)
+        predictions = load(where, revision=at).predict(images, top_k=top_k)
     if as_json:
-        rows = {str(image): {p.name: p.score for p in best} for image, best in zip(images, predictions, strict=True)}
-        typer.echo(json.dumps(rows, indent=2))
+        print_json({str(image): {p.name: p.score for p in best} for image, best in zip(images, predictions, strict=True)})
         return
     for image, best in zip(images, predictions, strict=True):
         typer.echo(f"{image}: " + ", ".join(f"{p.name} {100 * p.score:.1f} %" for p in best))

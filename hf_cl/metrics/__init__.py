@@ -15,6 +15,7 @@ from hf_cl.metrics.accuracies import (
 )
 from hf_cl.metrics.accuracy_matrix import AccuracyMatrix, Matrix, check_matrix
 from hf_cl.metrics.base_to_novel import harmonic_of_means, mean_of_harmonics
+from hf_cl.metrics.confusions import check_confusions, confused_pairs, session_confusion, session_of_class
 from hf_cl.metrics.few_shot import (
     average_harmonic_accuracy,
     base_accuracy,
@@ -24,7 +25,7 @@ from hf_cl.metrics.few_shot import (
     performance_drop,
     performance_drop_relative,
 )
-from hf_cl.metrics.predictions import SessionCounts, count_correct, evaluate_predictions
+from hf_cl.metrics.predictions import COUNTS, SessionCounts, count_correct, evaluate_predictions
 from hf_cl.metrics.stability import (
     StabilityTraces,
     average_min_accuracy,
@@ -47,6 +48,7 @@ from hf_cl.metrics.transfer import (
 )
 
 __all__ = [
+    "COUNTS",
     "METRICS",
     "AccuracyMatrix",
     "Matrix",
@@ -59,9 +61,11 @@ __all__ = [
     "backward_transfer",
     "backward_transfer_all_pairs",
     "base_accuracy",
+    "check_confusions",
     "check_matrix",
     "check_traces",
     "class_mean_accuracy",
+    "confused_pairs",
     "count_correct",
     "description",
     "evaluate_predictions",
@@ -84,6 +88,8 @@ __all__ = [
     "pooled_accuracy",
     "session_accuracy",
     "session_accuracy_unweighted",
+    "session_confusion",
+    "session_of_class",
     "summarize",
     "windowed_forgetting",
     "windowed_plasticity",

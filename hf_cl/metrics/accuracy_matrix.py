@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_cl.metrics.confusions import confused_pairs, session_confusion
 from hf_cl.metrics.predictions import SessionCounts
 
 Matrix = Sequence[Sequence[float]]
@@ -28,6 +29,10 @@ class AccuracyMatrix:
     """Row t: accuracy of every class seen so far, in order of arrival; None for a class without test images."""
     test_counts: list[int] = field(default_factory=list)
     """n_j, the number of test images of session j."""
+    session_confusion: list[list[int]] = field(default_factory=list)
+    """Of the latest evaluation; see `hf_cl.metrics.session_confusion`."""
+    confused_pairs: list[list[int]] = field(default_factory=list)
+    """Of the latest evaluation; see `hf_cl.metrics.confused_pairs`."""
 
     def add(self, counts: SessionCounts) -> None:
         """Append the row of the evaluation after the next session.
@@ -48,6 +53,8 @@ class AccuracyMatrix:
         per_class = zip(counts.class_correct.tolist(), counts.class_total.tolist(), strict=True)
         self.class_accuracy_matrix.append([correct / total if total else None for correct, total in per_class])
         self.test_counts = totals
+        self.session_confusion = session_confusion(counts.confusion, counts.classes_per_session)
+        self.confused_pairs = confused_pairs(counts.confusion, counts.classes_per_session)
 
     def fields(self) -> dict[str, Any]:
         """A copy as plain lists: the keys of results.json, the arguments of `Results`, and `AccuracyMatrix(**fields)` is the inverse."""

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Integers = NDArray[np.int64]
+COUNTS = ("total", "correct", "correct_task_aware", "correct_within", "class_total", "class_correct", "confusion")
+"""The fields of `SessionCounts` that add up over batches and processes."""
 
 
 def count_correct(scores: ArrayLike, labels: ArrayLike, candidates: ArrayLike | None = None) -> int:
@@ -65,6 +67,7 @@ class SessionCounts:
     correct_within: Integers = field(init=False)  # [t + 1]
     class_total: Integers = field(init=False)  # [C]
     class_correct: Integers = field(init=False)  # [C]
+    confusion: Integers = field(init=False)  # [C, C], true x predicted among all seen classes
 
     def __post_init__(self) -> None:
         if not len(self.classes_per_session) or min(self.classes_per_session) < 1:
@@ -73,6 +76,7 @@ class SessionCounts:
         for name in ("total", "correct", "correct_task_aware", "correct_within"):
             setattr(self, name, np.zeros(sessions, np.int64))
         self.class_total, self.class_correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+        self.confusion = np.zeros((classes, classes), np.int64)
         self._bounds = list(pairwise(np.cumsum([0, *self.classes_per_session]).tolist()))
 
     def add(self, test: int, scores: ArrayLike, labels: ArrayLike) -> None:
@@ -91,19 +95,20 @@ class SessionCounts:
                 f"{classes} classes were seen after session {len(self._bounds) - 1}, but the scores have {scores.shape[1]} columns."
             )
         own = np.arange(first, last)
-        correct = _is_correct(scores, labels, np.arange(classes))
+        correct = _is_correct(scores, labels, np.arange(classes))  # [B]
         self.correct_task_aware[test] += _is_correct(scores, labels, own).sum()  # first: it refuses labels of other sessions
         self.correct_within[test] += _is_correct(scores, labels, own if test == 0 else np.arange(self._bounds[0][1], classes)).sum()
         self.correct[test] += correct.sum()
         self.total[test] += len(labels)
         self.class_total += np.bincount(labels, minlength=classes)
         self.class_correct += np.bincount(labels[correct], minlength=classes)
+        np.add.at(self.confusion, (labels, scores.argmax(axis=1)), 1)
 
     def __add__(self, other: SessionCounts) -> SessionCounts:
         if list(self.classes_per_session) != list(other.classes_per_session):
             raise ValueError("Counts of different sessions cannot be added.")
         merged = SessionCounts(self.classes_per_session)
-        for name in ("total", "correct", "correct_task_aware", "correct_within", "class_total", "class_correct"):
+        for name in COUNTS:
             setattr(merged, name, getattr(self, name) + getattr(other, name))
         return merged
 

@@ -26,6 +26,13 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(num_bytes: float) -> str:
+    """0.4 MB, 812 MB, 12.3 GB; a megabyte is 10^6 bytes."""
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:.1f} GB"
+    return f"{num_bytes / 1e6:.0f} MB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.1f} MB"
+
+
 def display_name(name: str, limit: int = 80) -> str:
     """A class name or any other text of the user's on one line: at most `limit` characters, no control or direction characters.
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import Session
-from hf_cl.metrics import SessionCounts, count_correct
+from hf_cl.images import sequential
+from hf_cl.metrics import COUNTS, SessionCounts, count_correct
+from hf_cl.training.examples import ExamplePicker, write_examples
 from hf_cl.training.image_stream import ImageStream
 
 
@@ -28,18 +31,31 @@ def evaluate_candidates(
     return accuracies, totals
 
 
-_COUNTS = ("total", "correct", "correct_task_aware", "correct_within", "class_total", "class_correct")
-
-
 def evaluate_session(
     classifier: AnyClassifier, images: ImageStream, session: Session, classes_per_session: Sequence[int], accelerator: Accelerator
 ) -> SessionCounts:
-    """Counts over all tests of the session, summed over the processes, each of which sees its share of the images."""
+    """Counts over all tests of the session, summed over the processes, each of which sees its share of the images.
+
+    Leaves a few of the images with what the model says in the run folder (`hf_cl.training.examples`).
+    """
     counts = SessionCounts(classes_per_session)
+    picker = ExamplePicker([len(test.data) for test in session.tests])
     for number, test in enumerate(session.tests):
         logits, labels = images.logits(classifier, test.data)
-        counts.add(number, logits.float().cpu().numpy(), labels.cpu().numpy())
-    for name in _COUNTS:
+        scores, true = logits.float().cpu().numpy(), labels.cpu().numpy()  # [n, C], [n]
+        counts.add(number, scores, true)
+        picker.add(number, scores, true, _positions(images, len(test.data), accelerator))
+    for name in COUNTS:
         mine = torch.from_numpy(getattr(counts, name)).to(accelerator.device)
         setattr(counts, name, accelerator.reduce(mine, reduction="sum").cpu().numpy())  # pyright: ignore[reportAttributeAccessIssue]
+    picked = accelerator.gather(torch.tensor(picker.rows(), device=accelerator.device))  # [processes * picks, 6]
+    if accelerator.is_main_process:
+        rows = picked.tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        write_examples(Path(images.settings.output_dir), session, classes_per_session, rows)
     return counts
+
+
+def _positions(images: ImageStream, total: int, accelerator: Accelerator) -> list[int]:
+    """Positions of the images whose logits this process has, in their order."""
+    size, rank, world = images.settings.eval_batch_size, accelerator.process_index, accelerator.num_processes
+    return [position for batch in sequential(total, size, rank=rank, world=world) for position in batch]

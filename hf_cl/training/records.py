@@ -5,13 +5,33 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 logger = logging.getLogger(__name__)
+
+
+def start_trackers(accelerator: Any, report_to: Sequence[str], settings: Mapping[str, Any], folder: Path) -> None:
+    """Start the trackers of a run, with its settings; those that keep files keep them in the run folder (trackio: in its own).
+
+    Args:
+        accelerator: made with `log_with=report_to`.
+        report_to: names of trackers, as in the settings.
+        settings: every resolved setting; what is no number or text is written as text.
+        folder: the run folder.
+
+    Raises ValueError for a tracker that is not installed: accelerate would leave it out without a word.
+    """
+    missing = sorted(set(report_to) - {str(tracker) for tracker in accelerator.log_with})
+    if missing:
+        raise ValueError(f"report_to names {missing[0]}, which is not installed: pip install {missing[0]}, or leave it out.")
+    plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in settings.items()}
+    accelerator.init_trackers("hf_cl", config=plain, init_kwargs={"wandb": {"dir": str(folder)}})
 
 
 class Records:
@@ -37,6 +57,8 @@ class Records:
             return
         with self.path.open("a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), "kind": kind, "step": step, **values}) + "\n")
+        if "epoch" in values and self._progress is not None:
+            self._progress.update(self._task, epoch=f"epoch {values['epoch']}")
         numbers = {
             f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
         }
@@ -53,19 +75,21 @@ class Records:
             return
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.fields[epoch]}"),
+            BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
+            _ImagesPerSecond(),
             TimeRemainingColumn(),
         )
         self._progress = Progress(*columns, console=self.console, transient=True)
         self._progress.start()
-        self._task = self._progress.add_task(description, total=total, completed=completed, note="")
+        self._task = self._progress.add_task(description, total=total, completed=completed, note="", epoch="", images=0)
 
-    def advance(self) -> None:
-        """One step further."""
+    def advance(self, images: int = 0) -> None:
+        """One step further, which took `images` images over all processes."""
         if self._progress is not None:
-            self._progress.update(self._task, advance=1)
+            self._progress.update(self._task, advance=1, images=images)
 
     def note(self, text: str) -> None:
         """Replace the text beside the bar."""
@@ -77,3 +101,11 @@ class Records:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class _ImagesPerSecond(ProgressColumn):
+    """Steps per second of late, times the images of a step."""
+
+    def render(self, task: Task) -> Text:
+        rate = (task.speed or 0.0) * task.fields["images"]
+        return Text(f"{rate:.0f} images/s" if rate else "", style="progress.data.speed")

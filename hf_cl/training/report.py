@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+import numpy as np
 
 from hf_cl.metrics import description
 from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.display import MISSING, display_name, duration, flat, percent, shown
+from hf_cl.training.display import MISSING, duration, flat, percent, size
+from hf_cl.training.examples import Example, read_examples
+from hf_cl.training.pages import page_templates, variants
 from hf_cl.training.remarks import remarks
-from hf_cl.training.report_figures import DARK, LIGHT, as_png, as_svg, draw_matrix, draw_sessions, heat_floor
+from hf_cl.training.report_figures import LIGHT, as_png, draw_matrix, draw_sessions, heat_floor
+from hf_cl.training.report_traces import draw_traces
 from hf_cl.training.results import Results
 from hf_cl.training.results_table import headlines, progress
 
@@ -37,6 +39,29 @@ class SessionRow(NamedTuple):
     forgetting: float | None
     training: str
     evaluation: str
+    memory: str
+
+
+class PairRow(NamedTuple):
+    """Two classes of different sessions, of which the first was taken for the second."""
+
+    true: str
+    true_session: int
+    predicted: str
+    predicted_session: int
+    images: int
+
+
+class Confusions(NamedTuple):
+    """What was named as a class of another session, after the last one."""
+
+    total: int
+    as_later: int
+    """Images named as a class that came later than their own."""
+    as_earlier: int
+    shares: list[list[float]] | None
+    """Entry j, k: share of session j's test images that were named as a class of session k; None where it would not fit the page."""
+    pairs: list[PairRow]
 
 
 class ClassRow(NamedTuple):
@@ -64,13 +89,15 @@ def write_report(run_dir: str | Path, results: Results, settings: Mapping[str, A
         write_atomically(folder / "accuracy_matrix.png", as_png(draw_matrix(results, LIGHT)))
         write_atomically(folder / "accuracy_over_sessions.png", as_png(draw_sessions(results, LIGHT)))
     page = folder / "report.html"
-    write_atomically(page, render_report(results, settings, method=method, notes=notes))
+    write_atomically(page, render_report(results, settings, method=method, notes=notes, examples=read_examples(folder)))
     return page
 
 
-def render_report(results: Results, settings: Mapping[str, Any], *, method: str, notes: Sequence[str] = ()) -> str:
-    """The page as text; see `write_report`."""
-    template = _templates().get_template("report.html.jinja")
+def render_report(
+    results: Results, settings: Mapping[str, Any], *, method: str, notes: Sequence[str] = (), examples: Sequence[Example] = ()
+) -> str:
+    """The page as text; see `write_report`, which reads the `examples` from the run folder."""
+    template = page_templates().get_template("report.html.jinja")
     return template.render(
         results=results,
         method=method,
@@ -82,7 +109,10 @@ def render_report(results: Results, settings: Mapping[str, Any], *, method: str,
         missing=MISSING,
         floor=heat_floor(results.accuracy_matrix) if results.accuracy_matrix else 0.0,
         numbered=len(results.sessions) <= NUMBERED_CELLS,
-        figure=_figure(results) if results.accuracy_matrix else None,
+        figure=variants(partial(draw_sessions, results)) if results.accuracy_matrix else None,
+        traces=variants(partial(draw_traces, results.continual)) if results.continual and results.continual.steps else None,
+        confusions=_confusions(results),
+        examples=examples,
         remarks=[*remarks(results), *notes],
         tables={
             "Protocol": flat(results.to_dict()["protocol"]) | {"seed": results.seed},
@@ -90,44 +120,6 @@ def render_report(results: Results, settings: Mapping[str, Any], *, method: str,
             "Environment": flat(results.environment),
         },
     )
-
-
-def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "duration": duration,
-        "display_name": display_name,
-        "shown": shown,
-        "breakable": _breakable,
-    }
-    return environment
-
-
-def _breakable(name: str) -> Markup:
-    """A name with underscores may break after them, and nowhere else."""
-    return escape(name).replace("_", Markup("_<wbr>"))
-
-
-def _figure(results: Results) -> dict[str, str]:
-    """Sources of the picture over sessions, for dark and light, narrow and wide."""
-    return {
-        f"{'dark' if theme is DARK else 'light'}_{'narrow' if narrow else 'wide'}": _inline(
-            as_svg(draw_sessions(results, theme, narrow=narrow))
-        )
-        for theme in (LIGHT, DARK)
-        for narrow in (False, True)
-    }
-
-
-def _inline(svg: bytes) -> str:
-    return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg).decode()
 
 
 def _session_rows(results: Results) -> list[SessionRow]:
@@ -144,6 +136,7 @@ def _session_rows(results: Results) -> list[SessionRow]:
             forgot,
             duration(results.times.training[session.id]) if results.times else MISSING,
             duration(results.times.evaluation[session.id]) if results.times else MISSING,
+            size(results.memory.peak_bytes[session.id]) if results.memory else MISSING,
         )
         for session, (_, accuracy, forgot) in zip(results.sessions, after, strict=True)
     ]
@@ -152,6 +145,18 @@ def _session_rows(results: Results) -> list[SessionRow]:
 def _class_rows(results: Results) -> list[ClassRow]:
     accuracies = results.per_class_accuracy or {}
     return [ClassRow(name, session.id, accuracies.get(name)) for session in results.sessions for name in session.new_class_names]
+
+
+def _confusions(results: Results) -> Confusions | None:
+    if results.session_confusion is None:
+        return None
+    between, names = np.array(results.session_confusion), results.class_names
+    session_of = [session.id for session in results.sessions for _ in session.new_class_names]
+    pairs = [
+        PairRow(names[true], session_of[true], names[said], session_of[said], images) for true, said, images in results.confused_pairs or []
+    ]
+    shares = (between / between.sum(axis=1, keepdims=True)).tolist() if 1 < len(between) <= NUMBERED_CELLS else None
+    return Confusions(int(between.sum()), int(np.triu(between, 1).sum()), int(np.tril(between, -1).sum()), shares, pairs)
 
 
 def _metric_rows(results: Results) -> list[tuple[str, str, str]]:

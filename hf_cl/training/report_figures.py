@@ -59,7 +59,7 @@ def curves(results: Results) -> dict[str, Sequence[float | None]]:
     return drawn
 
 
-def draw_sessions(results: Results, theme: Theme, *, narrow: bool = False) -> Figure:
+def draw_sessions(results: Results, theme: Theme, narrow: bool = False) -> Figure:
     """Accuracy over sessions with `results.comparisons` as reference lines; below it, forgetting so far."""
     figure = Figure(figsize=(4.3, 6.2) if narrow else (9, 5.4), layout="constrained", facecolor=theme.surface)
     accuracy, forgot = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -77,16 +77,16 @@ def draw_sessions(results: Results, theme: Theme, *, narrow: bool = False) -> Fi
     low, high = forgot.get_ylim()
     forgot.set_ylim(min(low, -1), max(high, 1))  # a tenth of a point must not look like a collapse
     for axes, title in ((accuracy, "accuracy, percent"), (forgot, "forgetting so far, points")):
-        _style(axes, theme, title)
+        style(axes, theme, title)
     forgot.set_xlabel("session", color=theme.muted, fontsize=9)
     forgot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10 if narrow else 20, min_n_ticks=1))
     forgot.set_xlim(-0.3, len(results.sessions) - 0.7)
     columns = 1 if narrow else 3 - bool(results.comparisons)  # names of comparisons may be long
-    _add_legend(figure, theme, handles, labels, columns)
+    add_legend(figure, theme, handles, labels, columns)
     return figure
 
 
-def _add_legend(figure: Figure, theme: Theme, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
+def add_legend(figure: Figure, theme: Theme, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
     """A legend that takes any name: matplotlib would leave out those that begin with an underscore, and typeset what stands between $."""
     legend = figure.legend(handles, [label.lstrip("_") for label in labels], loc="outside upper left", ncols=columns, frameon=False)
     for text in legend.get_texts():
@@ -97,7 +97,8 @@ def _percents(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else 100 * value for value in values])  # a gap in the line, never shown as a number
 
 
-def _style(axes: Axes, theme: Theme, title: str) -> None:
+def style(axes: Axes, theme: Theme, title: str) -> None:
+    """The look all figures share: a title on the left, horizontal lines, no frame."""
     axes.set_facecolor(theme.surface)
     axes.set_title(title, loc="left", fontsize=9.5, color=theme.muted)
     axes.grid(axis="y", color=theme.grid, linewidth=0.8)

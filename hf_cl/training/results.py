@@ -10,78 +10,39 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from hf_cl.metrics import Metric, StabilityTraces, check_matrix, check_traces, summarize
+from hf_cl.metrics import Metric, StabilityTraces, check_confusions, check_matrix, check_traces, summarize
 from hf_cl.training.atomic_write import write_atomically
 from hf_cl.training.environment import Environment
+from hf_cl.training.result_records import (
+    STRICT,
+    IndexListRecord,
+    Memory,
+    MethodRecord,
+    ParameterCounts,
+    ProtocolRecord,
+    SessionRecord,
+    Times,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "IndexListRecord",
+    "Memory",
+    "MethodRecord",
+    "ParameterCounts",
+    "ProtocolRecord",
+    "Results",
+    "SessionRecord",
+    "Times",
+]
 
 FORMAT_VERSION = 1
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _COMPUTED = ("metrics", "per_class_accuracy")
 _NUMBERS = re.compile(r"\[\n[-+.\deEnul,\s]*\]")  # a list of numbers and null over several lines; strings hold no raw line breaks
-
-
-@dataclass(frozen=True)
-class IndexListRecord:
-    """Where the choice of images comes from."""
-
-    __pydantic_config__: ClassVar = _STRICT
-    kind: Literal["standard", "custom", "own_draw"]
-    sha256: str | None = None
-    """Over the lists; None for an own draw."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProtocolRecord:
-    """The stream: what it takes to make the same sessions again. None where a protocol does not have the value."""
-
-    __pydantic_config__: ClassVar = _STRICT
-    name: str
-    dataset: str
-    num_base_classes: int | None = None
-    classes_per_session: int | None = None
-    shots: int | None = None
-    class_order: str = "natural"
-    """Name of the order or file; the resolved order are the class names of the sessions."""
-    class_order_seed: int = 0
-    index_list: IndexListRecord | None = None
-    test_split: str = "test"
-    validation_fraction: float = 0.0
-
-
-@dataclass(frozen=True)
-class SessionRecord:
-    """One session. `num_test` counts its own test images."""
-
-    __pydantic_config__: ClassVar = _STRICT
-    id: int
-    new_class_names: list[str]
-    num_train: int
-    num_test: int
-    trained: bool
-    """False where no optimizer step was taken; prototype rows alone are not training."""
-
-
-@dataclass(frozen=True)
-class ParameterCounts:
-    """Scalars of the model after the last session, adapter and head included."""
-
-    __pydantic_config__: ClassVar = _STRICT
-    trainable: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Times:
-    """Seconds: per session, and from start to end."""
-
-    __pydantic_config__: ClassVar = _STRICT
-    training: list[float]
-    evaluation: list[float]
-    total: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +53,10 @@ class Results:
     `test_accuracy` instead of matrices. Raises ValueError, naming the key, where the parts do not fit together.
     """
 
-    __pydantic_config__: ClassVar = _STRICT
+    __pydantic_config__: ClassVar = STRICT
     protocol: ProtocolRecord
     seed: int
+    method: MethodRecord | None = None
     sessions: list[SessionRecord]
     accuracy_matrix: list[list[float]] | None = None
     accuracy_matrix_task_aware: list[list[float]] | None = None
@@ -105,6 +67,10 @@ class Results:
     """Test images per session; per test, in order, where there is `test_accuracy`."""
     test_accuracy: dict[str, float] | None = None
     """Accuracy of each test among its own candidates."""
+    session_confusion: list[list[int]] | None = None
+    """After the last session, entry j, k: test images of session j named as a class of session k."""
+    confused_pairs: list[list[int]] | None = None
+    """After the last session, the most frequent `[true class, predicted class, images]` between sessions; classes by position."""
     future_accuracy: dict[str, list[float]] | None = None
     """Of the sessions 1 ... T: `previous_accuracy`, just before they were trained, and `untrained_accuracy`, of the untrained model."""
     continual: StabilityTraces | None = None
@@ -113,6 +79,7 @@ class Results:
     parameters: ParameterCounts | None = None
     environment: Environment = field(default_factory=dict)
     times: Times | None = None
+    memory: Memory | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -124,10 +91,11 @@ class Results:
         self._check_fractions("comparisons", self.comparisons)
         if self.continual is not None:
             check_traces(self.continual)
-        for name in ("training", "evaluation") if self.times else ():
-            seconds = getattr(self.times, name)
-            if len(seconds) != len(self.sessions) or any(value < 0 for value in seconds):
-                raise ValueError(f"times.{name} must have {len(self.sessions)} values, none negative; got {seconds}.")
+        costs = {f"times.{name}": getattr(self.times, name) for name in ("training", "evaluation")} if self.times else {}
+        costs |= {"memory.peak_bytes": self.memory.peak_bytes} if self.memory else {}
+        for key, values in costs.items():
+            if len(values) != len(self.sessions) or any(value < 0 for value in values):
+                raise ValueError(f"{key} must have {len(self.sessions)} values, none negative; got {values}.")
 
     def _check_matrices(self) -> None:
         matrices = {name: getattr(self, name) for name in ("accuracy_matrix", "accuracy_matrix_task_aware", "accuracy_matrix_within")}
@@ -148,6 +116,8 @@ class Results:
             raise ValueError(f"test_counts must have {tests} values (one per test), each at least 1; got {self.test_counts}.")
         if self.future_accuracy is not None:
             self._check_future(self.future_accuracy)
+        if self.session_confusion is not None or self.confused_pairs is not None:
+            check_confusions(self.session_confusion or [], self.confused_pairs or [], self.test_counts, self._session_of_class)
 
     def _check_future(self, accuracies: Mapping[str, Sequence[float]]) -> None:
         later = len(self.sessions) - 1
@@ -174,6 +144,10 @@ class Results:
     def class_names(self) -> list[str]:
         """All classes in order of arrival."""
         return [name for session in self.sessions for name in session.new_class_names]
+
+    @property
+    def _session_of_class(self) -> list[int]:
+        return [session.id for session in self.sessions for _ in session.new_class_names]
 
     @property
     def per_class_accuracy(self) -> dict[str, float | None] | None:

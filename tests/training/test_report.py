@@ -1,8 +1,8 @@
 import base64
+import json
 import re
 import xml.etree.ElementTree as ET
 from functools import cache
-from html.parser import HTMLParser
 
 import pytest
 from example_results import (
@@ -14,36 +14,17 @@ from example_results import (
     nasty_results,
     probed_results,
     sessions_of,
+    shown_results,
 )
+from html_page import Page
 from PIL import Image
 
+from hf_cl.metrics import StabilityTraces
+from hf_cl.training.examples import Example
 from hf_cl.training.report import render_report, write_report
 from hf_cl.training.report_figures import DARK, LIGHT, as_png, as_svg, draw_matrix, draw_sessions, drawable, heat_floor
-
-VOID = {"meta", "source", "img", "br", "wbr", "link", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Tags, attributes and texts of a page; fails where tags do not nest."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.texts, self._open = [], [], [], []
-        self.feed(text)
-        assert not self._open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
+from hf_cl.training.report_traces import POINTS, draw_traces, lowest_points, traced_sessions
+from hf_cl.training.results import Memory, Times
 
 NOTES = ["Mind the backbone.", "<u>note</u>"]
 
@@ -73,7 +54,7 @@ def test_the_same_run_gives_the_same_bytes():
         assert draw() == draw()
 
 
-@pytest.mark.parametrize("make", [example_results, few_shot_results, base_to_novel_results, probed_results, nasty_results])
+@pytest.mark.parametrize("make", [example_results, few_shot_results, base_to_novel_results, probed_results, nasty_results, shown_results])
 def test_the_page_loads_and_runs_nothing(make):
     page = page_of(make)
     assert not {"script", "link", "iframe", "object", "form", "a"} & set(page.tags)
@@ -203,3 +184,101 @@ def test_colours_begin_below_the_lowest_accuracy():
 def test_letters_without_a_glyph_become_a_box():
     assert drawable("fox 🦊 漢", 20) == "fox □ □"
     assert all(len(drawable(name, 40)) <= 40 for name in NASTY_NAMES)
+
+
+def example(name="ant", said="deer", *, drawn=True):
+    return Example(true=name, predicted=said, confidence=0.83, session=0, drawn=drawn, image="data:image/png;base64,iVBORw0KGgo=")
+
+
+def test_confusions_between_sessions():
+    texts = " ".join(page_of(shown_results).texts)
+    assert "of 100 test images" in texts
+    assert "24" in texts and "(24.00 %) were named as a class that came later than their own" in texts
+    assert "(5.00 %) as one that came earlier" in texts
+    pairs = re.findall(r"ant\s+\(0\)\s*deer\s+\(1, later\)\s*12", texts)
+    assert len(pairs) == 1
+    assert re.search(r"fox\s+\(2\)\s*bee\s+\(0, earlier\)\s*4", texts)
+
+
+def test_memory_per_session_says_what_it_is():
+    assert "1.2 GB" in page_of(shown_results).texts
+    assert "allocated on the GPU" in " ".join(page_of(shown_results).texts)
+    process = render_report(shown_results(memory=Memory("process", [1, 2, 3])), SETTINGS, method="OVOR")
+    assert "largest resident set" in process
+
+
+def test_examples_show_names_and_confidence():
+    page = Page(render_report(example_results(), SETTINGS, method="m", examples=[example(), example("bee", "bee"), example(drawn=False)]))
+    texts = " ".join(page.texts)
+    assert texts.count("83 %") == 3
+    assert "Evenly drawn from the tests" in texts and "Most confident mistakes" in texts
+    assert [value for name, value in page.attributes if name == "class" and value in ("right", "wrong")] == ["wrong", "right", "wrong"]
+
+
+def test_names_of_examples_cannot_break_out():
+    shown = [example(true, said) for true, said in zip(NASTY_NAMES, reversed(NASTY_NAMES), strict=True)]
+    page = Page(render_report(nasty_results(), SETTINGS, method="m", examples=shown))
+    assert not {"script", "b"} & set(page.tags)
+    assert page.tags.count("img") == 1 + len(shown)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+
+
+def test_examples_come_from_the_run_folder(tmp_path):
+    one = {"true": "ant", "predicted": "gnu", "confidence": 0.5, "session": 0, "drawn": True, "image": "data:image/png;base64,AAAA"}
+    (tmp_path / "examples.json").write_text(json.dumps([one]))
+    text = write_report(tmp_path, example_results(), SETTINGS, method="OVOR").read_text()
+    assert "data:image/png;base64,AAAA" in text
+
+
+def test_stability_traces_are_drawn():
+    html = html_of(probed_results)
+    assert "Stability between the ends of sessions" in html
+    assert html.count("data:image/svg+xml;base64,") == 8
+    svg = as_svg(draw_traces(probed_results().continual, DARK)).decode()
+    assert ">session 0<" in svg and ">session 1<" in svg
+    assert "Stability between" not in html_of(example_results)
+
+
+def test_long_traces_keep_their_lowest_points():
+    evaluations = [(n, 0.1 if n == 4321 else 0.9) for n in range(1, 10_001)]
+    steps, values = lowest_points(evaluations)
+    assert len(steps) == POINTS and values.min() == 0.1 and steps[values.argmin()] == 4321
+    assert lowest_points([])[0].size == 0
+    assert traced_sessions(100)[0] == 0 and traced_sessions(100)[-1] == 99 and len(traced_sessions(100)) == 8
+    assert traced_sessions(3) == [0, 1, 2]
+
+
+def test_a_session_that_has_just_begun_can_be_drawn():
+    assert as_svg(draw_traces(StabilityTraces(every=5, steps=[5], session_ends=[5], traces=[[0.5], []]), LIGHT))
+
+
+def largest_run():
+    """A hundred sessions of ten classes each."""
+    sessions = 100
+    run = long_run(sessions)
+    names = [[f"a rather long name of a class {t}.{i}" for i in range(10)] for t in range(sessions)]
+    between = [[11 if k == j else 1 if k == (j + 1) % sessions else 0 for k in range(sessions)] for j in range(sessions)]
+    traces = StabilityTraces(
+        every=1,
+        steps=list(range(1, 2001)),
+        session_ends=list(range(20, 2001, 20)),
+        traces=[[0.5] * (2000 - 20 * t) for t in range(sessions)],
+    )
+    return example_results(
+        sessions=sessions_of(names),
+        accuracy_matrix=run.accuracy_matrix,
+        accuracy_matrix_task_aware=run.accuracy_matrix,
+        accuracy_matrix_within=run.accuracy_matrix,
+        class_accuracy_matrix=[[0.5] * (10 * t + 10) for t in range(sessions)],
+        test_counts=[12] * sessions,
+        times=Times([1.0] * sessions, [1.0] * sessions, 200.0),
+        session_confusion=between,
+        confused_pairs=[[i, 990 + i, 3] for i in range(10)],
+        continual=traces,
+    )
+
+
+def test_the_page_of_the_largest_run_is_bounded():
+    html = render_report(largest_run(), SETTINGS, method="OVOR", examples=[example()] * 12)
+    assert len(html) < 2_000_000
+    assert Page(html).tags

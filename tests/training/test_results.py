@@ -14,17 +14,18 @@ from example_results import (
     nasty_results,
     probed_results,
     sessions_of,
+    shown_results,
 )
 from worked_example import MATRIX
 
 from hf_cl.metrics import AccuracyMatrix, SessionCounts
 from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.display import display_name, duration, percent, shown, without_folders
+from hf_cl.training.display import display_name, duration, percent, shown, size, without_folders
 from hf_cl.training.environment import environment
 from hf_cl.training.remarks import remarks
 from hf_cl.training.results import ProtocolRecord, Results, SessionRecord, Times
 
-ALL = [example_results, few_shot_results, base_to_novel_results, probed_results, nasty_results]
+ALL = [example_results, few_shot_results, base_to_novel_results, probed_results, nasty_results, shown_results]
 
 
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
@@ -100,6 +101,11 @@ BROKEN = [
     (("metrics", "accuracy"), 0.5, r"metrics.accuracy: unknown name"),
     (("per_class_accuracy", "ant"), 1.0, r"per_class_accuracy.ant is 1.0"),
     (("metrics",), None, r"metrics is None"),
+    (("method",), "ovor", r"method: Input should be"),
+    (("memory",), {"kind": "cuda", "peak_bytes": [1, 2]}, r"memory.peak_bytes must have 3 values"),
+    (("memory",), {"kind": "disk", "peak_bytes": [1, 2, 3]}, r"memory.kind: Input should be 'cuda' or 'process'"),
+    (("session_confusion",), [[60, 0, 0], [0, 20, 0], [0, 0, 19]], r"session_confusion needs a row per session that sums to"),
+    (("confused_pairs",), [[0, 1, 5]], r"session_confusion needs a row per session"),
 ]
 
 
@@ -215,6 +221,7 @@ def test_environment():
 def test_numbers_for_people():
     assert [percent(v) for v in (0.61, None, 0.0, -0.125, -1e-9, 0.123456)] == ["61.00", "–", "0.00", "-12.50", "0.00", "12.35"]
     assert [duration(v) for v in (0.04, 59.94, 245, 7380)] == ["0.0 s", "59.9 s", "4 min 05 s", "2 h 03 min"]
+    assert [size(v) for v in (400_000, 12_300_000, 999_000_000, 12_340_000_000)] == ["0.4 MB", "12 MB", "999 MB", "12.3 GB"]
     assert [shown(v) for v in (None, True, [], [1, 2], 0.5)] == ["–", "yes", "–", "1, 2", "0.5"]
 
 

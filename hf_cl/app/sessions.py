@@ -1,0 +1,119 @@
+"""The sessions of an adapter as models that answer: one backbone in memory, one small adapter per session that was asked for.
+
+Shapes: B batch, C classes of a session, S image side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, is_offline_mode
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from PIL import Image
+
+from hf_cl.backbones import AnyClassifier, classifier_of, load_tokenizer
+from hf_cl.hub.load import Prediction, load
+
+FIRST = "default"
+"""The adapter's name inside peft of the session that was loaded first."""
+ONLY = "this adapter"
+"""What a session is called where there is no other."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the adapter of a session is."""
+
+    adapter: str
+    """A folder, or a Hub id."""
+    revision: str | None = None
+
+
+def sessions_of(adapter: str) -> dict[str, Place]:
+    """Every session of a run folder or of a repository on the Hub, in order, by its revision's name; of one adapter's folder, itself.
+
+    Raises ValueError for a run folder without an adapter, and where the Hub does not answer.
+    """
+    run = Path(adapter) / "adapters"
+    if run.is_dir():
+        names = _in_order(path.name for path in run.iterdir())
+        if not names:
+            raise ValueError(f"{adapter} is a run folder without an adapter: no session has ended yet.")
+        return {name: Place(str(run / name)) for name in names}
+    if Path(adapter).is_dir() or adapter.count("/") != 1 or is_offline_mode():
+        return {ONLY: Place(adapter)}
+    try:
+        refs = HfApi().list_repo_refs(adapter)
+    except (HfHubHTTPError, HTTPError) as error:
+        raise ValueError(f"The Hub did not say which revisions {adapter} has: {str(error).splitlines()[0]}") from error
+    names = _in_order(ref.name for ref in [*refs.branches, *refs.tags])
+    return {name: Place(adapter, name) for name in names} or {ONLY: Place(adapter)}
+
+
+def _in_order(names: Any) -> list[str]:
+    numbers = {name: int(number) for name in names if (number := name.removeprefix("session-")).isdigit() and name != number}
+    return sorted(numbers, key=lambda name: numbers[name])
+
+
+class SessionModels:
+    """Answers as the model was after each session. The last one is loaded at once, the others when they are asked for.
+
+    Args:
+        places: from `sessions_of`.
+
+    Raises ValueError where there is no adapter of hf_cl, or its base cannot be found.
+    """
+
+    def __init__(self, places: Mapping[str, Place]) -> None:
+        self.places = dict(places)
+        self.names = list(places)
+        last = self.places[self.names[-1]]
+        self._first = load(last.adapter, revision=last.revision)
+        self.model: Any = self._first.model
+        self._classifiers: dict[str, AnyClassifier] = {}
+        self._lock = threading.Lock()  # the page answers several readers, and the active adapter is one
+
+    def classes_of(self, session: str) -> list[str]:
+        """The classes known after a session, in order of arrival."""
+        with self._lock:
+            self._activate(session)
+            return list(self._config(session).class_names)
+
+    @torch.no_grad()
+    def predict(self, session: str, image: Image.Image, top_k: int = 5) -> list[Prediction]:
+        """The `top_k` most probable classes after a session, best first."""
+        pixels = self._first.processor(images=[image.convert("RGB")], return_tensors="pt")["pixel_values"]  # [1, 3, S, S]
+        with self._lock:
+            classifier = self._activate(session)
+            logits = classifier.outputs(pixels.to(self._first.device)).logits.float()[0]  # [C]
+            class_names = self._config(session).class_names
+        scores, classes = logits.softmax(-1).topk(min(top_k, len(class_names)))
+        return [Prediction(class_names[c], score) for c, score in zip(classes.tolist(), scores.tolist(), strict=True)]
+
+    def _activate(self, session: str) -> AnyClassifier:
+        name = self._adapter_name(session)
+        if name not in self.model.peft_config:
+            place = self.places[session]
+            self.model.load_adapter(place.adapter, adapter_name=name, revision=place.revision)
+            self.model.to(self._first.device).eval()
+        self.model.set_adapter(name)
+        if session not in self._classifiers:
+            self._classifiers[session] = classifier_of(self.model, self._tokenizer(session), name).eval()
+        return self._classifiers[session]
+
+    def _adapter_name(self, session: str) -> str:
+        return FIRST if session == self.names[-1] else session
+
+    def _config(self, session: str) -> Any:
+        return self.model.peft_config[self._adapter_name(session)]
+
+    def _tokenizer(self, session: str) -> Any:
+        config = self._config(session)
+        if (config.head or {}).get("type") != "text":
+            return None
+        return load_tokenizer(config.base_model_name_or_path or "", revision=config.revision)

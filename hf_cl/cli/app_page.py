@@ -1,0 +1,43 @@
+"""`hf-cl app`: try an adapter on a page."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_cl.cli.app import app, mistake, mistakes_in_a_line
+
+
+@app.command("app")
+def app_page(
+    adapter: Annotated[str, typer.Argument(metavar="RUN", help="run folder, adapter folder, or Hub id")],
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="default: the first free one from 7860 on")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the page in a browser")] = True,
+) -> None:
+    """A page to try an adapter: drop an image, see names and scores, and what an earlier session would have said.
+
+    Served to this machine alone, until Ctrl-C. Needs gradio: pip install 'hf-cl[app]'.
+    """
+    if find_spec("gradio") is None:
+        raise mistake("hf-cl app needs gradio, which is not installed: pip install 'hf-cl[app]'")
+    with mistakes_in_a_line():
+        from hf_cl.app.page import build_page, serve  # noqa: PLC0415
+        from hf_cl.app.sessions import SessionModels, sessions_of  # noqa: PLC0415
+        from hf_cl.run import quiet_libraries  # noqa: PLC0415
+
+        quiet_libraries()
+        page = build_page(SessionModels(sessions_of(adapter)), _title(adapter))
+        serve(page, port=port, open_browser=browser, block=True)
+
+
+def _title(adapter: str) -> str:
+    """Method and data set where the run says so, else the name of the adapter."""
+    if (Path(adapter) / "results.json").is_file():
+        from hf_cl.training.saved_run import read_run  # noqa: PLC0415
+
+        run = read_run(adapter)
+        return f"{run.method} on {run.results.protocol.dataset}"
+    return Path(adapter).name

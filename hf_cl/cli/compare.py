@@ -1,0 +1,89 @@
+"""`hf-cl compare`: several runs beside each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_cl.cli.app import AsJson, app, mistake, mistakes_in_a_line, print_json
+
+if TYPE_CHECKING:
+    from hf_cl.training.comparison import Comparison, Spread
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders")],
+    across: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="a key of the protocol that may differ, e.g. class_order_seed for a mean over orders; repeatable"),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="the page to write; an old one is replaced")] = Path("compare.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Mean and standard deviation over seeds, by method, of runs with one protocol; and compare.html with their curves.
+
+    Runs of one method with the same settings but the seed are a group. The deviation divides by n - 1. Runs of different protocols are
+    refused, and the keys that differ are named.
+    """
+    from hf_cl.training.comparison import ProtocolsDifferError  # noqa: PLC0415
+    from hf_cl.training.comparison import compare as compare_runs  # noqa: PLC0415
+    from hf_cl.training.comparison_page import write_comparison  # noqa: PLC0415
+    from hf_cl.training.saved_run import read_run  # noqa: PLC0415
+
+    with mistakes_in_a_line():
+        try:
+            comparison = compare_runs([read_run(folder) for folder in runs], across or ())
+        except ProtocolsDifferError as error:
+            consent = " ".join(f"--across {key}" for key in error.keys)
+            raise mistake(f"{error} To compare them all the same: {consent}") from error
+        page = write_comparison(output, comparison)
+    if as_json:
+        print_json(_as_json(comparison, page))
+    else:
+        _print(comparison, page)
+
+
+def _as_json(comparison: Comparison, page: Path) -> dict[str, Any]:
+    from hf_cl.training.comparison import DDOF  # noqa: PLC0415
+
+    groups = [
+        {
+            "label": group.label,
+            "method": group.method,
+            "runs": [str(run.folder) for run in group.runs],
+            "seeds": group.seeds,
+            "metrics": {name: _spread(group.metric(name)) for name in comparison.metrics},
+        }
+        for group in comparison.groups
+    ]
+    return {"protocol": comparison.protocol, "across": comparison.across, "ddof": DDOF, "groups": groups, "page": str(page)}
+
+
+def _spread(spread: Spread | None) -> dict[str, Any] | None:
+    return None if spread is None else {"mean": spread.mean, "std": spread.std, "values": list(spread.values)}
+
+
+def _print(comparison: Comparison, page: Path) -> None:
+    from rich import box  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from hf_cl.training.comparison_page import spread_text  # noqa: PLC0415
+    from hf_cl.training.display import display_name  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE, pad_edge=False, title="percent, mean over seeds ± standard deviation (n - 1)", title_justify="left")
+    table.add_column("")
+    for group in comparison.groups:
+        table.add_column(Text(display_name(group.label)), justify="right")
+    table.add_row("runs", *(str(len(group.runs)) for group in comparison.groups))
+    for name in comparison.metrics:
+        table.add_row(name, *(spread_text(group.metric(name)) for group in comparison.groups))
+    console = Console()
+    console.print(table)
+    if comparison.across:
+        console.print(Text(f"Protocols differ, as asked for, in {', '.join(comparison.across)}."))
+    typer.echo(f"Page {page}")

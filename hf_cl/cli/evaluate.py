@@ -1,0 +1,102 @@
+"""`hf-cl evaluate`: a saved adapter on a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hf_cl.cli.app import AsJson, app, mistakes_in_a_line, print_json
+from hf_cl.cli.places import local_session
+
+if TYPE_CHECKING:
+    from hf_cl.hub.evaluate import Evaluation
+    from hf_cl.scenarios import ImageSet, ImageSource
+
+
+@app.command()
+def evaluate(
+    adapter: Annotated[str, typer.Argument(help="run folder (its last session), adapter folder, or Hub id")],
+    dataset: Annotated[str, typer.Option(help="a folder of images, a folder of parquet or arrow files, a Hub id, or digits")],
+    revision: Annotated[str | None, typer.Option(help="revision of the adapter, e.g. session-3")] = None,
+    test_split: Annotated[str, typer.Option("--test_split", "--test-split", help="the split to evaluate on")] = "test",
+    image_column: Annotated[str | None, typer.Option("--image_column", "--image-column", help="where there are several")] = None,
+    label_column: Annotated[str | None, typer.Option("--label_column", "--label-column", help="where there are several")] = None,
+    batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", min=1, help="images per forward")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy of a saved adapter on a data set, in all and per class.
+
+    Classes are matched by name: every class of the data set must be one of the adapter's, and all classes of the adapter compete.
+    """
+    from hf_cl.hub.evaluate import evaluate as evaluate_adapter  # noqa: PLC0415
+    from hf_cl.hub.load import load  # noqa: PLC0415
+    from hf_cl.run import quiet_libraries  # noqa: PLC0415
+    from hf_cl.scenarios import open_images  # noqa: PLC0415
+
+    quiet_libraries()
+    with mistakes_in_a_line():
+        source = open_images(dataset, image_column=image_column, label_column=label_column, test_split=test_split)
+        images, which = _chosen(source, adapter)
+        where, at = local_session(adapter, revision)
+        classifier = load(where, revision=at)
+        found = evaluate_adapter(classifier, images, source.class_names, batch_size=batch_size)
+    if as_json:
+        print_json(_as_json(found, adapter, revision, source.name, which))
+    else:
+        _print(found, source.name, which)
+
+
+def _chosen(source: ImageSource, adapter: str) -> tuple[ImageSet, str]:
+    """The images, and what they are.
+
+    A data set without a test split is taken whole, unless the adapter's run trained on a part of it: then the part it was tested on.
+    """
+    if source.unsplit is None:
+        return source.test, f"split {source.test_split!r}"
+    run = _run_of(Path(adapter))
+    if run is not None:
+        from hf_cl.training.saved_run import read_run  # noqa: PLC0415
+
+        protocol = read_run(run).results.protocol
+        if protocol.dataset == source.name:
+            return source.split_by(protocol.class_order_seed).test, "the part that the run was tested on"
+    return source.unsplit, "all images, as the data set has no test split"
+
+
+def _run_of(adapter: Path) -> Path | None:
+    """The run folder that an adapter's folder belongs to."""
+    for folder in (adapter, *adapter.resolve().parents[:2]):
+        if (folder / "results.json").is_file():
+            return folder
+    return None
+
+
+def _as_json(found: Evaluation, adapter: str, revision: str | None, dataset: str, which: str) -> dict[str, object]:
+    per_class = {name: {"accuracy": right / total, "images": total} for name, (right, total) in found.per_class.items()}
+    what = {"adapter": adapter, "revision": revision, "dataset": dataset, "tested_on": which}
+    return {**what, "images": found.images, "accuracy": found.accuracy, "per_class": per_class, "classes_without_images": found.absent}
+
+
+def _print(found: Evaluation, dataset: str, which: str) -> None:
+    from rich import box  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from hf_cl.training.display import display_name, percent  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("class")
+    table.add_column("images", justify="right")
+    table.add_column("accuracy, percent", justify="right")
+    for name, (right, total) in found.per_class.items():
+        table.add_row(Text(display_name(name)), str(total), percent(right / total))
+    table.add_section()
+    table.add_row(Text("all", style="bold"), str(found.images), Text(percent(found.accuracy), style="bold"))
+    console = Console()
+    console.print(Text(f"{display_name(dataset)}: {which}"))
+    console.print(table)
+    if found.absent:
+        console.print(Text(f"No images of {len(found.absent)} other classes of the adapter, which competed all the same."))

@@ -1,0 +1,33 @@
+"""`hf-cl report`: the page of a run, written anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_cl.cli.app import AsJson, app, mistakes_in_a_line, print_json
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders")],
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html of a run anew from what its folder holds: after an interruption, or with a newer hf_cl.
+
+    One page that needs no network: accuracies, forgetting, confusions, examples, times, settings.
+    """
+    from hf_cl.training.report import write_report  # noqa: PLC0415
+    from hf_cl.training.saved_run import read_run  # noqa: PLC0415
+
+    pages = []
+    with mistakes_in_a_line():
+        for folder in runs:
+            run = read_run(folder)
+            pages.append(str(write_report(folder, run.results, run.settings, method=run.method)))
+    if as_json:
+        print_json(pages)
+    else:
+        typer.echo("\n".join(pages))

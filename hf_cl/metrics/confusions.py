@@ -1,0 +1,63 @@
+"""What is taken for what, between sessions: whether errors lean towards the new classes or the old ones.
+
+Letters: C classes seen, T + 1 sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAIRS = 10
+"""Pairs of classes kept in each direction: a record of 1,000 classes stays small."""
+
+
+def session_confusion(confusion: NDArray[np.int64], classes_per_session: Sequence[int]) -> list[list[int]]:
+    """Entry j, k: test images of session j that were named as a class of session k; the row sums are the test counts.
+
+    Args:
+        confusion: [C, C] images by true and predicted class, in order of arrival.
+        classes_per_session: new classes of each session.
+
+    The diagonal holds right names and those of another class of the same session.
+    """
+    session = session_of_class(classes_per_session)  # [C]
+    sessions = len(classes_per_session)
+    summed = np.zeros((sessions, sessions), np.int64)
+    np.add.at(summed, (session[:, None], session[None, :]), confusion)
+    return summed.tolist()
+
+
+def confused_pairs(confusion: NDArray[np.int64], classes_per_session: Sequence[int], most: int = PAIRS) -> list[list[int]]:
+    """`[true class, predicted class, images]` for classes of different sessions, the most frequent first.
+
+    At most `most` pairs where the true class came earlier than the predicted one, and as many where it came later.
+    """
+    session = session_of_class(classes_per_session)  # [C]
+    pairs = []
+    for wanted in (session[:, None] < session[None, :], session[:, None] > session[None, :]):
+        true, predicted = np.nonzero(np.where(wanted, confusion, 0))
+        images = confusion[true, predicted]
+        best = np.lexsort((predicted, true, -images))[:most]
+        pairs += [[int(true[i]), int(predicted[i]), int(images[i])] for i in best]
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
+
+
+def session_of_class(classes_per_session: Sequence[int]) -> NDArray[np.int64]:
+    """[C] the session that brought each class."""
+    return np.repeat(np.arange(len(classes_per_session)), classes_per_session)
+
+
+def check_confusions(
+    between: Sequence[Sequence[int]], pairs: Sequence[Sequence[int]], test_counts: Sequence[int], session_of: Sequence[int]
+) -> None:
+    """Raises ValueError where a record does not fit the test images per session or the session of each class."""
+    sums = [sum(row) for row in between]
+    if sums != list(test_counts) or any(len(row) != len(test_counts) or min(row) < 0 for row in between):
+        raise ValueError(f"session_confusion needs a row per session that sums to its test images {list(test_counts)}; got {sums}.")
+    for pair in pairs:
+        known = len(pair) == 3 and all(0 <= position < len(session_of) for position in pair[:2])
+        if not known or session_of[pair[0]] == session_of[pair[1]] or pair[2] < 1:
+            raise ValueError(f"confused_pairs: {list(pair)} is not [true class, predicted class, images] of classes of two sessions.")

@@ -1,0 +1,185 @@
+"""Several runs beside each other: mean and standard deviation over seeds, by method.
+
+Only what is comparable is averaged. Runs belong to one group where method and settings are the same but for the seed, and groups stand
+side by side where the protocol, the stream of classes and images, is the same.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hf_cl.training.display import flat, shown
+from hf_cl.training.results_table import headlines
+from hf_cl.training.saved_run import Run
+from hf_cl.training.settings import MAY_CHANGE_ON_RESUME
+
+DDOF = 1
+"""The standard deviation divides by n - 1: the runs are a sample of seeds."""
+NO_DIFFERENCE = MAY_CHANGE_ON_RESUME | {
+    "seed", "eval_batch_size", "cpu", "stability_every", "push_to_hub", "private", "license",
+    "dataset", "image_column", "label_column", "test_split", "skip_bad_images", "protocol", "num_base_classes", "classes_per_session",
+    "class_order", "class_order_seed", "shots", "index_list", "targets", "validation_fraction",
+}  # fmt: skip
+"""Settings that do not part runs into groups: where and how a run ran, and what its protocol says already."""
+OF_ALL_METHODS = ("backbone", "backbone_revision")
+"""Settings that groups are told apart by whatever their method."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over the runs of a group."""
+
+    mean: float
+    std: float | None
+    """None for a single run."""
+    values: tuple[float, ...]
+    """In the order of the group's runs."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone."""
+
+    label: str
+    """The method, and the settings in which it differs from the other groups."""
+    runs: tuple[Run, ...]
+
+    @property
+    def method(self) -> str:
+        """Its name, as `hf-cl train` takes it."""
+        return _name(self.runs[0])
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the runs, in their order."""
+        return [run.results.seed for run in self.runs]
+
+    def spread(self, values: Sequence[float | None]) -> Spread | None:
+        """Mean and standard deviation of one value per run; None where a run does not have it."""
+        known = tuple(value for value in values if value is not None)
+        if len(known) < len(self.runs):
+            return None
+        return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, known)
+
+    def metric(self, name: str) -> Spread | None:
+        """A scalar metric of `hf_cl.metrics`; None where it is not defined for every run."""
+        found = [run.results.metrics.get(name) for run in self.runs]
+        return self.spread([value if isinstance(value, float) else None for value in found])
+
+    def over_sessions(self, name: str) -> list[Spread | None]:
+        """A metric that has a value per session."""
+        found: list[Any] = [run.results.metrics[name] for run in self.runs]
+        return [self.spread(values) for values in zip(*found, strict=False)]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs under one protocol."""
+
+    groups: tuple[Group, ...]
+    metrics: tuple[str, ...]
+    """The headline numbers that any of the runs has."""
+    protocol: dict[str, Any]
+    """What all runs share."""
+    across: dict[str, list[Any]]
+    """Protocol keys that differ although the runs are compared, with the values found."""
+
+
+class ProtocolsDifferError(ValueError):
+    """Runs of different protocols are to be compared; `keys` are those that differ."""
+
+    def __init__(self, differing: dict[str, list[Any]]) -> None:
+        self.keys = list(differing)
+        said = "; ".join(f"{key}: {' / '.join(shown(value) for value in values)}" for key, values in differing.items())
+        super().__init__(f"These runs have different protocols, so their numbers are not comparable. {said}.")
+
+
+def compare(runs: Sequence[Run], across: Iterable[str] = ()) -> Comparison:
+    """Group runs and set them side by side.
+
+    Args:
+        runs: at least one.
+        across: protocol keys that may differ, such as `class_order_seed` where the mean goes over class orders. `class_names`, which
+            follow from the order, may differ with any of them.
+
+    Raises ProtocolsDifferError where another key of the protocol differs; ValueError for an unknown key in `across`, a run without a
+    method's name, or two runs of one group with the same seed.
+    """
+    protocols = [protocol_of(run) for run in runs]
+    across = set(across)
+    if unknown := across - protocols[0].keys():
+        raise ValueError(f"{sorted(unknown)[0]!r} is no key of a protocol; it has {', '.join(protocols[0])}.")
+    differing = {key: _distinct(values) for key in protocols[0] if len(_distinct(values := [p[key] for p in protocols])) > 1}
+    allowed = across | ({"class_names"} if across else set())
+    refused = {key: values for key, values in differing.items() if key not in allowed}
+    if refused:
+        if len(refused) > 1:
+            refused.pop("class_names", None)  # it follows from the others, and would fill the screen
+        raise ProtocolsDifferError(refused)
+    groups = _groups(runs)
+    metrics = dict.fromkeys(name for run in runs for name in headlines(run.results))
+    common = {key: value for key, value in protocols[0].items() if key not in differing and key != "class_names"}
+    return Comparison(groups, tuple(metrics), common, {key: values for key, values in differing.items() if key != "class_names"})
+
+
+def protocol_of(run: Run) -> dict[str, Any]:
+    """The protocol's keys as results.json has them, the number of sessions, test images, and the classes of each session."""
+    results = run.results
+    return {
+        **flat(asdict(results.protocol)),
+        "sessions": len(results.sessions),
+        "test_images": sum(results.test_counts),
+        "class_names": [" ".join(session.new_class_names) for session in results.sessions],
+    }
+
+
+def _groups(runs: Sequence[Run]) -> tuple[Group, ...]:
+    nameless = [str(run.folder) for run in runs if run.results.method is None]
+    if nameless:
+        raise ValueError(f"{nameless[0]}: results.json does not name the method, so nothing can be grouped by it.")
+    parted: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        settings = {key: value for key, value in flat(run.settings).items() if key.split(".")[0] not in NO_DIFFERENCE}
+        parted.setdefault((_name(run), repr(sorted(settings.items()))), []).append(run)
+    groups = list(parted.values())
+    for group in groups:
+        _check_seeds(group)
+    return tuple(Group(_label(group[0], [other[0] for other in groups]), tuple(group)) for group in groups)
+
+
+def _name(run: Run) -> str:
+    assert run.results.method is not None  # checked by `_groups`
+    return run.results.method.name
+
+
+def _check_seeds(group: Sequence[Run]) -> None:
+    seen: dict[int, Run] = {}
+    for run in group:
+        seed = run.results.seed
+        if seed in seen:
+            raise ValueError(
+                f"{seen[seed].folder} and {run.folder} are the same method, settings and seed ({seed}): one of them would count twice."
+            )
+        seen[seed] = run
+
+
+def _label(run: Run, others: Sequence[Run]) -> str:
+    """The method's name, with the settings that another group of the same method has otherwise."""
+    mine = flat(run.settings)
+    same_method = [flat(other.settings) for other in others if _name(other) == _name(run)]
+    everyone = [flat(other.settings) for other in others]
+    keys = [key for key in mine if key.split(".")[0] not in NO_DIFFERENCE]
+    told_apart = [key for key in keys if any(other.get(key) != mine[key] for other in (everyone if key in OF_ALL_METHODS else same_method))]
+    return _name(run) + (f" ({', '.join(f'{key} {shown(mine[key])}' for key in told_apart)})" if told_apart else "")
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """In order of appearance; values need not be hashable."""
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found

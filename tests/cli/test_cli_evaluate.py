@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+
+import pytest
+from trained_run import digit
+
+from hf_cl.scenarios import open_images
+from hf_cl.training.results import Results
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of images as a user has it: three digits, train and test."""
+    folder = tmp_path_factory.mktemp("photos")
+    for split in ("train", "test"):
+        images = getattr(open_images("digits"), split)
+        for label in (3, 5, 8):
+            (folder / split / str(label)).mkdir(parents=True)
+            for i in images.positions_of(label)[:4]:
+                images[int(i)]["image"].save(folder / split / str(label) / f"{i}.png")
+    return folder
+
+
+def test_a_run_on_its_own_data_is_what_the_run_measured(call, trained):
+    found = json.loads(call("evaluate", trained, "--dataset", "digits", "--json").stdout)
+    results = Results.load(trained / "results.json")
+    assert found["tested_on"] == "the part that the run was tested on"
+    assert found["images"] == sum(results.test_counts)
+    assert found["accuracy"] == pytest.approx(results.metrics["final_accuracy"])
+    assert {name: row["accuracy"] for name, row in found["per_class"].items()} == pytest.approx(results.per_class_accuracy)
+    assert found["classes_without_images"] == []
+
+
+def test_other_images_with_fewer_classes(call, trained, photos):
+    result = call("evaluate", trained / "adapters" / "session-1", "--dataset", photos)
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    assert [line[:2] for line in lines if line[0] in "358"] == [["3", "4"], ["5", "4"], ["8", "4"]]
+    assert "No images of 7 other classes of the adapter" in result.stdout
+    assert ["all", "12"] in [line[:2] for line in lines]
+
+
+def test_an_earlier_session_does_not_know_later_classes(call, trained, photos):
+    result = call("evaluate", trained, "--dataset", photos, "--revision", "session-0")
+    assert result.exit_code == 2
+    assert "2 of 3 classes of the data set are not among the adapter's 5: '5', '8'" in result.stderr
+
+
+def test_a_revision_that_is_not_there(call, trained, tmp_path):
+    for command in (["evaluate", trained, "--dataset", "digits"], ["predict", trained, digit(1, tmp_path)]):
+        result = call(*command, "--revision", "session-7")
+        assert result.exit_code == 2 and "no revision 'session-7'; it has session-0, session-1" in result.stderr
+
+
+def test_mistakes_are_sentences(call, trained, tmp_path):
+    for arguments, message in (
+        (["evaluate", trained, "--dataset", tmp_path / "none"], "is no folder or file here"),
+        (["evaluate", tmp_path / "none", "--dataset", "digits"], "There is no folder"),
+        (["evaluate", trained, "--dataset", "digits", "--test_split", "validation"], "validation"),
+    ):
+        result = call(*arguments)
+        assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr, result.output
+
+
+def test_predict_from_an_earlier_session(call, trained, tmp_path):
+    image = digit(7, tmp_path)
+    now = json.loads(call("predict", trained, image, "--json").stdout)[str(image)]
+    then = json.loads(call("predict", trained, image, "--json", "--revision", "session-0", "--top_k", 99).stdout)[str(image)]
+    assert next(iter(now)) == "7" and len(now) == 3
+    assert set(then) == set("01234")
+
+
+def test_the_demo_like_run_has_a_report_with_examples(trained: Path):
+    text = (trained / "report.html").read_text()
+    assert "Test images and what the model says" in text and "Old classes taken for new ones" in text
+    assert "nearest class mean on digits" in text

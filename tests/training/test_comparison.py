@@ -1,0 +1,129 @@
+import statistics
+from dataclasses import replace
+
+import pytest
+from compared_runs import two_methods, write_run
+from example_results import base_to_novel_results, example_results
+
+from hf_cl.training.comparison import ProtocolsDifferError, compare
+from hf_cl.training.results import MethodRecord, Results
+from hf_cl.training.saved_run import Run, read_run
+
+
+def compared(folders, **options):
+    return compare([read_run(folder) for folder in folders], **options)
+
+
+def test_mean_and_deviation_over_seeds_by_method(tmp_path):
+    comparison = compared(two_methods(tmp_path))
+    assert [(group.label, group.seeds) for group in comparison.groups] == [("ovor", [0, 1, 2]), ("lora", [0])]
+    spread = comparison.groups[0].metric("final_accuracy")
+    values = [0.6 * 0.6 + 0.2 * 0.75 + 0.2 * final for final in (0.4, 0.5, 0.6)]  # 60, 20 and 20 test images
+    assert spread.values == pytest.approx(values)
+    assert spread.mean == pytest.approx(statistics.fmean(values))
+    assert spread.std == pytest.approx(0.02)  # sqrt(((-0.02)^2 + 0 + 0.02^2) / 2): by n - 1
+    alone = comparison.groups[1].metric("final_accuracy")
+    assert alone.std is None and alone.mean == pytest.approx(0.55)
+    assert {"final_accuracy", "forgetting"} <= set(comparison.metrics)
+    assert [s.mean for s in comparison.groups[0].over_sessions("session_accuracy")] == pytest.approx([0.9, 0.775, 0.61])
+
+
+def test_settings_that_differ_part_a_method(tmp_path):
+    runs = [write_run(tmp_path / str(i), seed=i % 2, settings={"learning_rate": rate}) for i, rate in enumerate([0.01, 0.01, 0.1])]
+    groups = compared(runs).groups
+    assert [(group.label, len(group.runs)) for group in groups] == [("ovor (learning_rate 0.01)", 2), ("ovor (learning_rate 0.1)", 1)]
+
+
+def test_another_backbone_shows_between_methods_too(tmp_path):
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", method="lora", settings={"backbone": "google/vit", "r": 8})]
+    assert [group.label for group in compared(runs).groups] == ["ovor (backbone demo)", "lora (backbone google/vit)"]
+
+
+def test_where_a_run_ran_parts_nothing(tmp_path):
+    runs = [
+        write_run(tmp_path / "a", seed=0),
+        write_run(tmp_path / "b", seed=1, settings={"num_workers": 8, "report_to": ["wandb"], "eval_batch_size": 4}),
+    ]
+    assert [len(group.runs) for group in compared(runs).groups] == [2]
+
+
+def other_protocol(**changes):
+    return {"protocol": replace(example_results().protocol, **changes)}
+
+
+def test_different_protocols_are_refused_by_key(tmp_path):
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", method="lora", **other_protocol(class_order_seed=2, shots=5))]
+    with pytest.raises(ProtocolsDifferError, match=r"different protocols.*shots: – / 5; class_order_seed: 1 / 2") as caught:
+        compared(runs)
+    assert caught.value.keys == ["shots", "class_order_seed"]
+    with pytest.raises(ProtocolsDifferError) as caught:
+        compared(runs, across=["shots"])  # consent to one key is none to another
+    assert caught.value.keys == ["class_order_seed"]
+    comparison = compared(runs, across=["shots", "class_order_seed"])
+    assert comparison.across == {"shots": [None, 5], "class_order_seed": [1, 2]}
+    assert "shots" not in comparison.protocol and comparison.protocol["dataset"] == "animals"
+
+
+def test_a_mean_over_class_orders_is_one_key_away(tmp_path):
+    order = example_results().sessions
+    turned = [replace(order[0], new_class_names=["crab", "bee", "ant"]), *order[1:]]
+    runs = [write_run(tmp_path / "a", seed=0), write_run(tmp_path / "b", seed=1, sessions=turned, **other_protocol(class_order_seed=2))]
+    with pytest.raises(ProtocolsDifferError, match="class_order_seed: 1 / 2"):
+        compared(runs)
+    assert [len(group.runs) for group in compared(runs, across=["class_order_seed"]).groups] == [2]
+
+
+def test_the_same_words_with_other_classes_are_another_protocol(tmp_path):
+    order = example_results().sessions
+    turned = [replace(order[0], new_class_names=["crab", "bee", "ant"]), *order[1:]]
+    with pytest.raises(ProtocolsDifferError, match="class_names: ant bee crab"):
+        compared([write_run(tmp_path / "a"), write_run(tmp_path / "b", seed=1, sessions=turned)])
+
+
+def test_a_seed_counts_once(tmp_path):
+    with pytest.raises(ValueError, match=r"a and .*b are the same method, settings and seed \(0\)"):
+        compared([write_run(tmp_path / "a"), write_run(tmp_path / "b")])
+
+
+def test_unknown_keys_and_nameless_runs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'order' is no key of a protocol; it has name, dataset"):
+        compared([write_run(tmp_path / "a")], across=["order"])
+    with pytest.raises(ValueError, match="does not name the method"):
+        compared([write_run(tmp_path / "b", method=None)])
+
+
+def test_tests_with_candidates_of_their_own_are_compared_too(tmp_path):
+    runs = [
+        Run(tmp_path, base_to_novel_results(seed=seed, method=MethodRecord("glad", "GLAD"), test_accuracy={"base": base, "novel": 0.6}), {})
+        for seed, base in ((0, 0.8), (1, 0.9))
+    ]
+    spread = compare(runs).groups[0].metric("base_accuracy_within")
+    assert (spread.mean, spread.std) == (pytest.approx(0.85), pytest.approx(0.0707, abs=1e-4))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "results.json").unlink(), "has no results.json"),
+        (lambda folder: (folder / "config.yaml").unlink(), "has no config.yaml"),
+        (lambda folder: (folder / "config.yaml").write_text("{a"), "config.yaml: not valid YAML"),
+        (lambda folder: (folder / "config.yaml").write_text("[1]"), "expected keys and values, found list"),
+        (lambda folder: (folder / "results.json").write_text("{"), "is not valid JSON"),
+    ],
+)
+def test_what_is_no_run_folder_is_named(tmp_path, spoil, message):
+    folder = write_run(tmp_path / "run")
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        read_run(folder)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="There is no run folder"):
+        read_run(tmp_path / "none")
+
+
+def test_a_run_says_its_method(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    assert run.method == "OVOR" and run.settings["learning_rate"] == 0.01
+    assert Results.load(run.folder / "results.json").method == MethodRecord("ovor", "OVOR")

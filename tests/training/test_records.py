@@ -1,0 +1,71 @@
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from hf_cl.training.records import Records
+
+
+class Accelerator(SimpleNamespace):
+    """What records need of accelerate's."""
+
+    def __init__(self, main=True):
+        super().__init__(is_main_process=main, logged=[])
+
+    def log(self, values, step):
+        self.logged.append((step, values))
+
+
+def records(folder, *, terminal=True, main=True, quiet=False):
+    made = Records(folder, Accelerator(main), quiet=quiet)
+    file = io.StringIO()
+    made.console = Console(file=file, width=140, force_terminal=terminal, quiet=made.console.quiet, color_system=None)
+    return made, file
+
+
+def test_a_record_is_a_line_and_its_numbers_go_to_the_trackers(tmp_path):
+    made, _ = records(tmp_path)
+    made.write("train", 3, session=1, phase="vor", epoch=0, loss_cross_entropy=0.5)
+    made.write("probe", 3, report={"a": 1}, trained=True)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["train", "probe"] and lines[0]["phase"] == "vor"
+    assert made.accelerator.logged == [(3, {"train/session": 1, "train/epoch": 0, "train/loss_cross_entropy": 0.5})]  # no words, no flags
+
+
+def test_other_processes_write_nothing(tmp_path):
+    made, file = records(tmp_path, main=False)
+    made.write("train", 1, loss=0.5)
+    made.say("hello")
+    made.start_bar("session 0", 10)
+    made.stop_bar()
+    assert not list(tmp_path.iterdir()) and not made.accelerator.logged and not file.getvalue()
+
+
+def test_the_bar_says_session_epoch_loss_speed_and_what_is_left(tmp_path):
+    made, file = records(tmp_path)
+    made.start_bar("session 2", 40, completed=10)
+    bar = made._progress
+    clock = iter(range(1000))
+    bar.get_time = bar._tasks[made._task]._get_time = lambda: float(next(clock))
+    for step in range(10):
+        made.advance(images=64)
+        made.write("train", step, epoch=3, loss_cross_entropy=0.25)
+        made.note("cross_entropy 0.250")
+    bar.refresh()
+    shown = file.getvalue().split("session 2")[-1]
+    made.stop_bar()
+    for part in ("epoch 3", "20/40", "cross_entropy 0.250", "images/s"):
+        assert part in shown
+    assert "0:0" in shown or "0:1" in shown  # time left
+
+
+@pytest.mark.parametrize("how", [{"terminal": False}, {"quiet": True}])
+def test_no_bar_where_nobody_looks(tmp_path, how):
+    made, file = records(tmp_path, **how)
+    made.start_bar("session 0", 10)
+    made.advance(images=8)
+    made.note("loss 1.0")
+    made.stop_bar()
+    assert not file.getvalue()
