@@ -1,0 +1,44 @@
+"""Two gloo processes train a text head as one does: the gradient is that of the global batch, each rank encodes the same texts."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from clip_runs import write_photos
+from safetensors.torch import load_file
+from text_heads_case import methods, run
+
+CASE = Path(__file__).with_name("text_heads_case.py")
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.distributed
+def test_two_processes_train_text_heads_as_one(tmp_path):
+    photos = write_photos(tmp_path / "photos")
+    paths = os.pathsep.join([str(CASE.parents[1]), str(CASE.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
+    command = [*launcher, str(CASE), str(tmp_path / "two"), str(photos)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run(tmp_path / "one", photos)
+    for method in methods():
+        for session in range(3):
+            one, two = (load_file(tmp_path / n / method / "adapters" / f"session-{session}" / "adapter_model.safetensors") for n in ("one", "two"))
+            assert one.keys() == two.keys()
+            for name in one:
+                torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{method} {name}: {text}")
+        results = [json.loads((tmp_path / n / method / "results.json").read_text()) for n in ("one", "two")]
+        assert results[0]["accuracy_matrix"] == results[1]["accuracy_matrix"]

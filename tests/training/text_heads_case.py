@@ -1,0 +1,39 @@
+"""Two small runs with class names as the head, in one process or in two: `text_heads_case.py OUTPUT PHOTOS`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import two_towers
+from clip_runs import processor
+
+from hf_cl.adapters import GladConfig
+from hf_cl.contracts import Method
+from hf_cl.methods import cpe_clip, glad
+from hf_cl.scenarios import few_shot_class_incremental, open_images
+from hf_cl.training import ContinualTrainer, TrainingSettings
+
+torch.set_num_threads(1)
+
+
+def methods() -> dict[str, Method]:
+    """Without dropout, whose masks are drawn per process."""
+    return {
+        "cpe_clip": cpe_clip(base_epochs=2, session_epochs=2, session_batch_size=2, lr_per_epoch=[0.01, 0.01]),
+        "glad": glad(adapter=GladConfig(lora_dropout=0.0), iterations=6, session_iterations=2, batch_size=8),
+    }
+
+
+def run(output: Path, photos: Path) -> None:
+    """Sessions of 4, 1 and 1 classes by each method, one after the other in the same processes."""
+    for name, method in methods().items():
+        settings = TrainingSettings(output_dir=str(output / name), batch_size=8, eval_batch_size=8, augmentation="none", cpu=True, seed=3)
+        scenario = few_shot_class_incremental(open_images(str(photos)), 4, 1, 4)
+        tokenizer = two_towers.tokenizer()
+        ContinualTrainer(two_towers.base("clip"), processor(), method, scenario, settings, quiet=True, tokenizer=tokenizer).fit()
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), Path(sys.argv[2]))
