@@ -31,7 +31,14 @@ def says(base, tmp_path, monkeypatch, capsys):
     def refused(method: str = "cpe_clip", names=NAMES, **settings) -> str:
         if not (tmp_path / "photos").exists():
             write_photos(tmp_path / "photos", names, train=3, test=1)
-        values = {"backbone": base, "dataset": tmp_path / "photos", "output_dir": tmp_path / "run", "cpu": True, "num_workers": 1, **settings}
+        values = {
+            "backbone": base,
+            "dataset": tmp_path / "photos",
+            "output_dir": tmp_path / "run",
+            "cpu": True,
+            "num_workers": 1,
+            **settings,
+        }
         assert launch(run, METHODS[method], method, [f"--{key}={value}" for key, value in values.items()]) == 2
         assert not (tmp_path / "run" / "adapters").exists()
         error = capsys.readouterr().err
@@ -41,13 +48,13 @@ def says(base, tmp_path, monkeypatch, capsys):
     return refused
 
 
-LONG = " ".join(["w20"] * 22)
+LONG = " ".join(["w39"] * 22)
 
 
 @pytest.mark.parametrize("protocol", [SESSIONS, HALVES], ids=["taught in the last session", "only tested"])
 def test_a_name_longer_than_the_text_context(protocol, says):
-    error = says(names=[*NAMES[:5], LONG.replace("w20", "w39")], **protocol)
-    assert "is too long: its text" in error and "the model reads 24, of which 3 are kept for prompts. Shorten the name" in error
+    error = says(names=[*NAMES[:5], LONG], **protocol)
+    assert "is too long: its text" in error and "the model reads 24, of which 2 are kept for prompts. Shorten the name" in error
     assert "'w39 w39" in error
 
 
@@ -77,10 +84,10 @@ def lists(tmp_path):
 
 
 def test_a_class_in_two_sessions(lists, says):
-    (lists / "session_3.txt").write_text("".join(f"{row}\n" for row in [12, 7, 13, 14, 15, 16]))
-    (lists / "session_2.txt").write_text("".join(f"{row}\n" for row in [6, 8, 9, 10, 11, 17]))
+    (lists / "session_3.txt").write_text("".join(f"{row}\n" for row in [12, 13, 14, 11, 16, 17]))
+    (lists / "session_2.txt").write_text("".join(f"{row}\n" for row in [6, 7, 8, 9, 10]))
     error = says(**SESSIONS, index_list=lists)
-    assert "is in two sessions; " in error and "session_3.txt, line " in error and "session_2.txt, line " in error
+    assert "session_3.txt, line 4: class 'w13' is in two sessions; " in error and "session_2.txt, line 4 has it too" in error
 
 
 def test_a_list_with_a_wrong_line_names_file_and_line(lists, says):
@@ -92,9 +99,9 @@ def test_a_list_with_a_wrong_line_names_file_and_line(lists, says):
 
 def test_a_mode_that_the_text_tower_does_not_support(says):
     assert "Unknown setting 'text_mode'" in says(**SESSIONS, text_mode="accumulate")
-    assert "num_prompt_tokens 22 leaves no room for a class name in the 24 tokens" in says(**SESSIONS, num_prompt_tokens=22)
+    assert "the model reads 24, of which 22 are kept for prompts" in says(**SESSIONS, num_prompt_tokens=22)
 
 
 def test_a_base_without_a_text_tower(says):
     for method in ("cpe_clip", "glad"):
-        assert "There is no base with an image and a text tower under the name 'demo'" in says(method, **SESSIONS, backbone="demo")
+        assert "The base `demo` is a ViT without a text tower. A text head needs a CLIP" in says(method, **SESSIONS, backbone="demo")

@@ -60,7 +60,9 @@ def test_few_shots_in_sessions(recipe, tiny, tmp_path):
 @pytest.mark.parametrize("head", ["text", "linear"])
 def test_pixels_stay_as_they_are_for_bases_of_both_kinds(head, tiny):
     backbone, dataset = (flag.split("=")[1] for flag in tiny)
-    settings = CpeClipSettings(backbone=backbone, dataset=dataset, normalize=False, num_base_classes=3, head={"type": head}, towers="vision")
+    settings = CpeClipSettings(
+        backbone=backbone, dataset=dataset, normalize=False, num_base_classes=3, head={"type": head}, towers="vision"
+    )
     scenario = open_scenario(settings)
     model, processor, tokenizer = open_base(settings, settings.method(), scenario)
     assert processor.do_normalize is False

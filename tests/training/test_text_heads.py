@@ -18,6 +18,7 @@ from hf_cl.methods.cpe_clip import cpe_clip
 from hf_cl.methods.glad import glad
 from hf_cl.scenarios import few_shot_class_incremental, open_images
 
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Six classes of eight noisy pictures, two of each for testing."""
