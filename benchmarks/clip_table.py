@@ -25,9 +25,8 @@ from hf_cl.training.results import Results
 BATCH = 32
 PHOTO = "--head={type: text, template: 'a photo of a {}.', logit_scale: model}"
 BARE = "--head={type: text, template: '{}.', logit_scale: model}"
-PROMPTS = ["--learning_rate=0.05", "--session_epochs=4", "--session_batch_size=25", "--mixed_precision=bf16"]
+PROMPTS = ["--learning_rate=0.05", "--session_epochs=4", "--session_batch_size=25"]
 LORA = [PHOTO, "--learning_rate=0.004", "--session_iterations=4"]
-"""Float32: the two gradients of GLAD differ by less than bfloat16 resolves."""
 
 ROWS: dict[str, tuple[str, list[str]]] = {
     "zero-shot": ("lora", [PHOTO, "--epochs=0"]),

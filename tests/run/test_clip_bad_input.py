@@ -30,7 +30,7 @@ def says(base, tmp_path, monkeypatch, capsys):
 
     def refused(method: str = "cpe_clip", names=NAMES, **settings) -> str:
         if not (tmp_path / "photos").exists():
-            write_photos(tmp_path / "photos", names, train=3, test=1)
+            write_photos(tmp_path / "photos", names, train=4, test=1)
         values = {
             "backbone": base,
             "dataset": tmp_path / "photos",
@@ -73,28 +73,36 @@ def test_no_shots(says):
     assert "needs shots" in says(**{**SESSIONS, "shots": "null"})
 
 
+def rows(*classes: int) -> list[int]:
+    """The first three of each class's four training images."""
+    return [4 * c + k for c in classes for k in range(3)]
+
+
 @pytest.fixture
 def lists(tmp_path):
-    """Lists for three sessions of two classes of three images, rows in label order."""
-    folder = tmp_path / "lists"
-    folder.mkdir()
-    for session in range(3):
-        (folder / f"session_{session + 1}.txt").write_text("".join(f"{row}\n" for row in range(6 * session, 6 * session + 6)))
-    return folder
+    """Writes `session_k.txt`, one row number per line."""
+
+    def write(*sessions: list[int]) -> str:
+        folder = tmp_path / "lists"
+        folder.mkdir(exist_ok=True)
+        for k, numbers in enumerate(sessions, start=1):
+            (folder / f"session_{k}.txt").write_text("".join(f"{number}\n" for number in numbers))
+        return str(folder)
+
+    return write
 
 
 def test_a_class_in_two_sessions(lists, says):
-    (lists / "session_3.txt").write_text("".join(f"{row}\n" for row in [12, 13, 14, 11, 16, 17]))
-    (lists / "session_2.txt").write_text("".join(f"{row}\n" for row in [6, 7, 8, 9, 10]))
-    error = says(**SESSIONS, index_list=lists)
+    folder = lists(rows(0, 1), rows(2, 3), [*rows(4), 15, *rows(5)])
+    error = says(**SESSIONS, index_list=folder)
     assert "session_3.txt, line 4: class 'w13' is in two sessions; " in error and "session_2.txt, line 4 has it too" in error
 
 
 def test_a_list_with_a_wrong_line_names_file_and_line(lists, says):
-    (lists / "session_2.txt").write_text("6\n7\n8\n9\n10\n99\n")
-    assert "session_2.txt, line 6: row 99 is not there" in says(**SESSIONS, index_list=lists)
-    (lists / "session_2.txt").write_text("6\n7\n8\n9\n")
-    assert "session_2.txt" in says(**SESSIONS, index_list=lists)
+    error = says(**SESSIONS, index_list=lists(rows(0, 1), [*rows(2), 99], rows(4, 5)))
+    assert "session_2.txt, line 4: row 99 is not there" in error
+    error = says(**SESSIONS, index_list=lists(rows(0, 1), [*rows(2), "w13"], rows(4, 5)))
+    assert "session_2.txt, line 4: 'w13' is none of the 24 training images" in error
 
 
 def test_a_mode_that_the_text_tower_does_not_support(says):

@@ -1,8 +1,9 @@
-"""Two small runs with class names as the head, in one process or in two: `text_heads_case.py OUTPUT PHOTOS`."""
+"""One small run with class names as the head, in one process or in two: `text_heads_case.py METHOD OUTPUT PHOTOS`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,22 +19,20 @@ from hf_cl.training import ContinualTrainer, TrainingSettings
 torch.set_num_threads(1)
 
 
-def methods() -> dict[str, Method]:
-    """Without dropout, whose masks are drawn per process."""
-    return {
-        "cpe_clip": cpe_clip(base_epochs=2, session_epochs=2, session_batch_size=2, lr_per_epoch=[0.01, 0.01]),
-        "glad": glad(adapter=GladConfig(lora_dropout=0.0), iterations=6, session_iterations=2, batch_size=8),
-    }
+METHODS: dict[str, Callable[[], Method]] = {
+    "cpe_clip": lambda: cpe_clip(base_epochs=2, session_epochs=2, session_batch_size=2, lr_per_epoch=[0.01, 0.01]),
+    "glad": lambda: glad(adapter=GladConfig(lora_dropout=0.0), iterations=6, session_iterations=2, batch_size=8),
+}
+"""Without dropout, whose masks are drawn per process."""
 
 
-def run(output: Path, photos: Path) -> None:
-    """Sessions of 4, 1 and 1 classes by each method, one after the other in the same processes."""
-    for name, method in methods().items():
-        settings = TrainingSettings(output_dir=str(output / name), batch_size=8, eval_batch_size=8, augmentation="none", cpu=True, seed=3)
-        scenario = few_shot_class_incremental(open_images(str(photos)), 4, 1, 4)
-        tokenizer = two_towers.tokenizer()
-        ContinualTrainer(two_towers.base("clip"), processor(), method, scenario, settings, quiet=True, tokenizer=tokenizer).fit()
+def run(method: str, output: Path, photos: Path) -> None:
+    """Sessions of 4, 1 and 1 classes."""
+    settings = TrainingSettings(output_dir=str(output), batch_size=8, eval_batch_size=8, augmentation="none", cpu=True, seed=3)
+    scenario = few_shot_class_incremental(open_images(str(photos)), 4, 1, 4)
+    base, tokenizer = two_towers.base("clip"), two_towers.tokenizer()
+    ContinualTrainer(base, processor(), METHODS[method](), scenario, settings, quiet=True, tokenizer=tokenizer).fit()
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), Path(sys.argv[2]))
+    run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
