@@ -21,8 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
-from hf_cl.contracts import Scenario
+from hf_cl.backbones import check_class_names, load_backbone, load_processor, load_tokenizer, load_two_towers
+from hf_cl.contracts import Method, Scenario
 from hf_cl.hub.card import ModelCardInput, write_card
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.training import ContinualTrainer, RunSettings
@@ -213,29 +213,31 @@ def _open_source(settings: RunSettings, dataset: str) -> ImageSource:
     )
 
 
-def open_backbone(settings: RunSettings) -> tuple[nn.Module, Any]:
-    """The base without a classifier, and its image processor."""
-    backbone = load_backbone(settings.backbone, revision=settings.backbone_revision)
-    processor = load_processor(settings.backbone, revision=settings.backbone_revision)
+def open_base(settings: RunSettings, method: Method, scenario: Scenario) -> tuple[nn.Module, Any, Any]:
+    """The base that the method's head needs: (model, image processor, tokenizer).
+
+    Under a text head the model has both towers, and its texts of all of the scenario's classes are looked at; under any other head it is
+    one tower without a classifier, and the tokenizer is None.
+
+    Raises ValueError for a base that is not there, and for class names that a text head cannot use.
+    """
+    name, revision = settings.backbone, settings.backbone_revision
+    tokenizer = None
+    if (method.adapter.head or {}).get("type") == "text":
+        model, tokenizer = load_two_towers(name, revision=revision), load_tokenizer(name, revision=revision)
+        check_class_names(model, method.adapter, tokenizer, scenario.class_names)
+    else:
+        model = load_backbone(name, revision=revision)
+    processor = load_processor(name, revision=revision)
     if not settings.normalize:
         processor.do_normalize = False  # saved with the adapter, so whoever loads it feeds the same pixels
-    return backbone, processor
-
-
-def open_two_towers(settings: RunSettings) -> tuple[nn.Module, Any, Any]:
-    """A base with an image and a text tower, its image processor and its tokenizer: what text heads need."""
-    backbone = load_two_towers(settings.backbone, revision=settings.backbone_revision)
-    processor = load_processor(settings.backbone, revision=settings.backbone_revision)
-    return backbone, processor, load_tokenizer(settings.backbone, revision=settings.backbone_revision)
+    return model, processor, tokenizer
 
 
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
-    scenario, method, tokenizer = open_scenario(settings), settings.method(), None
-    if (method.adapter.head or {}).get("type") == "text":
-        backbone, processor, tokenizer = open_two_towers(settings)
-    else:
-        backbone, processor = open_backbone(settings)
+    scenario, method = open_scenario(settings), settings.method()
+    backbone, processor, tokenizer = open_base(settings, method, scenario)
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
     trainer.fit()
     return trainer

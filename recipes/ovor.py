@@ -11,14 +11,14 @@ import sys
 
 from hf_cl import ContinualTrainer
 from hf_cl.methods.ovor import OvorSettings
-from hf_cl.run import finish, launch, open_backbone, open_scenario
+from hf_cl.run import finish, launch, open_base, open_scenario
 
 
 def main(settings: OvorSettings) -> None:
     scenario = open_scenario(settings)  # the sessions: which classes arrive when
-    backbone, processor = open_backbone(settings)  # frozen throughout
     method = settings.method()  # phases: prefix and head on images, then the head on features and outliers
-    trainer = ContinualTrainer(backbone, processor, method, scenario, settings)
+    backbone, processor, tokenizer = open_base(settings, method, scenario)  # frozen throughout
+    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
     trainer.fit()
     finish(trainer)  # report and model card
 

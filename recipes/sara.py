@@ -11,14 +11,14 @@ import sys
 
 from hf_cl import ContinualTrainer
 from hf_cl.methods.sara import ActiveEntries, SaraSettings
-from hf_cl.run import finish, launch, open_backbone, open_scenario
+from hf_cl.run import finish, launch, open_base, open_scenario
 
 
 def main(settings: SaraSettings) -> None:
     scenario = open_scenario(settings)  # the sessions: which classes arrive when
-    backbone, processor = open_backbone(settings)  # frozen: the adapter holds positions and differences
     method = settings.method()  # selection, rank term, progressive switch, decay of the values
-    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, probes=[ActiveEntries()])
+    backbone, processor, tokenizer = open_base(settings, method, scenario)  # frozen: the adapter holds positions and differences
+    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer, probes=[ActiveEntries()])
     trainer.fit()
     finish(trainer)  # report and model card
 

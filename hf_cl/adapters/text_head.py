@@ -21,20 +21,28 @@ def has_two_towers(model: nn.Module) -> bool:
 
 
 def settle_text_head(config: HeadedConfig, model: nn.Module, default: Mapping[str, Any]) -> None:
-    """Give a config with class names the text head `default` on a model with two towers, and check a text head's settings and names.
+    """Give a config with class names the text head `default` on a model with two towers: for adapters that train both.
+
+    Raises ValueError for an adapter that was made for another text tower.
+    """
+    if not has_two_towers(model):
+        return
+    _check_text_tower(config, model)
+    if config.class_names and config.head is None:
+        config.head = dict(default)
+
+
+def check_text_head(config: HeadedConfig, model: nn.Module) -> None:
+    """Of every adapter type, before anything is injected: does the text head fit the base, where the config has one?
 
     Raises ValueError for a text head on a lone tower, malformed settings, class names that the texts cannot tell apart, and an adapter
     that was made for another text tower.
     """
-    two_towers = has_two_towers(model)
-    if two_towers:
-        _check_text_tower(config, model)
-    if config.class_names and config.head is None and two_towers:
-        config.head = dict(default)
     if (config.head or {}).get("type") != "text":
         return
-    if not two_towers:
+    if not has_two_towers(model):
         raise ValueError(f"A text head needs a base with two towers; {type(model).__name__} has one. Use head={{'type': 'linear'}}.")
+    _check_text_tower(config, model)
     TextHeadSpec.of(config.head or {}).texts(config.class_names or [])
 
 

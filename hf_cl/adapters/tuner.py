@@ -11,6 +11,7 @@ from torch import nn
 from hf_cl._peft import BaseTuner
 from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
 from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
+from hf_cl.adapters.text_head import check_text_head
 
 
 class HeadedTuner(BaseTuner):
@@ -32,6 +33,7 @@ class HeadedTuner(BaseTuner):
         else:
             check_signature(config.base_signature, model)
         self.check_config(config)
+        check_text_head(config, model)
         headed = config.class_names and (config.head or {}).get("type") != "text"  # a text head is the model's own text tower
         if headed:
             self._place_head(model, adapter_name, config)

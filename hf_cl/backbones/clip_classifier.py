@@ -152,6 +152,21 @@ class TextHead(Head):
         self._cache = []
 
 
+def check_class_names(model: nn.Module, config: HeadedConfig, tokenizer: Any, class_names: Sequence[str]) -> None:
+    """Look at the class names of all sessions before the first one trains.
+
+    Args:
+        model: the base with two towers; the adapter need not be inside yet.
+        config: the adapter's, with a text head.
+        tokenizer: the base's own.
+        class_names: every class that is going to be taught or tested.
+
+    Raises ValueError, naming the class, for a name that is empty, says the same as another one, or is too long for the text context.
+    """
+    texts = TextHeadSpec.of(config.head or {}).texts(class_names)
+    ClassTokens(model, tokenizer, _reserved_positions(model, config)).add(class_names, texts)
+
+
 def _reserved_positions(model: nn.Module, config: HeadedConfig) -> int:
     """Positions that prompts take. A tower that pools at the end needs one more, of padding, to see where the text is over."""
     if not isinstance(config, CPEClipConfig) or config.towers == "vision":

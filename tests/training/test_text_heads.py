@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import two_towers
+from clip_runs import NAMES, processor, write_photos
 from peft import PeftModel
-from PIL import Image
-from transformers import AutoTokenizer, CLIPImageProcessor
+from transformers import AutoTokenizer
 
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import GladConfig
 from hf_cl.backbones import ClipClassifier
+from hf_cl.backbones.two_towers import encode_texts
 from hf_cl.contracts import Method
 from hf_cl.methods.cpe_clip import cpe_clip
 from hf_cl.methods.glad import glad
 from hf_cl.scenarios import few_shot_class_incremental, open_images
 
-NAMES = [f"w{i}" for i in range(10, 16)]
-
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Six classes of eight noisy pictures, two of each for testing."""
-    folder, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for i, name in enumerate(NAMES):
-        for split, count in (("train", 8), ("test", 2)):
-            (folder / split / name).mkdir(parents=True)
-            for k in range(count):
-                pixels = np.clip(40 * i + generator.normal(0, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{k}.png")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 def trainer(photos, folder, method: Method, family: str = "clip", **settings) -> ContinualTrainer:
     """Sessions of 4, 1 and 1 classes, three shots in the later ones."""
     return ContinualTrainer(
         two_towers.base(family),
-        CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False),
+        processor(),
         method,
         few_shot_class_incremental(open_images(str(photos)), 4, 1, 3),
         TrainingSettings(output_dir=str(folder), batch_size=8, augmentation="none", cpu=True, seed=3, **settings),
@@ -73,6 +64,20 @@ def test_sessions_of_glad(rule, photos, tmp_path):
     assert len(run.fit().sessions) == 3 and run.method.adapter.head["type"] == "text"
     moved = [p for name, p in run.named_parameters if "lora_B" in name]
     assert moved and all(p.isfinite().all() and p.abs().sum() > 0 for p in moved)
+
+
+def test_evaluation_encodes_each_class_once_per_session(photos, tmp_path, monkeypatch):
+    encoded: list[tuple[bool, int]] = []
+
+    def counting(model, texts):
+        encoded.append((torch.is_grad_enabled(), len(texts.input_ids)))
+        return encode_texts(model, texts)
+
+    monkeypatch.setattr("hf_cl.backbones.clip_classifier.encode_texts", counting)
+    method = cpe_clip(base_epochs=1, session_epochs=1, session_batch_size=3)
+    trainer(photos, tmp_path, method, eval_batch_size=2).fit()
+    assert [count for training, count in encoded if not training] == [4, 5, 6], "all seen classes, once, though each test is many batches"
+    assert [count for training, count in encoded if training] == [4, 4, 4, 4, 1, 1], "a step encodes the session's own classes alone"
 
 
 class Killed(Exception):

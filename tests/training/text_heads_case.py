@@ -1,0 +1,41 @@
+"""Small runs with class names as the head, in one process or in two: `text_heads_case.py OUTPUT PHOTOS`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import two_towers
+from accelerate.state import AcceleratorState
+from clip_runs import processor
+
+from hf_cl.adapters import GladConfig
+from hf_cl.contracts import Method
+from hf_cl.methods import cpe_clip, glad
+from hf_cl.scenarios import few_shot_class_incremental, open_images
+from hf_cl.training import ContinualTrainer, TrainingSettings
+
+torch.set_num_threads(1)
+
+
+METHODS: dict[str, Callable[[], Method]] = {
+    "cpe_clip": lambda: cpe_clip(base_epochs=2, session_epochs=2, session_batch_size=2, lr_per_epoch=[0.01, 0.01]),
+    "glad": lambda: glad(adapter=GladConfig(lora_dropout=0.0), iterations=6, session_iterations=2, batch_size=8),
+}
+"""Without dropout, whose masks are drawn per process."""
+
+
+def run(output: Path, photos: Path) -> None:
+    """Sessions of 4, 1 and 1 classes by each method in turn."""
+    for name, method in METHODS.items():
+        settings = TrainingSettings(output_dir=str(output / name), batch_size=8, eval_batch_size=8, augmentation="none", cpu=True, seed=3)
+        scenario = few_shot_class_incremental(open_images(str(photos)), 4, 1, 4)
+        base, tokenizer = two_towers.base("clip"), two_towers.tokenizer()
+        ContinualTrainer(base, processor(), method(), scenario, settings, quiet=True, tokenizer=tokenizer).fit()
+        AcceleratorState._reset_state(reset_partial_state=True)  # the end of a run leaves the process group
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), Path(sys.argv[2]))
