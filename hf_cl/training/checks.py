@@ -25,9 +25,7 @@ def check_method(method: Method) -> None:
         check_recorded(method.adapter, method.rule)
 
 
-def check_session(
-    session: Session, phases: Sequence[Phase], settings: TrainingSettings, world: int, roles: Collection[str] = ()
-) -> None:
+def check_session(session: Session, phases: Sequence[Phase], settings: TrainingSettings, world: int, roles: Collection[str] = ()) -> None:
     """Raise ValueError for phases that this loop cannot run on this session; `roles` are those of the adapter."""
     if len(session.train) == 0:
         raise ValueError(f"Session {session.id} has no training images.")

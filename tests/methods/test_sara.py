@@ -193,7 +193,7 @@ def test_rates_decay_and_groups(trainer, decay):
 
 def test_the_optimizer_before_any_session_and_for_another_adapter_is_refused(trainer):
     method, head = sara(adapter=SaraConfig(density=0.1)), nn.Parameter(torch.zeros(2))
-    with pytest.raises(RuntimeError, match="no session has begun.*before the optimizer is made"):
+    with pytest.raises(RuntimeError, match=r"no session has begun\..*before the optimizer is made"):
         method.optimizer(session_of(2, 2), [("head.weight", head)])
     method.parts[0].begin_session(trainer, session_of(2, 2))
     other = get_peft_model(nn.Sequential(nn.Linear(8, 8)), SaraConfig(target_modules=["0"], threshold=0.2))

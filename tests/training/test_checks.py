@@ -50,7 +50,8 @@ def test_a_features_phase_has_no_images(need):
 
 
 @pytest.mark.parametrize(
-    ("found", "drawn", "through_the_model"), [((), 1, 1), (("frozen_view",), 2, 1), (("two_views",), 2, 2), (("two_views", "frozen_view"), 2, 2)]
+    ("found", "drawn", "through_the_model"),
+    [((), 1, 1), (("frozen_view",), 2, 1), (("two_views",), 2, 2), (("two_views", "frozen_view"), 2, 2)],
 )
 def test_views(found, drawn, through_the_model):
     phase = Phase("train", 1, [needs(), needs(*found)], everything)

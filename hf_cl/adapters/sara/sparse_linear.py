@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
 SPARSE = 1 / 8
 """Up to this share of the entries, products of the wanted entries alone are faster on a CPU than a dense product and a gather."""
 
