@@ -33,10 +33,16 @@ MIB = 2**20
 
 
 def storages(*values: Any) -> list[torch.UntypedStorage]:
-    """Of all tensors in `values`; a sparse tensor has two (SHiRA's differences)."""
+    """Of all tensors in `values`; a sparse tensor has two (SHiRA's differences) or three (SARA's gradient on a CPU)."""
     tensors = [t for t in tree_leaves(values) if isinstance(t, torch.Tensor)]
-    parts = [part for t in tensors for part in ((t._indices(), t._values()) if t.is_sparse else (t,))]
-    return [part.untyped_storage() for part in parts]
+    return [part.untyped_storage() for t in tensors for part in parts(t)]
+
+
+def parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The dense tensors that it consists of."""
+    if tensor.layout == torch.sparse_csr:
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    return (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,)
 
 
 class LivePeak(TorchDispatchMode):

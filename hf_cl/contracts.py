@@ -111,7 +111,7 @@ class Context:
     batch: Mapping[str, Tensor]
     """`pixel_values` [B, 3, S, S] (absent in a features phase), `labels` [B], `index` [B] (stable sample ids)."""
     views: tuple[Outputs, ...]
-    """One per augmented view."""
+    """One per augmented view that goes through the model: two where a loss of the phase needs "two_views", else one."""
     session: Session
     epoch: int
     """Epoch of the phase, from 0."""
@@ -190,7 +190,8 @@ class LossTerm(Part):
     weight: float | Callable[[int], float] = 1.0
     """A number, or a function of the phase's epoch."""
     needs: frozenset[str] = frozenset()
-    """What the term reads beyond images and labels ("two_views", "pretrained", "previous", ...): checked before training starts."""
+    """What the term reads beyond images and labels: checked before training starts. "two_views" through the model, "frozen_view" (a second
+    view for `ctx.frozen` alone), "pretrained", "previous", the adapter's own roles, "all_classes"."""
 
     def __call__(self, ctx: Context) -> Tensor:
         """Scalar, mean over the batch. Pure: changes nothing, may be called twice per batch; state changes belong in `after_step`."""

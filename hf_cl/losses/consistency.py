@@ -25,6 +25,7 @@ class Consistency(LossTerm):
     """
 
     name = "consistency"
+    needs = frozenset({"base"})
 
     def __init__(self, weight: float | Callable[[int], float] = 1.0) -> None:
         self.weight = weight

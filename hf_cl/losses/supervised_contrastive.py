@@ -72,7 +72,7 @@ class SupervisedContrastive(LossTerm):
         if not temperature > 0:
             raise ValueError(f"SupervisedContrastive: temperature must be positive, got {temperature}.")
         self.roles, self.temperature, self.weight, self.name = tuple(roles), temperature, weight, name
-        self.needs = frozenset({"two_views"} | {"pretrained", "previous"} & set(roles))
+        self.needs = frozenset({"frozen_view", *roles})
 
     def __call__(self, ctx: Context) -> Tensor:
         views = [ctx.embedding, *(ctx.frozen(role, view=-1).embedding for role in self.roles)]  # [B, E] each

@@ -57,7 +57,10 @@ class ProgressiveSwitch(Part):
     def tuner(self) -> SaraModel:
         """The adapter of the session that has begun."""
         if self._tuner is None:
-            raise RuntimeError("ProgressiveSwitch: no session has begun; the part learns the adapter in begin_session.")
+            raise RuntimeError(
+                "sara: no session has begun. Its optimizer acts on the adapter that ProgressiveSwitch is given in begin_session, "
+                "so the part belongs to the method's parts and begins a session before the optimizer is made."
+            )
         return self._tuner
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
@@ -125,6 +128,9 @@ def sara(
 
     The adapter's config says what is selected, and with `lambda_rank`, `rank_mode`, `rank_on`, `decay` and `progressive_iter` how it is
     trained. AdamW with the official betas and decay, and a cosine per epoch; the norm of the gradient is clipped over what trains.
+
+    `optimizer` puts hooks on AdamW that act on the adapter. It knows the adapter from its `ProgressiveSwitch`, since the loop calls every
+    part's `begin_session` before it asks for an optimizer; asked earlier, or for the parameters of another adapter, it raises.
 
     Args:
         adapter: None: 5 % of each attention and MLP matrix, the official README's rank term, no switch inside a session.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 
 from hf_cl.adapters import GladConfig
-from hf_cl.contracts import Method, Phase, Session
+from hf_cl.contracts import LossTerm, Method, Phase, Session
 from hf_cl.rules.recorded import check_recorded
 from hf_cl.training.settings import TrainingSettings
 
-PROVIDED = frozenset({"index", "two_views", "pretrained", "previous", "all_classes"})
-"""What the loop can hand to a loss term that says it needs it. "previous" exists from session 1 on."""
+PROVIDED = frozenset({"index", "two_views", "frozen_view", "pretrained", "previous", "all_classes"})
+"""What the loop can hand to a loss term that says it needs it, beside the roles of the adapter. "previous" exists from session 1 on.
+
+"two_views": two augmented views, both through the model. "frozen_view": a second augmented view for `frozen` alone, which costs the model
+no forward."""
+
+_OF_IMAGES = frozenset({"two_views", "frozen_view", "pretrained", "previous"})
 
 
 def check_method(method: Method) -> None:
@@ -19,8 +25,8 @@ def check_method(method: Method) -> None:
         check_recorded(method.adapter, method.rule)
 
 
-def check_session(session: Session, phases: Sequence[Phase], settings: TrainingSettings, world: int) -> None:
-    """Raise ValueError for phases that this loop cannot run on this session."""
+def check_session(session: Session, phases: Sequence[Phase], settings: TrainingSettings, world: int, roles: Collection[str] = ()) -> None:
+    """Raise ValueError for phases that this loop cannot run on this session; `roles` are those of the adapter."""
     if len(session.train) == 0:
         raise ValueError(f"Session {session.id} has no training images.")
     empty = [test.name for test in session.tests if len(test.data) == 0]
@@ -39,13 +45,21 @@ def check_session(session: Session, phases: Sequence[Phase], settings: TrainingS
         if phase.inputs == "features" and settings.gradient_accumulation_steps > 1:
             raise ValueError(f"Phase {phase.name!r} runs on features; gradient_accumulation_steps must be 1 there.")
         for term in phase.losses:
-            unknown = sorted(term.needs - PROVIDED)
-            if unknown:
-                raise ValueError(f"Loss {term.name!r} needs {unknown}, which this loop does not provide; it provides {sorted(PROVIDED)}.")
-            if phase.inputs == "features" and term.needs & {"two_views", "pretrained", "previous"}:
+            _check_known(term, PROVIDED.union(roles))
+            if phase.inputs == "features" and term.needs & _OF_IMAGES.union(roles):
                 raise ValueError(f"Loss {term.name!r} needs images; phase {phase.name!r} runs on features.")
             if "previous" in term.needs and session.id == 0:
                 raise ValueError(f"Loss {term.name!r} needs the previous session's model; session 0 has none. Leave it out there.")
+
+
+def _check_known(term: LossTerm, provided: Collection[str]) -> None:
+    unknown = sorted(term.needs - set(provided))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], provided, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"Loss {term.name!r} needs {unknown}, which this loop does not provide.{hint} It provides {', '.join(sorted(provided))}."
+        )
 
 
 def has_own_candidates(session: Session) -> bool:
@@ -65,5 +79,10 @@ def check_tests(session: Session, names_unseen: bool) -> None:
 
 
 def num_views(phase: Phase) -> int:
-    """How many augmented views of an image the phase's losses read."""
+    """How many augmented views of an image the phase's losses read, under whatever state of the model."""
+    return 2 if any(term.needs & {"two_views", "frozen_view"} for term in phase.losses) else 1
+
+
+def num_model_views(phase: Phase) -> int:
+    """How many of them go through the model itself, with gradients; the others are for frozen states."""
     return 2 if any("two_views" in term.needs for term in phase.losses) else 1

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_cl.contracts import Context, GradientRule, NamedParameters, Outputs, Phase, Session
+from hf_cl.training.checks import num_model_views
 
 
 class TrainingDivergedError(RuntimeError):
@@ -80,7 +81,8 @@ class Stepper:
             return memo[role, view]
 
         def losses() -> dict[str, Tensor]:
-            context = Context(micro.batch, self._views(pixels, micro.batch), self.session, epoch, step, frozen)
+            views = self._views(pixels[: num_model_views(self.phase)], micro.batch)
+            context = Context(micro.batch, views, self.session, epoch, step, frozen)
             return {term.name: term(context) * (term.weight_at(epoch) * micro.weight) for term in self.phase.losses}
 
         return losses
@@ -90,7 +92,7 @@ class Stepper:
             return (Outputs(*self.model(batch["features"])),)
         if len(pixels) == 1:
             return (Outputs(*self.model(pixels[0])),)
-        parts = [tensor.chunk(len(pixels)) for tensor in self.model(torch.cat(list(pixels)))]  # one forward for all views
+        parts = [tensor.chunk(len(pixels)) for tensor in self.model(torch.cat(list(pixels)))]  # one forward for both views
         return tuple(Outputs(*view) for view in zip(*parts, strict=True))
 
     def _guard(self, losses: Mapping[str, Tensor], step: int) -> None:

@@ -214,7 +214,7 @@ class ContinualTrainer:
 
     def _run_session(self, session: Session) -> None:
         phases, at = self._phases, self.position
-        check_session(session, phases, self.settings, self.accelerator.num_processes)
+        check_session(session, phases, self.settings, self.accelerator.num_processes, self.tuner.roles)
         check_tests(session, isinstance(self.head, TextHead))
         for part in self.named_parts().values():
             part.begin_session(self, session)

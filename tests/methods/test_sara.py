@@ -191,6 +191,28 @@ def test_rates_decay_and_groups(trainer, decay):
     torch.testing.assert_close(e.values.detach(), -0.01 * e.base_values() if decay == "value" else torch.zeros_like(e.values))
 
 
+def test_the_optimizer_before_any_session_and_for_another_adapter_is_refused(trainer):
+    method, head = sara(adapter=SaraConfig(density=0.1)), nn.Parameter(torch.zeros(2))
+    with pytest.raises(RuntimeError, match=r"no session has begun\..*before the optimizer is made"):
+        method.optimizer(session_of(2, 2), [("head.weight", head)])
+    method.parts[0].begin_session(trainer, session_of(2, 2))
+    other = get_peft_model(nn.Sequential(nn.Linear(8, 8)), SaraConfig(target_modules=["0"], threshold=0.2))
+    named = [(name, p) for name, p in other.named_parameters() if "sara_" in name]
+    with pytest.raises(ValueError, match="none of the SARA adapter's parameters"):
+        method.optimizer(session_of(2, 2), named)
+
+
+def test_the_loop_begins_the_session_before_it_makes_the_optimizer(tmp_path):
+    trainer, order = build(tmp_path), []
+    switch, optimizer = trainer.method.parts[0], trainer.method.optimizer
+    begin_session = switch.begin_session
+    switch.begin_session = lambda trainer, session: (order.append("begin"), begin_session(trainer, session))
+    made = lambda session, named: (order.append("optimizer"), optimizer(session, named))[1]  # noqa: E731
+    trainer.method = type(trainer.method)(**{**trainer.method.__dict__, "optimizer": made})
+    trainer.fit()
+    assert order == ["begin", "optimizer"] * 3
+
+
 def test_defaults_are_the_published_numbers():
     method = SaraSettings().method()
     assert method.adapter.lambda_rank == 5e-4 and method.adapter.rank_mode == "one" and method.adapter.decay == "value"

@@ -136,6 +136,22 @@ class AsyncLoraModel(RolePlayer):
             return key.replace(f".{COPY}.{adapter_name}.", f".{COPY}.")
         return super()._remove_adapter_name_from_key(key, adapter_name)
 
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Width and depth of the base agree by now; what else a copy depends on (MLP, patches, image size) shows in its shape."""
+        found = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        here = model.state_dict()
+        for key, tensor in found.items():
+            if f".{COPY}." in key and key in here and here[key].shape != tensor.shape:
+                module, _, rest = key.removeprefix("base_model.model.").partition(f".{COPY}.{adapter_name}.")
+                raise ValueError(
+                    f"ASYNC_LORA: the adapter was made for a base with {module}.{rest} of shape {list(tensor.shape)}; this base has "
+                    f"{list(here[key].shape)} there. Load the base that the adapter names."
+                )
+        return found
+
     def to_lora(self, folder: str | Path) -> None:
         """Write the active adapter as a stock LORA adapter. A linear head goes with it as `modules_to_save`, other heads do not.
 

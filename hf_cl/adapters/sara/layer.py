@@ -43,7 +43,7 @@ class Entries(NamedTuple):
 
     def base_values(self) -> Tensor:
         """[n] the base's entries, in float32 or wider."""
-        found = self.base.detach().flatten()[self.indices.long()]
+        found = self.base.detach().flatten().index_select(0, self.indices)
         return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
@@ -231,7 +231,7 @@ class SaraLayer(TunerLayer):
             merged = self.effective_tensors([adapter_name])
             if safe_merge and not all(bool(tensor.isfinite().all()) for tensor in merged.values()):
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter_name} seems to be broken")
-            self._unmerged[adapter_name] = [e.base.flatten()[e.indices.long()] for e in self.entries(adapter_name)]
+            self._unmerged[adapter_name] = [e.base.flatten().index_select(0, e.indices) for e in self.entries(adapter_name)]
             for e in self.entries(adapter_name):
                 e.base.copy_(merged[e.name])
             self.merged_adapters.append(adapter_name)

@@ -6,12 +6,20 @@ row.
 
 from __future__ import annotations
 
+import warnings
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+SPARSE = 1 / 8
+"""Up to this share of the entries, products of the wanted entries alone are faster on a CPU than a dense product and a gather."""
+
+SAMPLES = 256
+"""Samples that such a product takes at a time: it copies its factors, and copies of so few rows stay small."""
 
 
 class Block(NamedTuple):
@@ -38,18 +46,18 @@ def moved(tensor: Tensor, indices: Tensor, delta: Tensor) -> Tensor:
     Added in float32 or wider: a bfloat16 sum would lose small differences, a float32 one would round a float64 base. Positions are
     distinct, so the entries are written, not accumulated: that is deterministic on every device.
     """
-    flat, positions = tensor.flatten(), indices.long()
-    wide = torch.promote_types(tensor.dtype, torch.float32)
-    return flat.index_put((positions,), (flat[positions].to(wide) + delta.to(wide)).to(tensor.dtype)).view_as(tensor)
+    flat, wide = tensor.flatten(), torch.promote_types(tensor.dtype, torch.float32)
+    entries = flat.index_select(0, indices).to(wide) + delta.to(wide)  # [n]
+    return flat.index_copy(0, indices.long(), entries.to(tensor.dtype)).view_as(tensor)
 
 
 class SparseLinear(torch.autograd.Function):
     """y = x (W + D)^T + b, where D holds `scaling * values` at `indices` and zeros elsewhere.
 
     Kept for the backward pass are the input and references to W, positions and values, as LoRA keeps them. W + D is built again there, and
-    the gradient of W exists for one block of rows at a time, the paper's "unstructural back-propagation": g_values = (g_y^T x) at the
-    positions. A dense product and a gather, since products of the wanted entries alone are ten times slower at 10 % density. Entries that
-    no longer train get the gradient 0.
+    the gradient of W exists for one block of rows at a time, or not at all: the paper's "unstructural back-propagation", g_values =
+    (g_y^T x) at the positions. In general that is a dense product and a gather. On a CPU, in float32 or wider and up to the density
+    `SPARSE`, only the wanted entries are computed. Entries that no longer train get the gradient 0.
     """
 
     @staticmethod
@@ -93,11 +101,36 @@ class SparseLinear(torch.autograd.Function):
 
 def _gathered(g: Tensor, x: Tensor, indices: Tensor, values: Tensor, blocks: list[Block] | None) -> Tensor:
     """[n] the entries of g^T x at the positions; g [B, O], x [B, I]."""
-    if blocks is None:
-        return (g.T @ x).flatten()[indices.long()].to(values.dtype)
+    if blocks is not None:
+        return _gathered_by_blocks(g, x, indices, values, blocks)
+    sparse = len(indices) <= SPARSE * g.shape[1] * x.shape[1] and g.device.type == "cpu" and g.dtype in (torch.float32, torch.float64)
+    if sparse and not torch.compiler.is_compiling():
+        return _sampled(g, x, indices).to(values.dtype)
+    return (g.T @ x).flatten().index_select(0, indices).to(values.dtype)
+
+
+def _gathered_by_blocks(g: Tensor, x: Tensor, indices: Tensor, values: Tensor, blocks: list[Block]) -> Tensor:
     gathered = torch.empty_like(values)
     for block in blocks:
         dense = g[:, block.first_row : block.end_row].T @ x  # [rows, I]
-        here = indices[block.start : block.end].long() - block.first_row * x.shape[1]
-        gathered[block.start : block.end] = dense.flatten()[here].to(values.dtype)
+        here = indices[block.start : block.end] - block.first_row * x.shape[1]
+        gathered[block.start : block.end] = dense.flatten().index_select(0, here).to(values.dtype)
     return gathered
+
+
+def _sampled(g: Tensor, x: Tensor, indices: Tensor) -> Tensor:
+    _meet_csr_tensors()
+    rows, width = g.shape[1], x.shape[1]
+    starts = torch.searchsorted(indices, torch.arange(rows + 1, dtype=torch.int32) * width, out_int32=True)  # [O + 1]
+    total = torch.sparse_csr_tensor(starts, indices.remainder(width), g.new_zeros(len(indices)), (rows, width))
+    for g_part, x_part in zip(g.split(SAMPLES), x.split(SAMPLES), strict=True):
+        torch.sparse.sampled_addmm(total, g_part.T, x_part, out=total)
+    return total.values()
+
+
+@lru_cache(maxsize=1)
+def _meet_csr_tensors() -> None:
+    """torch says once per process that its CSR tensors are in beta. A user cannot act on that; what is used of them here is tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor([0, 0], [], [], (1, 1))

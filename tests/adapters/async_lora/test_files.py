@@ -10,8 +10,8 @@ from async_lora_students import PLAIN_HEAD, move, student, unfrozen_student
 from coact_reference import FOLDER, Student, tensors
 from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from safetensors.torch import load_file
-from tiny import CLASSIFIERS, NAMES, base, images
-from transformers import ViTForImageClassification, ViTModel
+from tiny import CLASSIFIERS, NAMES, SIZE, base, images
+from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
 from hf_cl.adapters import AsyncLoraConfig
 
@@ -34,6 +34,20 @@ def test_unfrozen_weights_are_saved_and_loaded_to_the_bit(family, start, tmp_pat
     plain = base(family)
     plain.load_adapter(str(tmp_path))
     assert torch.equal(plain(images()).logits, want)
+
+
+@pytest.mark.parametrize(
+    ("change", "start", "message"),
+    [
+        ({"intermediate_size": 128}, 4, r"layers\.4\.mlp\.fc1\.bias of shape \[64\]; this base has \[128\]"),
+        ({"patch_size": 16}, -1, r"patch_embeddings\.projection\.weight of shape \[32, 3, 8, 8\]; this base has \[32, 3, 16, 16\]"),
+        ({"hidden_size": 64}, 4, r"made for vit \(width 32, 6 layers\); this base is vit \(width 64, 6 layers\)"),
+    ],
+)
+def test_a_base_of_another_shape_is_refused(change, start, message, tmp_path):
+    unfrozen_student(unfreeze_from=start).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        PeftModel.from_pretrained(ViTForImageClassification(ViTConfig(**{**SIZE, **change})), tmp_path)
 
 
 def test_resting_copies_are_not_saved(tmp_path):

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from peft import get_peft_model
 from sara_reference import WEIGHTS, Net, adapted, batch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_cl.adapters import SaraConfig
 from hf_cl.adapters.sara import SaraLinear, SaraModule
-from hf_cl.adapters.sara.sparse_linear import SparseLinear, cut
+from hf_cl.adapters.sara.sparse_linear import SAMPLES, SPARSE, SparseLinear, cut
 
+VIEWS = (torch.ops.aten.view.default, torch.ops.aten.t.default, torch.ops.aten._unsafe_view.default)
 EVERYTHING = {"target_modules": [*WEIGHTS, "norm"], "include_bias_norm": True}
 both = pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["weights", "with biases and norms"])
 
@@ -160,6 +162,46 @@ def test_gradients_by_finite_differences(block_rows):
     blocks = cut(indices, 7, 5, block_rows) if block_rows else None
     x.requires_grad_(), bias.requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b, v: SparseLinear.apply(a, weight, b, indices, active, v, 1.5, blocks), (x, bias, values))
+
+
+@pytest.mark.parametrize("density", [0.0, 0.02, SPARSE, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_gradient_of_the_entries_is_that_of_the_dense_product(density, dtype):
+    """Whichever way it is computed; the batch is longer than what a sparse product takes at a time."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 24, generator=generator).to(dtype)
+    x, g = (torch.randn(2 * SAMPLES + 10, n, generator=generator).to(dtype) for n in (24, 40))
+    indices = torch.randperm(960, generator=generator)[: int(density * 960)].sort().values.to(torch.int32)
+    values = torch.zeros(len(indices), dtype=torch.promote_types(dtype, torch.float32), requires_grad=True)
+    SparseLinear.apply(x, weight, None, indices, torch.ones(len(indices), dtype=torch.bool), values, 1.0, None).backward(g)
+    want = (g.T @ x).flatten()[indices.long()].to(values.dtype)
+    torch.testing.assert_close(values.grad, want, rtol=0, atol={torch.float64: 1e-12, torch.float32: 1e-4}.get(dtype, 0.0))
+
+
+def test_a_sparse_gradient_computes_the_entries_alone():
+    """At a density up to `SPARSE` no operation makes a tensor as large as the weight, but the effective weight itself."""
+
+    class Sizes(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: list[int] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.layout == torch.strided and func not in VIEWS:
+                self.found.append(out.numel())
+            return out
+
+    x, g = torch.randn(4, 64), torch.randn(4, 512)
+    counts = []
+    for count in (100, 20000):
+        indices = torch.randperm(512 * 64)[:count].sort().values.to(torch.int32)
+        values = torch.zeros(count, requires_grad=True)
+        y = SparseLinear.apply(x, torch.randn(512, 64), None, indices, torch.ones(count, dtype=torch.bool), values, 1.0, None)
+        with Sizes() as sizes:
+            y.backward(g)  # the input needs no gradient, so the effective weight is not built again
+        counts.append(sum(size >= 512 * 64 for size in sizes.found))
+    assert counts == [0, 1]
 
 
 def test_entries_that_rest_get_the_gradient_zero_everywhere():

@@ -1,0 +1,99 @@
+"""Methods x seeds -> a table of means and standard deviations, as the model cards have it.
+
+    python benchmarks/compare_methods.py benchmarks/tables/sara_cifar100_small.yaml --dataset ./cifar100_small --output_dir runs/sara
+
+The file names the settings that all runs share (`common`), one row per method with settings of its own (`rows`), and the metrics to show
+(`columns`, names of `hf_cl.metrics`; of a metric that is a list the last value counts). Every run is what `hf-cl train` does with the
+same settings, with its report and card; `seed` and `class_order_seed` are the run's seed. A program that was stopped goes on where it was:
+finished runs are read, the unfinished one resumes. The table is printed and written to `table.md`: percent, mean and standard deviation
+(n - 1) over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from shira_baseline import ShiraSettings
+
+from hf_cl.methods import METHODS
+from hf_cl.run import finish, parse_settings, quiet_libraries, train
+from hf_cl.training.results import Results
+
+KNOWN = {**METHODS, "shira": ShiraSettings}
+
+
+def settings_of(row: Mapping[str, Any], common: Mapping[str, Any], **own: Any) -> Any:
+    """The run's settings: those of the row win over the common ones. Raises ValueError for what `hf-cl train` refuses."""
+    values = {**common, **row, **own}
+    method = values.pop("method")
+    return parse_settings(KNOWN[method], method, [f"--{key}={json.dumps(value)}" for key, value in values.items()])
+
+
+def one_run(settings: Any) -> Results:
+    """Train, or read what is there."""
+    folder = Path(settings.output_dir)
+    if (folder / "README.md").exists():  # the card is the last thing that a run writes
+        return Results.load(folder / "results.json")
+    return finish(train(settings, quiet=True))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation in percent."""
+    mean = f"{100 * statistics.mean(values):.2f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def cells(runs: Sequence[Results], columns: Sequence[str]) -> list[str]:
+    """One row's metrics and its number of trained parameters."""
+    found = []
+    for column in columns:
+        metrics: list[Any] = [run.metrics[column] for run in runs]
+        found.append(spread([m[-1] if isinstance(m, list) else m for m in metrics]))
+    trained = max(run.parameters.trainable for run in runs if run.parameters)
+    return [*found, f"{trained:,}" if any(session.trained for session in runs[0].sessions) else "0"]
+
+
+def table(rows: Mapping[str, Sequence[Results]], columns: Sequence[str]) -> str:
+    """Markdown; rows without a run are left out."""
+    lines = [["method", *columns, "trained parameters"], ["---"] * (len(columns) + 2)]
+    lines += [[name, *cells(runs, columns)] for name, runs in rows.items() if runs]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path, help="YAML file: common, rows, columns")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", help="only these")
+    options = parser.parse_args()
+    spec = yaml.safe_load(options.table.read_text())
+    chosen = options.rows or list(spec["rows"])
+    rows: dict[str, list[Results]] = {name: [] for name in spec["rows"]}
+    quiet_libraries()
+    for seed in options.seeds:
+        for number, (name, row) in enumerate(spec["rows"].items()):
+            if name not in chosen:
+                continue
+            folder = options.output_dir / f"row-{number}-{row['method']}" / f"seed-{seed}"
+            own = {"dataset": options.dataset, "output_dir": str(folder), "seed": seed, "class_order_seed": seed, "resume": "auto"}
+            started = time.process_time()
+            results = one_run(settings_of(row, spec.get("common", {}), **own))
+            rows[name].append(results)
+            final = results.metrics[spec["columns"][0]]
+            print(f"seed {seed}, {name}: {spec['columns'][0]} {final:.4f}, {time.process_time() - started:.0f} s of processor", flush=True)
+    text = table(rows, spec["columns"])
+    print(text)
+    (options.output_dir / "table.md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
