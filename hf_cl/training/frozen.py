@@ -22,7 +22,8 @@ class FrozenStates:
     A snapshot is run through `torch.func.functional_call`: swapping tensors in place breaks the backward pass of a forward that is still
     open, and inside one autocast region it would be undone by the cast cache.
 
-    Roles that the tuner names in `roles` are its own business: `with tuner.role(name)` lets the model play them.
+    Roles that the tuner names in `roles` are its own business: `with tuner.role(name, images)` lets the model play them, and by the images
+    it knows what another role has computed already.
     """
 
     def __init__(self, classifier: AnyClassifier, accelerator: Any, tuner: HeadedTuner) -> None:
@@ -39,7 +40,7 @@ class FrozenStates:
         """
         with _evaluating(self.classifier), self.accelerator.autocast():
             if role in self.tuner.roles:
-                with self.tuner.role(role):
+                with self.tuner.role(role, pixel_values):
                     return self.classifier.outputs(pixel_values)
             if role == "pretrained":
                 with bypassed(self.classifier):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_cl.adapters.async_lora.config import AsyncLoraConfig
 from hf_cl.adapters.async_lora.layer import COPY, AsyncLoraLayer
 from hf_cl.adapters.async_lora.states import RoleStates, State, swapped
-from hf_cl.adapters.async_lora.unfreezing import modules_to_copy
+from hf_cl.adapters.async_lora.unfreezing import frozen_blocks, modules_to_copy, place_of_blocks
 from hf_cl.adapters.head_wrapper import HeadWrapper
 from hf_cl.adapters.tuner import UnmixedTuner
 from hf_cl.contracts import Head
@@ -95,8 +95,11 @@ class RolePlayer(UnmixedTuner):
         return states.pretrained if state is None else state
 
     @contextmanager
-    def role(self, role: str) -> Iterator[None]:
+    def role(self, role: str, pixel_values: Tensor | None = None) -> Iterator[None]:
         """Let backbone and head play `role` inside the block, without gradients. Train or eval mode is the caller's.
+
+        With `pixel_values` [B, 3, S, S], the images that the model is about to see in eval mode, roles without LoRA share one pass through
+        the blocks below `unfreeze_from`.
 
         Raises ValueError as `role_tensors`, and while adapters are merged.
         """
@@ -106,11 +109,19 @@ class RolePlayer(UnmixedTuner):
         try:
             for layer in layers:
                 layer.lora_on, layer.copies_on = SWITCHES[role]
-            with torch.no_grad(), swapped(self.model, tensors):
+            with torch.no_grad(), swapped(self.model, tensors), self._sharing(role, pixel_values):
                 yield
         finally:
             for layer, lora_on, copies_on in switches:
                 layer.lora_on, layer.copies_on = lora_on, copies_on
+
+    def _sharing(self, role: str, pixel_values: Tensor | None) -> AbstractContextManager[None]:
+        if pixel_values is None or SWITCHES[role][0]:
+            return nullcontext()
+        name, config = self._active()
+        return self.states[name].shared.first_blocks(
+            *place_of_blocks(self.model), frozen_blocks(self.model, config.unfreeze_from), pixel_values
+        )
 
     def training_state(self) -> dict[str, Any]:
         """What a checkpoint needs beside the adapter's own tensors: whether it is unfrozen, and the states of the roles."""

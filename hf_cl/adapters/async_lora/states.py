@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_cl.adapters.async_lora.shared_pass import SharedPass
+
 State = dict[str, Tensor]
 LiveTensors = Mapping[str, Tensor]
 """The student's own parameters and buffers, by name."""
@@ -31,6 +33,8 @@ class RoleStates:
     """The student at the end of session 0."""
     base_teacher: State | None = None
     """The teacher at the end of session 0."""
+    shared: SharedPass = field(default_factory=SharedPass)
+    """What roles without LoRA compute once for all of them."""
 
     @torch.no_grad()
     def start_teacher(self, unfrozen: LiveTensors) -> None:

@@ -47,9 +47,8 @@ def modules_to_copy(model: nn.Module, unfreeze_from: int) -> list[str]:
 
     -1 adds everything before the blocks; `embeddings` is one entry there, since it holds parameters of its own.
     """
-    tower = TOWERS[family_of(model)]
+    tower, root = TOWERS[family_of(model)], _root(model)
     children = dict(model.named_children())
-    root = "".join(f"{name}." for name in _ROOTS if name in children)
     after = tower.after if "classifier" in children else tower.after + tower.pooled
     blocks = [f"{tower.blocks}.{i}" for i in range(max(unfreeze_from, 0), len(_blocks(model, root + tower.blocks)))]
     before = tower.before if unfreeze_from == EVERYTHING else ()
@@ -57,6 +56,23 @@ def modules_to_copy(model: nn.Module, unfreeze_from: int) -> list[str]:
     if _PROJECTION in children:
         tops.append(_PROJECTION)
     return [leaf for name in tops for leaf in _leaves(name, model.get_submodule(name))]
+
+
+def place_of_blocks(model: nn.Module) -> tuple[nn.Module, str]:
+    """The module that holds the list of blocks, and the list's name there."""
+    path, _, name = (_root(model) + TOWERS[family_of(model)].blocks).rpartition(".")
+    return model.get_submodule(path), name
+
+
+def frozen_blocks(model: nn.Module, unfreeze_from: int | None) -> int:
+    """How many blocks, from the first, never differ from the pre-trained ones but by LoRA."""
+    parent, name = place_of_blocks(model)
+    return len(getattr(parent, name)) if unfreeze_from is None else max(unfreeze_from, 0)
+
+
+def _root(model: nn.Module) -> str:
+    children = dict(model.named_children())
+    return "".join(f"{name}." for name in _ROOTS if name in children)
 
 
 def _blocks(model: nn.Module, name: str) -> nn.ModuleList:
