@@ -7,36 +7,42 @@ no network and no data set, and starts no device.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
-
-from hf_cl.adapters import (
-    AsyncLoraConfig,
-    AsyncLoraModel,
-    CPEClipConfig,
-    CPEClipModel,
-    GladConfig,
-    GladModel,
-    OnePromptConfig,
-    OnePromptModel,
-    SaraConfig,
-    SaraModel,
-)
-from hf_cl.adapters.sara import sara_lr
 
 if TYPE_CHECKING:
     from hf_cl import heads, losses, methods, metrics, rules, scenarios
+    from hf_cl.adapters import (
+        AsyncLoraConfig,
+        AsyncLoraModel,
+        CPEClipConfig,
+        CPEClipModel,
+        GladConfig,
+        GladModel,
+        OnePromptConfig,
+        OnePromptModel,
+        SaraConfig,
+        SaraModel,
+    )
+    from hf_cl.adapters.sara import sara_lr
     from hf_cl.backbones import load_backbone, load_processor
     from hf_cl.hub.load import load
     from hf_cl.training import ContinualTrainer, TrainingSettings
 
 __version__ = "0.1.0"
 
+_ADAPTERS = (
+    *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
+    *("OnePromptConfig", "OnePromptModel", "SaraConfig", "SaraModel"),
+)
 _LAZY = {
+    **dict.fromkeys(_ADAPTERS, "hf_cl.adapters"),
     "ContinualTrainer": "hf_cl.training",
     "TrainingSettings": "hf_cl.training",
     "load": "hf_cl.hub.load",
     "load_backbone": "hf_cl.backbones",
     "load_processor": "hf_cl.backbones",
+    "sara_lr": "hf_cl.adapters.sara",
 }
 _LAZY_MODULES = ("heads", "losses", "methods", "metrics", "rules", "scenarios")
 
@@ -76,3 +82,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "hf_cl_command" not in sys.modules:  # `hf-cl --help` does not wait for torch; subcommands import what they use
+    importlib.import_module("hf_cl.adapters")
