@@ -94,6 +94,11 @@ class DecodedImages:
         """Images in memory; the others are decoded on demand."""
         return len(self._kept)
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the pixels that are kept."""
+        return self._kept.num_bytes
+
     def batch(self, positions: Sequence[int]) -> Pixels:
         """The images at `positions`."""
         missing = [position for position in positions if position >= self.num_kept]
@@ -140,7 +145,7 @@ class _Kept:
 
     def __init__(self, byte_budget: int, num_images: int) -> None:
         self._free, self._num_images = byte_budget, num_images
-        self._count = 0
+        self._count = self.num_bytes = 0
         self._list: list[NDArray[np.uint8]] = []
         self.stack: NDArray[np.uint8] | None = None
         """[rows, H, W, 3] while all images have one size."""
@@ -165,6 +170,7 @@ class _Kept:
         else:
             self.stack[self._count] = image
         self._free -= image.size
+        self.num_bytes += image.size
         self._count += 1
         return True
 

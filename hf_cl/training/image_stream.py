@@ -19,6 +19,9 @@ from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_b
 from hf_cl.training.settings import TrainingSettings
 from hf_cl.training.step import MicroBatch
 
+PIXEL_BYTES = 4 << 30
+"""Memory for the decoded test images of all sessions together; what does not fit is decoded again in each evaluation."""
+
 
 class ImageStream:
     """Decodes each data set once and hands out its batches.
@@ -32,6 +35,7 @@ class ImageStream:
         self.augmentation = build_augmentation(settings.augmentation, self.preprocessor)
         self._plan: list[list[int]] = []
         self._training: tuple[int, DecodedImages] | None = None
+        self._plain: tuple[int, DecodedImages] | None = None
         self._tests: dict[int, DecodedImages] = {}
 
     def steps_per_epoch(self, dataset: ImageDataset, phase: Phase) -> int:
@@ -108,29 +112,30 @@ class ImageStream:
     @torch.no_grad()
     def features(self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None) -> FeatureSet:
         """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process."""
-        outputs, labels, index = self._run(classifier, dataset, epoch, lambda out: out.features)
+        decoded = self._decoded_for_evaluation(dataset, test=False) if epoch is None else self._decoded_for_training(dataset)
+        outputs, labels, index = self._run(classifier, decoded, epoch, lambda out: out.features)
         gathered = [self._gather(part, len(dataset)) for part in (outputs, labels, index)]
         return FeatureSet(*gathered)
 
     @torch.no_grad()
     def logits(self, classifier: AnyClassifier, dataset: ImageDataset) -> tuple[Tensor, Tensor]:
         """Logits [n, C] and labels [n] of this process's share of the images, each image on one process."""
-        logits, labels, _ = self._run(classifier, dataset, None, lambda out: out.logits)
+        logits, labels, _ = self._run(classifier, self._decoded_for_evaluation(dataset, test=True), None, lambda out: out.logits)
         return logits, labels
 
     def _run(
-        self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None, select: Callable[[Outputs], Tensor]
+        self, classifier: AnyClassifier, decoded: DecodedImages, epoch: int | None, select: Callable[[Outputs], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         accelerator, settings = self.accelerator, self.settings
         size = settings.eval_batch_size
-        shares = sequential(len(dataset), size, rank=accelerator.process_index, world=accelerator.num_processes)
+        shares = sequential(len(decoded), size, rank=accelerator.process_index, world=accelerator.num_processes)
         shares = [share for share in shares if share]
         device = accelerator.device
         if epoch is None:
-            batches = eval_batches(self._decoded_for_evaluation(dataset), self.preprocessor, shares, device=device)
+            batches = eval_batches(decoded, self.preprocessor, shares, device=device)
         else:
             batches = train_batches(
-                self._decoded_for_training(dataset),
+                decoded,
                 self.augmentation,
                 self.preprocessor,
                 shares,
@@ -166,7 +171,18 @@ class ImageStream:
             order[positions] = torch.stack([torch.full_like(positions, rank), torch.arange(len(positions))], dim=1)
         return rows[order[:, 0], order[:, 1]]
 
-    def _decoded_for_evaluation(self, dataset: ImageDataset) -> DecodedImages:
-        if id(dataset) not in self._tests:
-            self._tests[id(dataset)] = DecodedImages.for_evaluation(dataset, self.preprocessor, workers=self.settings.num_workers)
-        return self._tests[id(dataset)]
+    def _decoded_for_evaluation(self, dataset: ImageDataset, *, test: bool) -> DecodedImages:
+        """Tests come again in every session and are kept; of other data sets, whose features somebody wants, only the last one is."""
+        key = id(dataset)
+        if test and key not in self._tests:
+            self._tests[key] = self._decode(dataset, PIXEL_BYTES - sum(other.num_bytes for other in self._tests.values()))
+        if key in self._tests:
+            return self._tests[key]
+        if self._plain is None or self._plain[0] != key:
+            self._plain = None
+            self._plain = key, self._decode(dataset, PIXEL_BYTES)
+        return self._plain[1]
+
+    def _decode(self, dataset: ImageDataset, byte_budget: int) -> DecodedImages:
+        workers = self.settings.num_workers
+        return DecodedImages.for_evaluation(dataset, self.preprocessor, workers=workers, byte_budget=byte_budget)
