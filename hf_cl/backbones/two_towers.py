@@ -68,7 +68,10 @@ def encode_texts(model: nn.Module, texts: TextBatch) -> Tensor:
     tower: Any = model
     if family_of(model) == OPEN_CLIP:
         return tower.encode_text(texts.input_ids)
-    return tower.get_text_features(input_ids=texts.input_ids, attention_mask=texts.attention_mask).pooler_output
+    # CLIP's tower is causal: the end of a text never sees the padding behind it. transformers looks at a mask in every forward to see
+    # whether it matters, and the host would wait for the device.
+    mask = None if family_of(model) == "clip" else texts.attention_mask
+    return tower.get_text_features(input_ids=texts.input_ids, attention_mask=mask).pooler_output
 
 
 def context_length(model: nn.Module) -> int:
