@@ -1,0 +1,58 @@
+"""How often whole data sets go through the backbone: tests once per session, features of a phase once."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from speed_runs import METHODS, build, record, record_of
+
+from hf_cl.contracts import Method, Phase
+from hf_cl.images import DecodedImages
+from hf_cl.methods import linear_probe, nearest_class_mean, ovor
+
+TRAIN, TEST = 24, 8
+"""Images of a session."""
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_test_image_is_seen_once_per_session(kind):
+    """All accuracies come from the same logits. CoACT also reads its shots once, for the prototypes."""
+    extra = TRAIN if kind == "ASYNC_LORA" else 0
+    assert record_of(kind).images == [extra + TEST, extra + 2 * TEST, extra + 3 * TEST]
+
+
+@pytest.mark.parametrize(("refresh", "passes"), [("phase", 1), ("epoch", 5)])
+def test_features_of_a_phase_are_computed_once_or_once_per_epoch(refresh, passes, tmp_path):
+    method = linear_probe(epochs=5)
+    plain = method.phases
+    method = Method(**{**vars(method), "phases": lambda session: [Phase(**{**vars(p), "refresh": refresh}) for p in plain(session)]})
+    trainer = build("ONE_PROMPT", tmp_path, method=method)
+    assert record(trainer).images == [passes * TRAIN + TEST, passes * TRAIN + 2 * TEST]
+
+
+def test_prototypes_cost_one_pass(tmp_path):
+    trainer = build("ONE_PROMPT", tmp_path, method=nearest_class_mean())
+    assert record(trainer).images == [TRAIN + TEST, TRAIN + 2 * TEST]
+
+
+def test_every_image_is_decoded_once(tmp_path, monkeypatch):
+    """Over epochs, phases and sessions."""
+    decoded = Counter()
+    original = DecodedImages._open
+    monkeypatch.setattr(DecodedImages, "_open", lambda self, p: decoded.update([int(self.indices[p])]) or original(self, p))
+    build("ONE_PROMPT", tmp_path, sessions=3, method=ovor(epochs=2, vor_epochs=1, layer_tokens={0: 2})).fit()
+    assert set(decoded.values()) == {1} and len(decoded) == 3 * (TRAIN + TEST)
+
+
+def test_decoded_tests_of_all_sessions_share_one_budget(tmp_path, monkeypatch):
+    """What does not fit is decoded in each evaluation, so that memory does not grow with the number of sessions."""
+    monkeypatch.setattr("hf_cl.training.image_stream.PIXEL_BYTES", 11 * 32 * 32 * 3)
+    trainer = build("ONE_PROMPT", tmp_path, sessions=3, method=nearest_class_mean())
+    results = trainer.fit()
+    tests = trainer.images._tests.values()
+    assert [decoded.num_kept for decoded in tests] == [TEST, 3, 0]  # and none of the training images the prototypes came from
+    assert sum(decoded.num_bytes for decoded in tests) == 11 * 32 * 32 * 3
+    monkeypatch.undo()
+    whole = build("ONE_PROMPT", tmp_path / "whole", sessions=3, method=nearest_class_mean())
+    assert whole.fit().accuracy_matrix == results.accuracy_matrix
