@@ -1,0 +1,35 @@
+"""What a user waits for before anything happens, in fresh processes."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.measure import Options, Row
+
+LIBRARIES = [sys.executable, "-c", "import torch, transformers, peft; from peft import get_peft_model"]
+OURS = [sys.executable, "-c", "import hf_cl"]
+HELP = [str(Path(sysconfig.get_path("scripts")) / "hf-cl"), "--help"]
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Differences in seconds of processor time, medians."""
+    times: dict[str, list[float]] = {"libraries": [], "hf_cl": [], "help": []}
+    for _ in range(max(3, options.repeats // 2)):
+        for name, command in zip(times, (LIBRARIES, OURS, HELP), strict=True):
+            times[name].append(_seconds(command))
+    libraries, ours, its_help = (sorted(values)[len(values) // 2] for values in times.values())
+    detail = f"{ours:.2f} against {libraries:.2f} s"
+    yield Row("start", "import hf_cl, seconds more", "torch, transformers, peft", ours - libraries, "<= 1.0", detail)
+    yield Row("start", "hf-cl --help, seconds more", "import hf_cl", its_help - ours, "<= 0.3", f"{its_help:.2f} s")
+
+
+def _seconds(command: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
