@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test torture check format clean
+.PHONY: help install demo test torture check format clean bench
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -27,6 +27,9 @@ check: install ## linters and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: install ## the table of docs/performance.md, on this machine
+	$(BIN)/python -m benchmarks
 
 format: install ## rewrite the code as the linters want it
 	$(BIN)/ruff check --fix .

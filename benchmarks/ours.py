@@ -31,6 +31,8 @@ WIDTHS = {"tiny": (192, 3), "base": (768, 12)}
 """Size -> width and heads of a ViT/16 with 12 layers."""
 BATCH = {"tiny": 8, "base": 4}
 BOS, EOS, WORDS = 298, 299, 300
+PRECISION = "no"
+"""Of accelerators that are not told otherwise; the GPU's rows set it."""
 
 
 def session(number: int = 1, seen: tuple[str, ...] = CLASSES, new: int = 10) -> Session:
@@ -100,13 +102,13 @@ def labels(batch: int, device: torch.device) -> Tensor:
     return (FIRST_NEW + torch.arange(batch) // 2 % (len(CLASSES) - FIRST_NEW)).to(device)
 
 
-def accelerator(device: torch.device, precision: str = "no", compile: bool = False) -> Accelerator:
+def accelerator(device: torch.device, precision: str | None = None, compile: bool = False) -> Accelerator:
     """A new one; accelerate keeps precision and device in process-wide state."""
     AcceleratorState._reset_state()
     GradientState._reset_state()
     PartialState._reset_state()
     dynamo = TorchDynamoPlugin(backend="inductor") if compile else None  # pyright: ignore[reportArgumentType]
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, dynamo_plugin=dynamo)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision or PRECISION, dynamo_plugin=dynamo)
 
 
 class OurStep:

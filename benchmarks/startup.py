@@ -5,15 +5,13 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.measure import Options, Row
 
 LIBRARIES = [sys.executable, "-c", "import torch, transformers, peft; from peft import get_peft_model"]
 OURS = [sys.executable, "-c", "import hf_cl"]
-HELP = [str(Path(sysconfig.get_path("scripts")) / "hf-cl"), "--help"]
+HELP = [sys.executable, "-c", "import sys; sys.argv = ['hf-cl', '--help']; from hf_cl_command import main; main()"]
 
 
 def rows(options: Options) -> Iterator[Row]:

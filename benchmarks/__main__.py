@@ -1,0 +1,96 @@
+"""The table of docs/performance.md: `python -m benchmarks` (or `make bench`).
+
+Every row is a ratio of two things that ran in this process, in turn, on this machine. Groups can be asked for by name:
+
+    python -m benchmarks step evaluation --repeats 8
+    python -m benchmarks step coact --sizes tiny,base     # ViT-B/16 and CLIP ViT-B/16 shapes too
+    python -m benchmarks --device cuda
+
+On a CPU it runs with one thread, unless OMP_NUM_THREADS says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from benchmarks.measure import Options, Row, machine, paired
+
+GROUPS = {
+    "noise": "",
+    "step": "steps",
+    "evaluation": "evaluation",
+    "two_pass": "two_pass",
+    "lora": "plain_lora",
+    "sara": "sparse",
+    "coact": "async_lora",
+    "data": "input",
+    "loop": "loop",
+    "start": "startup",
+    "gpu": "gpu",
+}
+"""Name -> module; docs say what each compares."""
+
+
+def noise(options: Options) -> Iterator[Row]:
+    """The same step on two models alike: what a ratio of 1 looks like on this machine."""
+    from benchmarks import steps  # noqa: PLC0415
+
+    calls = [steps.one_prompt("tiny", options)[1] for _ in range(2)]
+    yield paired(*calls, options).row("noise", "OnePrompt's step", "the same again")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", default=[], metavar="group", help=f"of {', '.join(GROUPS)}; all by default")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--sizes", default="tiny", help="tiny (ViT-Ti/16), base (ViT-B/16 and CLIP ViT-B/16), or both: tiny,base")
+    parser.add_argument("--repeats", type=int, default=10, help="pairs per ratio")
+    parser.add_argument("--compile", action="store_true", help="rows with torch.compile on our side")
+    parser.add_argument("--json", type=Path, help="write the rows there too")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.groups) - set(GROUPS))
+    if unknown:
+        parser.error(f"unknown group {unknown[0]!r}; choose from {', '.join(GROUPS)}")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    options = Options(torch.device(arguments.device), arguments.sizes.split(","), arguments.repeats, arguments.compile)
+    sys.stdout.write(f"{datetime.date.today()}, commit {_commit()}\n{machine(options.device)}\n\n")
+    sys.stdout.write("| | row | against | ratio | quartiles | goal | | |\n|---|---|---|---|---|---|---|---|\n")
+    found = []
+    for group in arguments.groups or GROUPS:
+        rows: Callable[[Options], Iterator[Row]] = noise if group == "noise" else import_module(f"benchmarks.{GROUPS[group]}").rows
+        for row in rows(options):
+            found.append(row)
+            sys.stdout.write(_line(row) + "\n")
+            sys.stdout.flush()
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(row) for row in found], indent=1))
+
+
+def _line(row: Row) -> str:
+    spread = "" if row.spread is None else f"{row.spread[0]:.3f} to {row.spread[1]:.3f}"
+    met = {None: "", True: "met", False: "missed"}[row.met]
+    return f"| {row.group} | {row.name} | {row.against} | {row.ratio:.3f} | {spread} | {row.goal} | {met} | {row.detail} |"
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return done.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    main()
