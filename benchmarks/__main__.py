@@ -19,17 +19,16 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from benchmarks.measure import Options, Row, machine, paired
+from benchmarks.measure import Options, Row, machine
 
 GROUPS = {
-    "noise": "",
+    "limits": "limits",
     "step": "steps",
     "evaluation": "evaluation",
     "two_pass": "two_pass",
@@ -42,14 +41,6 @@ GROUPS = {
     "gpu": "gpu",
 }
 """Name -> module; docs say what each compares."""
-
-
-def noise(options: Options) -> Iterator[Row]:
-    """The same step on two models alike: what a ratio of 1 looks like on this machine."""
-    from benchmarks import steps  # noqa: PLC0415
-
-    calls = [steps.one_prompt("tiny", options)[1] for _ in range(2)]
-    yield paired(*calls, options).row("noise", "OnePrompt's step", "the same again")
 
 
 def main() -> None:
@@ -72,8 +63,7 @@ def main() -> None:
     sys.stdout.write("| | row | against | ratio | quartiles | goal | | |\n|---|---|---|---|---|---|---|---|\n")
     found = []
     for group in arguments.groups or GROUPS:
-        rows: Callable[[Options], Iterator[Row]] = noise if group == "noise" else import_module(f"benchmarks.{GROUPS[group]}").rows
-        for row in rows(options):
+        for row in import_module(f"benchmarks.{GROUPS[group]}").rows(options):
             found.append(row)
             sys.stdout.write(_line(row) + "\n")
             sys.stdout.flush()
