@@ -25,7 +25,7 @@ MERGED = {
 
 def rows(options: Options) -> Iterator[Row]:
     for size in options.sizes:
-        images = ours.images(2 * ours.BATCH[size], options.device)
+        images = ours.images(ours.BATCH[size], options.device)
         base = ours.vit(size).to(options.device).eval()
         bare = _forward(lambda base=base, images=images: base(pixel_values=images))
         yield _row(f"ONE_PROMPT, {size}", _outputs(base, OnePromptConfig(), images), bare, options, 0.97)
@@ -37,7 +37,7 @@ def rows(options: Options) -> Iterator[Row]:
 
 def _clip(size: str, options: Options) -> Row:
     """Images alone: the texts are encoded once."""
-    base, images = ours.clip(size).to(options.device).eval(), ours.images(2 * ours.BATCH[size], options.device)
+    base, images = ours.clip(size).to(options.device).eval(), ours.images(ours.BATCH[size], options.device)
     bare = _forward(lambda: base.get_image_features(pixel_values=images))
     return _row(f"CPE_CLIP, {size}", _outputs(base, CPEClipConfig(head=dict(TEXT_HEAD)), images), bare, options, 0.97, of_bound=True)
 

@@ -1,7 +1,7 @@
 """Paired measurements and the rows of the table.
 
-Both sides of a ratio run in one process, in turn (A B, B A, ...), so that a machine which slows down or is shared slows both. On a CPU the
-clock counts the processor time of this process over all its threads, which other programs do not add to; on a GPU it is the wall clock,
+Both sides of a ratio run in one process, in turn (A B B A, A B B A, ...), so that a machine which slows down or is shared slows both. On a CPU
+the clock counts the processor time of this process over all its threads, which other programs do not add to; on a GPU it is the wall clock,
 with the device awaited.
 """
 
@@ -89,15 +89,15 @@ class Pair:
 
 
 def paired(ours: Call, theirs: Call, options: Options, warmup: int = 2) -> Pair:
-    """Run both in turn. The first `warmup` runs of each are not counted."""
+    """Run both in turn, A B B A for each pair, so that a drift of the machine's speed falls out. The first `warmup` runs do not count."""
     for _ in range(warmup):
         ours()
         theirs()
     times: dict[Call, list[float]] = {ours: [], theirs: []}
-    for number in range(options.repeats):
-        for side in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+    for _ in range(options.repeats):
+        for side in (ours, theirs, theirs, ours):
             times[side].append(seconds(side, options.device))
-    return Pair(times[ours], times[theirs])
+    return Pair(*([(a + b) / 2 for a, b in zip(side[::2], side[1::2], strict=True)] for side in times.values()))
 
 
 def seconds(call: Call, device: torch.device) -> float:

@@ -29,7 +29,7 @@ CLASSES = tuple(f"w{i}" for i in range(20))
 FIRST_NEW = 10
 WIDTHS = {"tiny": (192, 3), "base": (768, 12)}
 """Size -> width and heads of a ViT/16 with 12 layers."""
-BATCH = {"tiny": 8, "base": 4}
+BATCH = {"tiny": 4, "base": 2}
 BOS, EOS, WORDS = 298, 299, 300
 PRECISION = "no"
 """Of accelerators that are not told otherwise; the GPU's rows set it."""
