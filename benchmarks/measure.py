@@ -1,8 +1,8 @@
 """Paired measurements and the rows of the table.
 
-Both sides of a ratio run in one process, in turn (A B B A, A B B A, ...), so that a machine which slows down or is shared slows both. On a CPU
-the clock counts the processor time of this process over all its threads, which other programs do not add to; on a GPU it is the wall clock,
-with the device awaited.
+Both sides of a ratio run in one process, in turn (A B B A, A B B A, ...), so that a machine which slows down or is shared slows both. On a
+CPU the clock counts the processor time of this process over all its threads, which other programs do not add to; on a GPU it is the wall
+clock, with the device awaited.
 """
 
 from __future__ import annotations
