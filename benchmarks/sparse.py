@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from peft import LoraConfig, ShiraConfig
 
-from benchmarks.measure import MIB, Options, Pair, Row, paired
+from benchmarks.measure import MIB, Options, Pair, Row, flops, paired
 from benchmarks.sara_memory import TARGETS, Case, adapted, dense, equal_density, vit
 from hf_cl.adapters import SaraConfig
 
@@ -32,7 +32,9 @@ def rows(options: Options) -> Iterator[Row]:
             name = {"saved": "saved for backward", "peak": "peak beyond weights", "optimizer": "optimizer state"}[what]
             yield Row("SARA", name, other, a / b, goal, f"{a / MIB:.1f} against {b / MIB:.1f} MiB")
     for other, goal in (("LoRA", "<= 1.15"), ("SHiRA", ""), ("dense + mask", "")):
-        yield _time_row("step, its time over theirs", other, paired(cases["SARA"].step, cases[other].step, options, warmup=1), goal)
+        row = _time_row("step, its time over theirs", other, paired(cases["SARA"].step, cases[other].step, options, warmup=1), goal)
+        row.detail += f"; it does {flops(cases['SARA'].step) / flops(cases[other].step):.2f} of its operations"
+        yield row
     rank = Case("rank", builds["SARA"], pixels)
     plain = rank.loss
     rank.loss = lambda: plain() + 5e-4 * rank.model.base_model.rank_loss(0)  # pyright: ignore
