@@ -31,7 +31,7 @@ SESSIONS, WIDTH = 100, 96
 
 def rows(options: Options) -> Iterator[Row]:
     yield _cached_features(options)
-    yield _last_step(options)
+    yield from _last_step(options)
     yield from _sessions(options)
     yield _checkpoints(options)
     if options.device.type == "cpu":
@@ -106,7 +106,7 @@ class _Sizes(Part):
 
 def _sessions(options: Options) -> Iterator[Row]:
     """A run of a hundred sessions of two classes on a ViT with two layers, where everything but the model's arithmetic weighs most."""
-    sizes, calls, pass_times = _Sizes(), [], []
+    sizes, calls, eval_calls = _Sizes(), [], []
     method = ovor(epochs=1, vor_epochs=0)
     method = Method(**{**vars(method), "parts": [sizes]})
     torch.manual_seed(0)
@@ -114,7 +114,7 @@ def _sessions(options: Options) -> Iterator[Row]:
         ViTConfig(hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=3, intermediate_size=4 * WIDTH, image_size=32, num_labels=0)
     )
     method.adapter.layer_tokens, method.adapter.layers_to_transform = {0: 5, 1: 5}, [0, 1]
-    restores = [_counted(Stepper, "step", calls), _wrapped(ImageStream, "logits", options, pass_times)]
+    restores = [_counted(Stepper, "step", calls), _counted(ImageStream, "logits", eval_calls)]
     try:
         with tempfile.TemporaryDirectory() as folder:
             _run(folder, method, Stream(SESSIONS, 2, 16, 8, side=32), options, base, batch_size=8)
@@ -127,27 +127,35 @@ def _sessions(options: Options) -> Iterator[Row]:
             restore()
     rows = 4 * (WIDTH + 1) * 2 * (SESSIONS - 1)
     yield _growth("Python calls of a step", calls[1], calls[-1], "of all functions, while a step runs", 1, "calls")
-    passes = [pass_times[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2] for i in range(SESSIONS)]
-    early, late = (statistics.median(t for part in chosen for t in part) for chosen in (passes[1:15], passes[-2:]))
-    yield _growth("evaluation of an image", early / 8, late / 8, "medians, of the passes of sessions 2 to 15 and 99 to 100")
-    detail = f"head rows, their gradient and Adam's state, {4 * rows / MIB:.2f} MiB, taken off"
-    yield _growth("tensors in memory", sizes.bytes[0], sizes.bytes[-1] - 4 * rows, detail, MIB, "MiB")
+    yield _growth("Python calls of an evaluation's pass", eval_calls[1], eval_calls[-1], "over eight images of a test", 1, "calls")
+    detail = f"head rows and Adam's state of them, {3 * rows / MIB:.2f} MiB, taken off"
+    yield _growth("tensors in memory", sizes.bytes[0], sizes.bytes[-1] - 3 * rows, detail, MIB, "MiB")
     yield _growth("adapter's tensors on disk", adapters[0], adapters[1] - rows, f"head rows, {rows / 1024:.0f} KiB, taken off", 1024, "KiB")
     detail = f"head rows taken off; beside them {results / 1024:.0f} KiB of results: three matrices of a hundred rows"
     yield _growth("checkpoint's tensors on disk", sizes.checkpoint, state - rows, detail, 1024, "KiB")
 
 
-def _last_step(options: Options) -> Row:
-    """With the head of session 100 and with that of session 1, on ViT-Ti."""
-    pair = paired(*(_step_with(classes, options) for classes in (2, 2 * SESSIONS)), options)
-    return Row("sessions", f"step at session {SESSIONS}", "session 1", pair.speed, "<= 1.05", f"{2 * SESSIONS} classes, 2", pair.spread)
+def _last_step(options: Options) -> Iterator[Row]:
+    """Step and evaluation with the head of session 100 and with that of session 1, on ViT-Ti."""
+    few, many = (_with_classes(classes, options) for classes in (2, 2 * SESSIONS))
+    for name, first, last in (("step", few[0], many[0]), ("evaluation of a batch", few[1], many[1])):
+        pair = paired(first, last, options)
+        yield Row(
+            "sessions", f"{name} at session {SESSIONS}", "session 1", pair.speed, "<= 1.05", f"{2 * SESSIONS} classes, 2", pair.spread
+        )
 
 
-def _step_with(classes: int, options: Options) -> Callable[[], None]:
+def _with_classes(classes: int, options: Options) -> tuple[Callable[[], Any], Callable[[], Any]]:
     names, count = tuple(f"c{i}" for i in range(classes)), ours.BATCH["tiny"]
     mine = ours.OurStep(ours.vit(), ovor(epochs=1, vor_epochs=0), ours.session(1, names, 2), ours.accelerator(options.device))
-    batch = mine.batch(ours.images(count, options.device), labels=torch.full((count,), classes - 1, device=options.device))
-    return lambda: mine(batch)
+    images = ours.images(count, options.device)
+    batch = mine.batch(images, labels=torch.full((count,), classes - 1, device=options.device))
+
+    @torch.no_grad()
+    def evaluation() -> None:
+        mine.classifier.outputs(images)
+
+    return lambda: mine(batch), evaluation
 
 
 def _counted(owner: Any, name: str, counts: list[int]) -> Callable[[], None]:
