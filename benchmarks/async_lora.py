@@ -51,7 +51,7 @@ def _later(size: str, options: Options) -> ours.OurStep:
     """A session after the first: block 11 has been unfrozen, its states are kept, LoRA and rows train."""
     config = AsyncLoraConfig(unfreeze_from=UNFREEZE_FROM, lora_dropout=0.0, head={"type": "linear", "bias": False, "pooler": True})
     config.base_signature = signature(ours.vit(size))
-    method = coact(adapter=config, epochs=1, incremental_train="classifier+lora")
+    method = coact(adapter=config, epochs=1, learning_rate=by_hand.COACT_RATE, incremental_train="classifier+lora")
 
     def first_session(tuner: Any) -> None:
         states = tuner.states["default"]

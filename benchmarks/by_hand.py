@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+COACT_RATE = 1e-3
+"""A hundredth of the published one: the same batch comes again and again, and on values that explode arithmetic has another speed."""
+
 Step = Callable[[], Tensor]
 """One optimizer step on the batch it was made for; returns the loss."""
 
@@ -242,7 +245,7 @@ def coact_session_0(student: SeparateModels, teacher: SeparateModels, images: Te
     averages = [*teacher.unfrozen, *teacher.head.pooler.parameters()]  # pyright: ignore
     for parameter in unfrozen:
         parameter.requires_grad_(True)
-    groups = [{"params": [*student.lora, *rows], "lr": 0.1}, {"params": unfrozen, "lr": 1e-4}]
+    groups = [{"params": [*student.lora, *rows], "lr": COACT_RATE}, {"params": unfrozen, "lr": 1e-3 * COACT_RATE}]
     optimizer = torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=5e-4)
     plain = ViT(teacher.base)  # without LoRA
 
@@ -271,7 +274,7 @@ def coact_later(
     columns: int,
 ) -> Step:
     """LoRA and rows train; the contrast has a model of its own per role, and the base student gives the targets of its columns."""
-    head, rate = student.head, 1e-4
+    head, rate = student.head, 1e-3 * COACT_RATE
     for parameter in head.pooler.parameters():  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         parameter.requires_grad_(False)
     optimizer = torch.optim.SGD([*student.lora, head.weight], lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)

@@ -51,7 +51,7 @@ def coact_step(size: str, options: Options) -> Sides:
 def coact_ours(size: str, options: Options) -> ours.OurStep:
     """Session 0 of CoACT with block 11 unfrozen. The pooler starts as the identity: random weights come without one."""
     config = AsyncLoraConfig(unfreeze_from=11, lora_dropout=0.0, head={"type": "linear", "bias": False, "pooler": False})
-    method = coact(adapter=config, epochs=1)
+    method = coact(adapter=config, epochs=1, learning_rate=by_hand.COACT_RATE)
     config.head = {"type": "linear", "bias": False, "pooler": True}
     config.base_signature = signature(ours.vit(size))  # as a loaded adapter's: then no checkpoint is asked for its pooler
     return ours.OurStep(
