@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read while gradio is imported
 
 import gradio as gr
+import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 
+from hf_cl.app.port import HOST, listening
 from hf_cl.app.sessions import SessionModels, scores_by_name
 from hf_cl.training.display import display_name
 
@@ -65,6 +70,8 @@ def _knows(models: SessionModels, session: str) -> str:
 def serve(page: gr.Blocks, *, port: int | None, open_browser: bool, say: Callable[[str], None]) -> None:
     """Serve the page to this machine until Ctrl-C.
 
+    Not by gradio's `launch`, which asks its own address over whatever proxy there is, and gives up after three seconds.
+
     Args:
         port: None: the first free one from 7860 on.
         open_browser: show it.
@@ -72,19 +79,24 @@ def serve(page: gr.Blocks, *, port: int | None, open_browser: bool, say: Callabl
 
     Raises OSError for a port that is taken.
     """
-    theme = gr.themes.Base(primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
-    _, address, _ = page.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        inbrowser=open_browser,
-        prevent_thread_lock=True,
-        share=False,
-        quiet=True,
-        ssr_mode=False,
-        footer_links=[],
-        max_file_size=LARGEST_FILE,
-        theme=theme,
-        css=CSS,
-    )
-    say(address)
-    page.block_thread()
+    with listening(port) as door:
+        number = door.getsockname()[1]
+        site = gr.mount_gradio_app(
+            FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+            page,
+            path="/",
+            server_name=HOST,
+            server_port=number,
+            footer_links=[],
+            run_history=False,
+            max_file_size=LARGEST_FILE,
+            ssr_mode=False,
+            theme=gr.themes.Base(primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
+            css=CSS,
+        )
+        address = f"http://{HOST}:{number}/"
+        say(address)
+        if open_browser:
+            webbrowser.open(address)
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(uvicorn.Config(site, log_level="warning")).run(sockets=[door])
