@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import webbrowser
+from collections.abc import Callable
+from contextlib import suppress
 from html import escape
-from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read while gradio is imported
 
 import gradio as gr
+import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 
-from hf_cl.app.sessions import SessionModels
-from hf_cl.hub.load import Prediction
+from hf_cl.app.port import HOST, listening
+from hf_cl.app.sessions import SessionModels, scores_by_name
 from hf_cl.training.display import display_name
 
 TOP = 5
@@ -36,7 +40,7 @@ def build_page(models: SessionModels, title: str) -> gr.Blocks:
     def answer(image: Image.Image | None, session: str) -> tuple[dict[str, float] | None, str]:
         if image is None:
             return None, _knows(models, session)
-        return as_label(models.predict(session, image, TOP)), _knows(models, session)
+        return scores_by_name(models.predict(session, image, TOP)), _knows(models, session)
 
     last, earlier = models.names[-1], models.names[:-1]
     with gr.Blocks(title=f"hf_cl: {title}", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
@@ -58,44 +62,41 @@ def build_page(models: SessionModels, title: str) -> gr.Blocks:
     return page
 
 
-def as_label(predictions: list[Prediction]) -> dict[str, float]:
-    """Names for people with their scores; names that look the same on one line are still two."""
-    shown: dict[str, float] = {}
-    for prediction in predictions:
-        name = display_name(prediction.name)
-        while name in shown:
-            name += " (another)"
-        shown[name] = prediction.score
-    return shown
-
-
 def _knows(models: SessionModels, session: str) -> str:
     number, every = len(models.classes_of(session)), len(models.classes_of(models.names[-1]))
     return f"<p>{escape(session)} knows {number} of {every} classes.</p>"
 
 
-def serve(page: gr.Blocks, *, port: int | None, open_browser: bool, block: bool = True) -> str:
-    """Serve the page to this machine; returns its address once it stops, or at once with `block=False`.
+def serve(page: gr.Blocks, *, port: int | None, open_browser: bool, say: Callable[[str], None]) -> None:
+    """Serve the page to this machine until Ctrl-C.
+
+    Not by gradio's `launch`, which asks its own address over whatever proxy there is, and gives up after three seconds.
 
     Args:
         port: None: the first free one from 7860 on.
         open_browser: show it.
-        block: until Ctrl-C.
+        say: is told the address.
 
     Raises OSError for a port that is taken.
     """
-    how: dict[str, Any] = {"share": False, "pwa": False, "mcp_server": False, "ssr_mode": False, "enable_monitoring": False}
-    theme = gr.themes.Base(primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))
-    _, address, _ = page.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        inbrowser=open_browser,
-        prevent_thread_lock=not block,
-        quiet=True,
-        footer_links=[],
-        max_file_size=LARGEST_FILE,
-        theme=theme,
-        css=CSS,
-        **how,
-    )
-    return address
+    with listening(port) as door:
+        number = door.getsockname()[1]
+        site = gr.mount_gradio_app(
+            FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+            page,
+            path="/",
+            server_name=HOST,
+            server_port=number,
+            footer_links=[],
+            run_history=False,
+            max_file_size=LARGEST_FILE,
+            ssr_mode=False,
+            theme=gr.themes.Base(primary_hue="blue", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
+            css=CSS,
+        )
+        address = f"http://{HOST}:{number}/"
+        say(address)
+        if open_browser:
+            webbrowser.open(address)
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(uvicorn.Config(site, log_level="warning")).run(sockets=[door])

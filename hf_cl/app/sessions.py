@@ -6,7 +6,7 @@ Shapes: B batch, C classes of a session, S image side.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from PIL import Image
 
 from hf_cl.backbones import AnyClassifier, classifier_of, load_tokenizer
 from hf_cl.hub.load import Prediction, load
+from hf_cl.training.display import display_name
 
 FIRST = "default"
 """The adapter's name inside peft of the session that was loaded first."""
@@ -55,7 +56,7 @@ def sessions_of(adapter: str) -> dict[str, Place]:
     return {name: Place(adapter, name) for name in names} or {ONLY: Place(adapter)}
 
 
-def _in_order(names: Any) -> list[str]:
+def _in_order(names: Iterable[str]) -> list[str]:
     numbers = {name: int(number) for name in names if (number := name.removeprefix("session-")).isdigit() and name != number}
     return sorted(numbers, key=lambda name: numbers[name])
 
@@ -117,3 +118,14 @@ class SessionModels:
         if (config.head or {}).get("type") != "text":
             return None
         return load_tokenizer(config.base_model_name_or_path or "", revision=config.revision)
+
+
+def scores_by_name(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Names as people read them with their scores; names that look the same on one line are still two."""
+    shown: dict[str, float] = {}
+    for prediction in predictions:
+        name = display_name(prediction.name)
+        while name in shown:
+            name += " (another)"
+        shown[name] = prediction.score
+    return shown

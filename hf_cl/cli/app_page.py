@@ -30,7 +30,7 @@ def app_page(
 
         quiet_libraries()
         page = build_page(SessionModels(sessions_of(adapter)), _title(adapter))
-        serve(page, port=port, open_browser=browser, block=True)
+        serve(page, port=port, open_browser=browser, say=lambda address: typer.echo(f"{address} (Ctrl-C ends it)"))
 
 
 def _title(adapter: str) -> str:

@@ -76,7 +76,7 @@ def _print(comparison: Comparison, page: Path) -> None:
     from hf_cl.training.display import display_name  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE, pad_edge=False, title="percent, mean over seeds ± standard deviation (n - 1)", title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for group in comparison.groups:
         table.add_column(Text(display_name(group.label)), justify="right")
     table.add_row("runs", *(str(len(group.runs)) for group in comparison.groups))

@@ -43,9 +43,12 @@ Rows = dict[str, dict[str, str | list[str]]]
 
 def methods() -> Rows:
     """Every method that `hf-cl train` takes."""
+    import logging  # noqa: PLC0415
+
     import hf_cl.methods  # noqa: PLC0415
     from hf_cl.run import config_names  # noqa: PLC0415
 
+    logging.getLogger("hf_cl").setLevel(logging.ERROR)  # a method says what its settings leave out when it is made
     rows: Rows = {}
     for name, settings in hf_cl.methods.METHODS.items():
         method = settings().method()
