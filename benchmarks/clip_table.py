@@ -44,6 +44,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     ),
     "LoRA": ("glad", [*LORA, "--rule=none"]),
     "GLAD": ("glad", LORA),
+    "GLAD, radius 0.5": ("glad", [*LORA, "--rho=0.5"]),
 }
 """Name -> method and its flags, beside those of the protocol."""
 
