@@ -48,15 +48,6 @@ def test_refused_at_injection(settings, message):
         get_peft_model(two_towers.base("clip"), CPEClipConfig(**settings))
 
 
-def test_a_text_head_needs_two_towers():
-    from transformers import CLIPForImageClassification
-
-    with pytest.raises(ValueError, match="needs a base with two towers; CLIPForImageClassification has one"):
-        get_peft_model(
-            CLIPForImageClassification(two_towers.clip().config), CPEClipConfig(towers="vision", head={"type": "text"}, class_names=["a"])
-        )
-
-
 def test_resnet_towers_are_refused():
     vision = {"image_size": 32, "layers": (1, 1, 1, 1), "width": 8}
     model = CLIP(embed_dim=16, vision_cfg=vision, text_cfg={"vocab_size": 64, "width": 32, "heads": 4, "layers": 2})

@@ -1,0 +1,45 @@
+"""The first images of each class, as a folder of parquet files: a table in minutes instead of hours.
+
+    python benchmarks/thin_images.py ./cifar100_small ./cifar100_20_8 --train 20 --test 8
+
+For folders of parquet files with the columns of `uoft-cs/cifar100` and files that are called after their split.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def thin(files: list[Path], count: int, label_column: str) -> pa.Table:
+    """At most `count` rows of each label, in the order of the files."""
+    table = pa.concat_tables([pq.read_table(file) for file in files])
+    taken: dict[int, int] = {}
+    keep: list[int] = []
+    for row, label in enumerate(table[label_column].to_pylist()):
+        taken[label] = taken.get(label, 0) + 1
+        keep += [row] if taken[label] <= count else []
+    return table.take(keep)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--train", type=int, required=True, help="training images per class")
+    parser.add_argument("--test", type=int, required=True, help="test images per class")
+    parser.add_argument("--label_column", default="fine_label")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True)
+    for split, count in (("train", options.train), ("test", options.test)):
+        files = sorted(options.dataset.glob(f"*{split}*.parquet"))
+        if not files:
+            parser.error(f"{options.dataset} has no parquet file of the split {split!r}")
+        pq.write_table(thin(files, count, options.label_column), options.output / f"{split}.parquet")
+
+
+if __name__ == "__main__":
+    main()
