@@ -6,7 +6,7 @@ The file names the settings that all runs share (`common`), one row per method w
 (`columns`, names of `hf_cl.metrics`; of a metric that is a list the last value counts). Every run is what `hf-cl train` does with the
 same settings, with its report and card; `seed` and `class_order_seed` are the run's seed. A program that was stopped goes on where it was:
 finished runs are read, the unfinished one resumes. The table is printed and written to `table.md`: percent, mean and standard deviation
-(n - 1) over the seeds.
+(n - 1) over the seeds. `--rows` names the rows to train; of the others it shows what is finished.
 """
 
 from __future__ import annotations
@@ -36,10 +36,15 @@ def settings_of(row: Mapping[str, Any], common: Mapping[str, Any], **own: Any) -
     return parse_settings(KNOWN[method], method, [f"--{key}={json.dumps(value)}" for key, value in values.items()])
 
 
+def is_finished(folder: Path) -> bool:
+    """The card is the last thing that a run writes."""
+    return (folder / "README.md").exists()
+
+
 def one_run(settings: Any) -> Results:
     """Train, or read what is there."""
     folder = Path(settings.output_dir)
-    if (folder / "README.md").exists():  # the card is the last thing that a run writes
+    if is_finished(folder):
         return Results.load(folder / "results.json")
     return finish(train(settings, quiet=True))
 
@@ -60,10 +65,12 @@ def cells(runs: Sequence[Results], columns: Sequence[str]) -> list[str]:
     return [*found, f"{trained:,}" if any(session.trained for session in runs[0].sessions) else "0"]
 
 
-def table(rows: Mapping[str, Sequence[Results]], columns: Sequence[str]) -> str:
-    """Markdown; rows without a run are left out."""
+def table(rows: Mapping[str, Sequence[Results]], columns: Sequence[str], seeds: int) -> str:
+    """Markdown; rows without a run are left out, and those with too few say so."""
     lines = [["method", *columns, "trained parameters"], ["---"] * (len(columns) + 2)]
-    lines += [[name, *cells(runs, columns)] for name, runs in rows.items() if runs]
+    for name, runs in rows.items():
+        if runs:
+            lines.append([name if len(runs) == seeds else f"{name} ({len(runs)} of {seeds} seeds)", *cells(runs, columns)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -73,24 +80,24 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", help="only these")
+    parser.add_argument("--rows", nargs="*", help="train only these; none after the flag: train nothing")
     options = parser.parse_args()
     spec = yaml.safe_load(options.table.read_text())
-    chosen = options.rows or list(spec["rows"])
+    chosen = list(spec["rows"]) if options.rows is None else options.rows
     rows: dict[str, list[Results]] = {name: [] for name in spec["rows"]}
     quiet_libraries()
     for seed in options.seeds:
         for number, (name, row) in enumerate(spec["rows"].items()):
-            if name not in chosen:
-                continue
             folder = options.output_dir / f"row-{number}-{row['method']}" / f"seed-{seed}"
+            if name not in chosen and not is_finished(folder):
+                continue
             own = {"dataset": options.dataset, "output_dir": str(folder), "seed": seed, "class_order_seed": seed, "resume": "auto"}
             started = time.process_time()
             results = one_run(settings_of(row, spec.get("common", {}), **own))
             rows[name].append(results)
             final = results.metrics[spec["columns"][0]]
             print(f"seed {seed}, {name}: {spec['columns'][0]} {final:.4f}, {time.process_time() - started:.0f} s of processor", flush=True)
-    text = table(rows, spec["columns"])
+    text = table(rows, spec["columns"], len(options.seeds))
     print(text)
     (options.output_dir / "table.md").write_text(text + "\n")
 

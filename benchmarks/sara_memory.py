@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", help="names of the rows to measure; SARA is always one of them")
     options = parser.parse_args()
     density = equal_density(vit(options.layers), options.rank)
     pixels = torch.randn(options.batch, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(options.device)
@@ -205,7 +206,8 @@ def main() -> None:
     }
     where = torch.cuda.get_device_name() if pixels.is_cuda else f"CPU, {torch.get_num_threads()} threads"
     print(f"ViT-B width, {options.layers} layers, batch {options.batch}, 224 px; LoRA rank {options.rank} = density {density:.4f}; {where}")
-    cases = [Case(name, build, pixels) for name, build in builds.items()]
+    chosen = builds if options.only is None else {"SARA", *options.only}
+    cases = [Case(name, build, pixels) for name, build in builds.items() if name in chosen]
     memory = {case.name: (case.saved(), case.peak(), case.states()) for case in cases}
     for _ in range(options.rounds):
         for case in cases:
