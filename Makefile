@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test torture check format clean
+.PHONY: help install demo test torture check conformance format clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 install: .venv/installed ## a virtual environment with hf_cl, its tests and its linters
 
@@ -27,6 +27,9 @@ check: install ## linters and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+conformance: install ## peft's own tests on the adapter types (downloads peft's source), see docs/conformance.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m conformance -n auto
 
 format: install ## rewrite the code as the linters want it
 	$(BIN)/ruff check --fix .

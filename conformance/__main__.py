@@ -27,7 +27,7 @@ def main() -> int:
     options = ["-c", os.devnull, "--rootdir", str(source), "-o", f"pythonpath={source} {ROOT}", "-p", "no:cacheprovider"]
     options += ["--tb", "short", "-q", "-W", "ignore", "-n", arguments.n, "-k", arguments.k]
     pytest.main([*options, str(Path(__file__).with_name("suite.py"))], plugins=[tally])
-    print(tally.table())
+    sys.stdout.write(f"{tally.table()}\n")
     return 0 if tally.clean else 1
 
 

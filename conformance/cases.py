@@ -41,6 +41,7 @@ HEAD = {"class_names": [f"class {i}" for i in range(5)], "head": {"type": "linea
 """With class names the adapter brings a new head."""
 ASYNC = {"r": 4, "lora_dropout": 0.0, "head": {"type": "linear"}}
 GLAD = {"r": 4, "lora_dropout": 0.0}
+SARA = {"density": 0.2}
 
 
 def _one_prompt(family: str, attention: str) -> list[Case]:
@@ -99,21 +100,22 @@ def _glad(family: str) -> list[Case]:
 
 def _sara(family: str) -> list[Case]:
     def case(name: str, *without: str, **settings: Any) -> Case:
-        return Case("SARA", family, name, SaraConfig, {"density": 0.2, **settings}, without=frozenset(without))
+        return Case("SARA", family, name, SaraConfig, {**SARA, **settings}, without=frozenset(without))
 
+    norm = "layer_norm1" if family == "clip_vision" else "layernorm_before"
     return [
         case("default"),
         case("list", target_modules=["q_proj", "fc1"]),
         case("regex", target_modules=r".*layers\.1\..*\.(q_proj|fc2)"),
         case("modules to save", modules_to_save=["classifier"]),
-        case("biases and norms", include_bias_norm=True, target_modules=["fc1", "layer_norm1" if family == "clip_vision" else "layernorm_before"]),
+        case("biases and norms", include_bias_norm=True, target_modules=["fc1", norm]),
         case("rows in blocks", block_rows=24),
         case("head", IDENTITY, **HEAD),
     ]
 
 
 def _custom() -> list[Case]:
-    """peft's own models, which hf_cl's support table knows for SARA only: these cases show that the layers ask for no ViT."""
+    """peft's own models: layers on a Linear or Conv2d ask for no ViT."""
     glad = {
         "MLP list": ("MLP", {"target_modules": ["lin0", "lin1"]}),
         "MLP name": ("MLP", {"target_modules": "lin0"}),
@@ -131,16 +133,16 @@ def _custom() -> list[Case]:
         "MLP norms": ("MLP_LayerNorm", {"target_modules": ["lin0", "layernorm0"], "include_bias_norm": True}),
         "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]}),
     }
-    rows = [
-        *[Case("GLAD", "custom", name, GladConfig, {**GLAD, **settings}, model) for name, (model, settings) in glad.items()],
-        *[Case("ASYNC_LORA", "custom", name, AsyncLoraConfig, {**ASYNC, **settings}, model) for name, (model, settings) in asynchronous.items()],
-        *[Case("SARA", "custom", name, SaraConfig, {"density": 0.2, **settings}, model) for name, (model, settings) in sara.items()],
+    types = (("GLAD", GladConfig, GLAD, glad), ("ASYNC_LORA", AsyncLoraConfig, ASYNC, asynchronous), ("SARA", SaraConfig, SARA, sara))
+    return [
+        Case(kind, "custom", name, config, {**common, **settings}, model)
+        for kind, config, common, cases in types
+        for name, (model, settings) in cases.items()
     ]
-    for kind in ("GLAD", "ASYNC_LORA"):
-        SUPPORT[kind] = {**SUPPORT[kind], ANY: YES}
-    return rows
 
 
+for kind in ("GLAD", "ASYNC_LORA"):  # elsewhere they are refused on models that hf_cl does not know
+    SUPPORT[kind] = {**SUPPORT[kind], ANY: YES}
 CASES = [
     *_one_prompt("vit", "attention"),
     *_one_prompt("clip_vision", "self_attn"),

@@ -40,7 +40,7 @@ def check_strategy() -> None:
         if parse_flag_from_env(variable):
             raise ValueError(
                 f"accelerate is configured for {strategy}, which hf_cl does not train with: it shards the parameters that a session grows "
-                "and saves. Launch with plain data parallelism (recipes/accelerate/multi_gpu.yaml); only adapter and head need an optimizer."
+                "and saves. Launch with plain data parallelism instead (recipes/accelerate/multi_gpu.yaml)."
             )
 
 
