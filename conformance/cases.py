@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, SaraConfig
-from hf_cl.adapters.bases import ANY, SUPPORT, YES
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,6 @@ def _custom() -> list[Case]:
     ]
 
 
-for kind in ("GLAD", "ASYNC_LORA"):  # elsewhere they are refused on models that hf_cl does not know
-    SUPPORT[kind] = {**SUPPORT[kind], ANY: YES}
 CASES = [
     *_one_prompt("vit", "attention"),
     *_one_prompt("clip_vision", "self_attn"),
