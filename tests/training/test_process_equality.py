@@ -79,8 +79,9 @@ def test_parameters_after_twenty_steps(runs, method):
 
 
 @per_method
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-8)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-6)])
 def test_losses(runs, method, dtype, tolerance):
+    """As the log has them: in float32 whatever they were computed in."""
     one, two = (records(folder, "train") for folder in runs[method, dtype])
     assert len(one) == len(two) >= (equality_case.STEPS if dtype == "float64" else 12)  # a line a step: one process writes the log
     for ours, theirs in zip(one, two, strict=True):
