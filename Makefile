@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test torture check format clean bench
+.PHONY: help install demo test torture check conformance bench format clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 install: .venv/installed ## a virtual environment with hf_cl, its tests and its linters
 
@@ -30,6 +30,9 @@ check: install ## linters and types
 
 bench: install ## the table of docs/performance.md, on this machine
 	$(BIN)/python -m benchmarks
+
+conformance: install ## peft's own tests on the adapter types (downloads peft's source), see docs/conformance.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m conformance -n auto
 
 format: install ## rewrite the code as the linters want it
 	$(BIN)/ruff check --fix .

@@ -94,6 +94,10 @@ class TensorlessLayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.merged_adapters = []
 
+    def get_base_layer(self) -> nn.Module:
+        """An empty module: peft's own answer is the layer itself, which `weight` and `bias` then ask without end."""
+        return nn.Identity()
+
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         pass  # peft's own looks for the wrapped module's weight
 

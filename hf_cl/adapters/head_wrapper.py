@@ -37,6 +37,16 @@ class _EnableSwitch(TensorlessLayer):
         self._wrapper = (wrapper,)  # a tuple: no module may register its own ancestor
 
     @property
+    def in_features(self) -> int:
+        return self._wrapper[0].in_features
+
+    @property
+    def out_features(self) -> int:
+        """Classes of the active head."""
+        wrapper = self._wrapper[0]
+        return sum(wrapper.head(name).num_classes for name in wrapper.active_adapters)
+
+    @property
     def active_adapter(self) -> str | list[str]:
         return self._wrapper[0].active_adapter
 

@@ -111,7 +111,7 @@ class TextHead(Head):
         total = self.num_classes + (0 if self.training else len(self._unseen))
         classes = self.training_classes if self.training and self.training_classes is not None else range(total)
         with torch.autocast(features.device.type, enabled=False):
-            image = F.normalize(features.float(), dim=-1)  # [B, E]
+            image = _unit(features)  # [B, E]
         text = self.text_features(classes)  # [c, E]
         with torch.autocast(features.device.type, enabled=False):  # half precision would move logits of this scale by tenths
             logits = self._scaled(image @ text.T)  # [B, c]
@@ -125,7 +125,7 @@ class TextHead(Head):
         return cosine * model.logit_scale.exp() + bias
 
     def text_features(self, classes: range) -> Tensor:
-        """[c, E] float32 embeddings of the classes' texts at unit length, in the order of `classes`."""
+        """[c, E] embeddings of the classes' texts at unit length, in the order of `classes`; float32 on a half-precision base."""
         if self.training or torch.is_grad_enabled():
             return self._encode(classes)
         return self._from_cache(classes)  # pyright: ignore
@@ -135,7 +135,7 @@ class TextHead(Head):
         device = next(model.parameters()).device
         embeddings = encode_texts(model, self.tokens.batch(classes, device))  # [c, E]
         with torch.autocast(device.type, enabled=False):
-            return F.normalize(embeddings.float(), dim=-1)  # [c, E]
+            return _unit(embeddings)  # [c, E]
 
     @torch.compiler.disable  # pyright: ignore[reportArgumentType]
     def _from_cache(self, classes: range) -> Tensor:
@@ -165,6 +165,11 @@ def check_class_names(model: nn.Module, config: HeadedConfig, tokenizer: Any, cl
     """
     texts = TextHeadSpec.of(config.head or {}).texts(class_names)
     ClassTokens(model, tokenizer, _reserved_positions(model, config)).add(class_names, texts)
+
+
+def _unit(embeddings: Tensor) -> Tensor:
+    """At unit length, in float32 or wider."""
+    return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
 
 
 def _reserved_positions(model: nn.Module, config: HeadedConfig) -> int:
@@ -207,7 +212,7 @@ class ClipClassifier(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, 3, S, S] -> [B, E], [B, C], [B, E]
         features = encode_images(self.model, pixel_values)  # [B, E]
-        return features, self.head(features), F.normalize(features.float(), dim=-1)
+        return features, self.head(features), _unit(features)
 
     def outputs(self, pixel_values: Tensor) -> Outputs:
         """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,5 +32,6 @@ class Consistency(LossTerm):
         self.weight = weight
 
     def __call__(self, ctx: Context) -> Tensor:
-        target = ctx.frozen("base", view=0).logits.float()  # [B, C0]
-        return F.mse_loss(ctx.logits[:, : target.shape[1]].float(), target)
+        target = ctx.frozen("base", view=0).logits  # [B, C0]
+        dtype = torch.promote_types(target.dtype, torch.float32)
+        return F.mse_loss(ctx.logits[:, : target.shape[1]].to(dtype), target.to(dtype))

@@ -33,7 +33,6 @@ def vor_penalty(
     tau_id: float = -15.0,
     tau_ood: float = -3.0,
     penalty: Penalty = "huber",
-    num_outliers: float | None = None,
 ) -> Tensor:
     """Hinges on the energy E = -logsumexp: that of features below `tau_id`, that of outliers above `tau_ood`.
 
@@ -42,7 +41,6 @@ def vor_penalty(
     Args:
         logits: [B, c] of real features, columns of the session's classes.
         outlier_logits: [any, c] of outliers, the same columns.
-        num_outliers: what the sum over outliers is divided by; their number by default.
 
     Returns a scalar, not yet multiplied by the term's weight.
     """
@@ -50,8 +48,7 @@ def vor_penalty(
     lack = F.relu(tau_ood + outlier_logits.logsumexp(-1))  # [any]
     distance = F.huber_loss if penalty == "huber" else F.mse_loss
     real = distance(excess, torch.zeros_like(excess))
-    outliers = distance(lack, torch.zeros_like(lack), reduction="sum") / (len(lack) if num_outliers is None else num_outliers)
-    return real + outliers
+    return real + distance(lack, torch.zeros_like(lack))
 
 
 def kth_squared_distance(queries: Tensor, bank: Tensor, k: int) -> Tensor:
@@ -129,9 +126,8 @@ class VirtualOutliers(LossTerm):
     features, drawn as the epoch's training augmentation draws them; every step takes the next slice of them, cyclically. Energies are
     those of the session's own columns. Evaluating the term twice in a step uses the same slice.
 
-    With several processes all synthesize the same outliers from the same draws and share each step's slice; a process's part of the loss
-    is its sum times processes / slice, so that the mean over processes is the mean over the slice (only the weight of an uneven last batch
-    of real features makes it approximate).
+    With several processes all synthesize the same outliers from the same draws, and each runs the whole slice: their losses are weighted
+    by uneven shares of the real features, and only what all have in common comes out of that unchanged.
 
     Args:
         mode, k, num_boundary, per_class, std: of `synthesize_outliers`.
@@ -184,7 +180,6 @@ class VirtualOutliers(LossTerm):
             raise ValueError(f"VirtualOutliers: session {session.id} has no training images of {empty[:5]}; outliers need every class.")
         self._head: Head = trainer.head
         self._first, self._num_classes = session.first_new_class, len(session.new_class_names)
-        self._rank, self._world = trainer.accelerator.process_index, trainer.accelerator.num_processes
         self._device = trainer.accelerator.device
         self._outliers = None
 
@@ -205,21 +200,19 @@ class VirtualOutliers(LossTerm):
         self._step = 0
 
     def __call__(self, ctx: Context) -> Tensor:
-        outliers = self._share()
         return vor_penalty(
             ctx.logits[:, self._first :],
-            self._head(outliers)[:, self._first :],
+            self._head(self._slice())[:, self._first :],
             tau_id=self.tau_id,
             tau_ood=self.tau_ood,
             penalty=self.penalty,
-            num_outliers=self._slice_size / self._world,
         )
 
-    def _share(self) -> Tensor:
-        """This process's outliers of the present step: [at most ceil(slice / processes), D]; empty where the slice is too small."""
+    def _slice(self) -> Tensor:
+        """[slice, D] the outliers of the present step."""
         if self._outliers is None:
             raise RuntimeError("VirtualOutliers: there are no outliers before begin_epoch.")
-        positions = torch.arange(self._slice_size, device=self._outliers.device)[self._rank :: self._world]
+        positions = torch.arange(self._slice_size, device=self._outliers.device)
         return self._outliers[(positions + self._step * self._slice_size) % len(self._outliers)]
 
     def after_step(self, trainer: Trainer) -> None:

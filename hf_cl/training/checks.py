@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Sequence
 
+from accelerate.utils import parse_flag_from_env
+
 from hf_cl.adapters import GladConfig
 from hf_cl.contracts import LossTerm, Method, Phase, Session
 from hf_cl.rules.recorded import check_recorded
@@ -23,6 +25,23 @@ def check_method(method: Method) -> None:
     """Raise ValueError where an adapter's config records another gradient rule than the one that trains it."""
     if isinstance(method.adapter, GladConfig):
         check_recorded(method.adapter, method.rule)
+
+
+_SHARDING = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED", "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM"}
+"""What shards a model over processes -> the variable by which `accelerate launch` asks for it."""
+
+
+def check_strategy() -> None:
+    """Raise ValueError where accelerate is told to shard the model.
+
+    The loop freezes, grows, snapshots and saves the adapter's parameters by name between phases; a sharded model has others in their place.
+    """
+    for strategy, variable in _SHARDING.items():
+        if parse_flag_from_env(variable):
+            raise ValueError(
+                f"accelerate is configured for {strategy}, which hf_cl does not train with: it shards the parameters that a session grows "
+                "and saves. Launch with plain data parallelism instead (recipes/accelerate/multi_gpu.yaml)."
+            )
 
 
 def check_session(session: Session, phases: Sequence[Phase], settings: TrainingSettings, world: int, roles: Collection[str] = ()) -> None:

@@ -65,7 +65,8 @@ class ImageStream:
     def _parts(self, batch: list[int]) -> list[tuple[list[int], float]]:
         """This process's share of a global batch, in micro-batches: positions and their weight.
 
-        An empty share, which a last small batch may leave, runs one image with weight 0, so that every process makes the same calls.
+        An empty share, which a last small batch may leave, runs one image with weight 0, so that every process makes the same calls. The
+        image is one of the same micro-batch where it has any: a loss that compares the samples of all processes must meet no others.
         """
         accelerator, count = self.accelerator, self.settings.gradient_accumulation_steps
         parts = []
@@ -73,7 +74,7 @@ class ImageStream:
             micro = batch[number * len(batch) // count : (number + 1) * len(batch) // count]
             rank, world = accelerator.process_index, accelerator.num_processes
             mine = micro[rank * len(micro) // world : (rank + 1) * len(micro) // world]
-            parts.append((mine or batch[:1], len(mine) * world / len(batch)))
+            parts.append((mine or micro[:1] or batch[:1], len(mine) * world / len(batch)))
         return parts
 
     def _image_batches(
@@ -149,7 +150,8 @@ class ImageStream:
         chosen, labels, index = [], [], []
         for batch in batches:
             with accelerator.autocast():
-                chosen.append(select(classifier.outputs(batch["pixel_values"])).float())
+                wanted = select(classifier.outputs(batch["pixel_values"]))
+            chosen.append(wanted.to(torch.promote_types(wanted.dtype, torch.float32)))
             labels.append(batch["labels"])
             index.append(batch["index"])
         classifier.train(training)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import TorchDynamoPlugin
+from accelerate.utils import DistributedDataParallelKwargs, TorchDynamoPlugin
 from peft import PeftModel, get_peft_model
 from torch import nn
 
@@ -34,7 +34,7 @@ from hf_cl.heads import ClassStatistics
 from hf_cl.probes import StabilityProbe
 from hf_cl.training.adapter_files import save_adapter_files
 from hf_cl.training.checkpoint_times import CheckpointTimes
-from hf_cl.training.checks import check_method, check_session, check_tests
+from hf_cl.training.checks import check_method, check_session, check_strategy, check_tests
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
@@ -81,6 +81,7 @@ class ContinualTrainer:
         tokenizer: Any = None,
     ) -> None:
         check_method(method)
+        check_strategy()
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
         if settings.stability_every is not None:
             self.probes.append(StabilityProbe(settings.stability_every))
@@ -92,6 +93,7 @@ class ContinualTrainer:
             log_with=settings.report_to or None,  # pyright: ignore[reportArgumentType]
             project_dir=settings.output_dir,
             dynamo_plugin=dynamo,
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # they are equal everywhere, and SARA checks new ones
         )
         self.folder = Path(settings.output_dir)
         self.generator = torch.Generator().manual_seed(settings.seed)

@@ -38,10 +38,10 @@ def no_state(role, view=-1):
 class FakeTrainer:
     """The members of the trainer that hooks may use; `features_of` gives the stored features."""
 
-    def __init__(self, head, features, session, *, seed=0, rank=0, world=1):
+    def __init__(self, head, features, session, *, seed=0):
         self.head, self.features, self.session = head, features, session
         self.generator = torch.Generator().manual_seed(seed)
-        self.accelerator = SimpleNamespace(process_index=rank, num_processes=world, device=torch.device("cpu"))
+        self.accelerator = SimpleNamespace(device=torch.device("cpu"))
         self.asked = []
 
     def features_of(self, dataset, *, augment=False):

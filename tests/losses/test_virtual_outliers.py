@@ -22,12 +22,12 @@ def blobs(counts, seed=0, first=0):
     return means[labels] + torch.randn(len(labels), WIDTH, generator=generator), labels
 
 
-def started(counts=(10, 10, 10), first=0, head=None, seed=0, rank=0, world=1, **kwargs):
+def started(counts=(10, 10, 10), first=0, head=None, seed=0, **kwargs):
     """A term after begin_session and begin_epoch, its trainer, and the session's features and labels."""
     features, labels = blobs(list(counts), first=first)
     session = session_of(first + len(counts), len(counts), labels.tolist())
     head = head or seeded_head(len(session.class_names))
-    trainer = FakeTrainer(head, features, session, seed=seed, rank=rank, world=world)
+    trainer = FakeTrainer(head, features, session, seed=seed)
     term = VirtualOutliers(**{**SMALL, **kwargs})
     term.begin_session(trainer, session)
     term.begin_epoch(trainer, 0)
@@ -43,8 +43,8 @@ def loss_of(term, trainer, features, labels):
     return term(context_of(trainer.head(features), labels, trainer.session, features=features))
 
 
-def share(term, trainer):
-    """The outliers that the term shows the head in the present step, on this process."""
+def shown(term, trainer):
+    """The outliers that the term shows the head in the present step."""
     seen = []
     with trainer.head.register_forward_pre_hook(lambda module, args: seen.append(args[0])):
         loss_of(term, trainer, trainer.features[:1], torch.tensor(trainer.session.train.labels[:1]))
@@ -52,10 +52,10 @@ def share(term, trainer):
 
 
 def slices(term, trainer, steps):
-    """The outliers of the next steps, on this process."""
+    """The outliers of the next steps."""
     result = []
     for _ in range(steps):
-        result.append(share(term, trainer))
+        result.append(shown(term, trainer))
         term.after_step(None)
     return result
 
@@ -164,19 +164,16 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("world", [2, 3, 4, 7])
-@pytest.mark.parametrize("per_step", [6, 1])
-def test_processes_share_the_slice_and_their_mean_is_the_loss_of_one(world, per_step):
-    settings = {"batch_size": 8} if per_step == 6 else {"num_offsets": 1, "num_boundary": 2, "batch_size": 8}
-    alone, trainer, features, labels = started(**settings)
-    ranks = [started(head=trainer.head, rank=rank, world=world, **settings)[0] for rank in range(world)]
+@pytest.mark.parametrize("cuts", [(8,), (3,), (3, 4), (1, 2, 6)])
+def test_uneven_shares_weighted_by_their_size_give_the_loss_of_one(cuts):
+    """As processes have them: each its share of the features, and weight (its samples) x (processes) / (samples)."""
+    term, trainer, features, labels = started()
+    features, labels = features[:9], labels[:9]
     for _ in range(3):
-        shares = [share(term, trainer) for term in ranks]
-        assert sum(len(s) for s in shares) == len(share(alone, trainer)) == per_step
-        mean = torch.stack([loss_of(term, trainer, features, labels) for term in ranks]).mean()
-        torch.testing.assert_close(mean, loss_of(alone, trainer, features, labels))
-        for term in (alone, *ranks):
-            term.after_step(None)
+        parts = zip(features.tensor_split(cuts), labels.tensor_split(cuts), strict=True)
+        mean = sum(loss_of(term, trainer, x, y) * len(y) / len(labels) for x, y in parts)
+        torch.testing.assert_close(mean, loss_of(term, trainer, features, labels))
+        term.after_step(None)
 
 
 def test_a_resumed_term_goes_on_with_the_same_slices():

@@ -40,7 +40,7 @@ def problem():
 def train(rule, accelerator, rank, world):
     """Rows and outliers after some steps of 8 samples, each process with its part of them; the last step is uneven."""
     head, features, labels, session = problem()
-    trainer = FakeTrainer(head, features, session, seed=1, rank=rank, world=world)
+    trainer = FakeTrainer(head, features, session, seed=1)
     outliers = VirtualOutliers(num_offsets=10, num_boundary=4, per_class=5, batch_size=8, k=3, tau_ood=-1.0)
     terms = [MaskedCrossEntropy(), outliers]
     for term in terms:

@@ -142,7 +142,9 @@ class SaraLayer(TunerLayer):
 
     def base_tensors(self) -> dict[str, Tensor]:
         """The wrapped module's weight and, where it has one, its bias."""
-        return {name: p for name, p in self.original.named_parameters(recurse=False) if name in ("weight", "bias")}
+        # by attribute: within FSDP's forward they are no parameters
+        found = {name: getattr(self.original, name, None) for name in ("weight", "bias")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def entries(self, adapter_name: str) -> list[Entries]:
         """What the adapter has in this module: entries of the weight, and of the bias if it trains."""

@@ -1,0 +1,1 @@
+"""peft's own tests, run on hf_cl's adapter types: `python -m conformance` (docs/conformance.md)."""
