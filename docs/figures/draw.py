@@ -14,15 +14,29 @@ from xml.sax.saxutils import escape
 FOLDER = Path(__file__).parent
 
 STYLE = """
-svg { --ink: #1f2430; --soft: #5c6470; --frozen: #e4e7ec; --edge: #9aa3b0; --trained: #ffd9a8; --glow: #c2620a; --data: #d3e5fb; --sea: #2463b0 }
+svg { --ink: #1f2430; --soft: #5c6470; --frozen: #e4e7ec; --edge: #9aa3b0 }
+svg { --trained: #ffd9a8; --glow: #c2620a; --data: #d3e5fb; --sea: #2463b0 }
 @media (prefers-color-scheme: dark) {
-  svg { --ink: #e8eaf0; --soft: #a9b1bf; --frozen: #353b47; --edge: #7b8494; --trained: #6b4215; --glow: #f5a04a; --data: #1f3f66; --sea: #7db4f5 }
+  svg { --ink: #e8eaf0; --soft: #a9b1bf; --frozen: #353b47; --edge: #7b8494 }
+  svg { --trained: #6b4215; --glow: #f5a04a; --data: #1f3f66; --sea: #7db4f5 }
 }
-text { font: 14px system-ui, sans-serif; fill: var(--ink) } .soft { fill: var(--soft) } .small { font-size: 12px } .strong { font-weight: 600 }
-.middle { text-anchor: middle } .end { text-anchor: end } .mono { font-family: ui-monospace, monospace }
-.frozen { fill: var(--frozen); stroke: var(--edge) } .trained { fill: var(--trained); stroke: var(--glow) } .data { fill: var(--data); stroke: var(--sea) }
-.line { stroke: var(--edge); stroke-width: 1.5; fill: none } .hot { stroke: var(--glow); stroke-width: 2.5 } .cold { stroke: var(--sea); stroke-width: 2.5 }
-.dashed { stroke-dasharray: 5 4 } .tip { fill: var(--edge) } .tip-hot { fill: var(--glow) } .tip-cold { fill: var(--sea) }
+text { font: 14px system-ui, sans-serif; fill: var(--ink) }
+.soft { fill: var(--soft) }
+.small { font-size: 12px }
+.strong { font-weight: 600 }
+.mono { font-family: ui-monospace, monospace }
+.middle { text-anchor: middle }
+.end { text-anchor: end }
+.frozen { fill: var(--frozen); stroke: var(--edge) }
+.trained { fill: var(--trained); stroke: var(--glow) }
+.data { fill: var(--data); stroke: var(--sea) }
+.line { stroke: var(--edge); stroke-width: 1.5; fill: none }
+.hot { stroke: var(--glow); stroke-width: 2.5 }
+.cold { stroke: var(--sea); stroke-width: 2.5 }
+.dashed { stroke-dasharray: 5 4 }
+.tip { fill: var(--edge) }
+.tip-hot { fill: var(--glow) }
+.tip-cold { fill: var(--sea) }
 """
 TIPS = "".join(
     f'<marker id="tip{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto" '
@@ -120,9 +134,19 @@ def cpe_clip() -> Figure:
     figure.text(20, 188, "vision tower, frozen", "strong")
     figure.box(20, 44, 560, 74, "frozen")
     figure.box(20, 202, 560, 74, "frozen")
-    for x, width, kind, label in ((32, 56, "data", "BOS"), (92, 96, "trained", "g[i]"), (192, 120, "data", "class name"), (316, 56, "data", "EOS")):
+    for x, width, kind, label in (
+        (32, 56, "data", "BOS"),
+        (92, 96, "trained", "g[i]"),
+        (192, 120, "data", "class name"),
+        (316, 56, "data", "EOS"),
+    ):
         figure.box(x, 60, width, 34, kind, label)
-    for x, width, kind, label in ((32, 56, "data", "CLS"), (92, 220, "data", "patches"), (316, 56, "trained", "v[0]"), (376, 56, "trained", "v[i]")):
+    for x, width, kind, label in (
+        (32, 56, "data", "CLS"),
+        (92, 220, "data", "patches"),
+        (316, 56, "trained", "v[0]"),
+        (376, 56, "trained", "v[i]"),
+    ):
         figure.box(x, 218, width, 34, kind, label)
     figure.text(92, 110, "replaced before every layer i", "small soft")
     figure.text(316, 268, "appended; earlier ones stay", "small soft")
@@ -160,7 +184,9 @@ def async_lora() -> Figure:
     figure.path("602,77 640,77 640,146", "cold")
     figure.path("602,237 640,237 640,182", "cold")
     figure.box(590, 148, 110, 32, "data", "contrast")
-    figure.text(20, 306, "One backbone plays both: a role switches LoRA and copies. The teacher has no LoRA and gets no gradient.", "small soft")
+    figure.text(
+        20, 306, "One backbone plays both: a role switches LoRA and copies. The teacher has no LoRA and gets no gradient.", "small soft"
+    )
     figure.text(20, 326, "Later sessions: the mean embedding of a class's shots becomes its row.", "small soft")
     return figure
 
@@ -188,7 +214,9 @@ def glad() -> Figure:
 
 def sara() -> Figure:
     """A weight matrix, its smallest entries, and what the file holds."""
-    figure = Figure(720, 300, "SaRA: the smallest entries of a weight matrix are trained; the adapter holds their positions and differences")
+    figure = Figure(
+        720, 300, "SaRA: the smallest entries of a weight matrix are trained; the adapter holds their positions and differences"
+    )
     draw, side = random.Random(3), 26
     values = [[draw.gauss(0, 1) for _ in range(10)] for _ in range(8)]
     chosen = [(abs(value) < 0.2, row, column) for row, line in enumerate(values) for column, value in enumerate(line)]
