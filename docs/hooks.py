@@ -1,7 +1,7 @@
 """What mkdocs does beyond its own: the site also has the pages of the repository that docs/ links to.
 
 The same relative links work in the repository and on the site. A link to a file that the site does not have (code, a recipe) becomes
-plain text there.
+plain text there. `<!-- code of examples/some.py -->` becomes that file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CODE = re.compile(r"<!-- code of (examples/\w+\.py) -->")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -26,7 +27,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Turn links of the repository into links of the site, and forget which blocks the tests run."""
+    """Turn links of the repository into links of the site, show the examples, and forget which blocks the tests run."""
     source = page.file.src_uri
     folder = posixpath.dirname(source if page.file.generated_by else f"docs/{source}")
 
@@ -38,4 +39,5 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return f"{image}[{text}]({posixpath.relpath(uri, posixpath.dirname(source))}{anchor or ''})"
         return text if (ROOT / path).exists() else match[0]  # what is nowhere is for mkdocs to complain of
 
-    return LINK.sub(link, markdown).replace("```python test", "```python")
+    markdown = LINK.sub(link, markdown).replace("```python test", "```python")
+    return CODE.sub(lambda match: f"```python\n{(ROOT / 'docs' / match[1]).read_text()}```", markdown)

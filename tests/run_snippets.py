@@ -49,6 +49,11 @@ def steps(document: Path) -> Iterator[tuple[str, str]]:
             yield "python", "\n" * (text[: match.start()].count("\n") + 1) + match[2]
 
 
+def name_of(document: Path) -> str:
+    """Of its folder: `docs-quick_start`."""
+    return "-".join(document.relative_to(ROOT).with_suffix("").parts)
+
+
 def shell_lines(block: str) -> Iterator[str]:
     """The commands of a block, one by one: continued lines joined, comments dropped, variables that the block sets filled in."""
     variables: dict[str, str] = {}
@@ -123,8 +128,9 @@ def main(documents: list[Path]) -> None:
     here = Path.cwd()
     what_a_reader_has(here / "reader")
     for document in documents:
-        shutil.copytree(here / "reader", here / document.stem)
-        os.chdir(here / document.stem)
+        folder = here / name_of(document)
+        shutil.copytree(here / "reader", folder)
+        os.chdir(folder)
         namespace: dict[str, object] = {"__name__": "__snippet__"}
         for kind, source in steps(document):
             if kind == "bash":

@@ -33,7 +33,7 @@ def test_it_has_the_pages_of_the_repository_too(site):
 
 def test_examples_are_shown_and_not_named(site):
     page = (site / "add_your_own" / "index.html").read_text()
-    assert "--8&lt;--" not in page and "_create_and_replace" in page and "python test" not in page
+    assert "code of examples" not in page and "_create_and_replace" in page and "python test" not in page
 
 
 def test_links_between_repository_pages_are_links_of_the_site(site):
