@@ -3,8 +3,8 @@
     python run_snippets.py README.md docs/quick_start.md notebooks/quick_start.ipynb
 
 Each document has a namespace and a folder of its own, with what a reader has: a run of the demo, some photos, a picture of a digit. There
-are six digits of each class. Commands that train do so in this process, for one epoch; a base from the Hub is replaced by the demo's.
-What needs the network or an environment of its own is left to test_docs.py, which parses every command.
+are six digits of each class. Commands that train do so in this process, for one epoch and on digits in two sessions; a base from the Hub
+is replaced by the demo's. What needs the network or an environment of its own is left to test_docs.py, which parses every command.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ def train(words: list[str], report: bool = False) -> None:
     method, *arguments = words
     settings: Any = parse_settings(METHODS[method], method, arguments)
     tiny = {field.name: TINY[field.name] for field in fields(settings) if field.name in TINY and getattr(settings, field.name) is not None}
+    if settings.dataset == "digits" and not report:
+        tiny |= {"num_base_classes": 5, "classes_per_session": 5}
     text_head = (settings.method().adapter.head or {}).get("type") == "text"
     if text_head or not (settings.dataset == "digits" or Path(settings.dataset).exists()):
         return

@@ -117,7 +117,7 @@ def test_commands_exist(line, ran, monkeypatch):
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif words[:2] == ["hf-cl", "train"] and len(words) > 2:
         check_training(words[2], words[3:])
-    elif words[:2] == ["accelerate", "launch"]:
+    elif words[:2] == ["accelerate", "launch"] and len(words) > 2:
         at = next(index for index, word in enumerate(words) if word.endswith(".py"))
         files = [word for word in words if word.startswith("recipes/")]
         assert all(Path(word).is_file() for word in files), files
