@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test torture check conformance bench format clean
+.PHONY: help install demo test torture check conformance bench docs format clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,5 +38,8 @@ format: install ## rewrite the code as the linters want it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: install ## the documentation as a site, into site/
+	$(BIN)/mkdocs build --strict --quiet
+
 clean: ## remove the environment and what runs left
-	rm -rf .venv runs build dist .pytest_cache .ruff_cache
+	rm -rf .venv runs build dist site .pytest_cache .ruff_cache

@@ -1,29 +1,68 @@
-"""Runs the blocks of documents that are marked ```python test, in order, in one namespace per document.
+"""Does what documents say, in order: code marked ```python test, cells of notebooks, and the commands of ```bash blocks.
 
-    python run_snippets.py README.md CONTRIBUTING.md
+    python run_snippets.py README.md docs/quick_start.md notebooks/quick_start.ipynb
 
-The working directory becomes what a reader has: a run of the demo, some photos, a picture of a digit. There are six digits of each class.
+Each document has a namespace and a folder of its own, with what a reader has: a run of the demo, some photos, a picture of a digit. There
+are six digits of each class. Commands that train do so in this process, for one epoch and on digits in two sessions; a base from the Hub
+is replaced by the demo's. What needs the network or an environment of its own is left to test_docs.py, which parses every command.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shlex
+import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn.datasets
 from PIL import Image
 
+ROOT = Path(__file__).parents[1]
 PER_CLASS = 6
-BLOCK = re.compile(r"^```python test\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(python test|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ASSIGNMENT = re.compile(r"(\w+)=(\S+|\"[^\"]*\")")
+TINY: dict[str, Any] = {"epochs": 1, "vor_epochs": 0, "shots": 2}
+DEMO = Path("runs", "demo")
 
 
-def blocks(document: Path) -> list[str]:
-    """Source of the marked blocks, with as many empty lines in front as put a traceback on the document's lines."""
+def steps(document: Path) -> Iterator[tuple[str, str]]:
+    """("python", source) and ("bash", line) in the order of the document.
+
+    Sources have as many empty lines in front as put a traceback on the document's lines.
+    """
     text = document.read_text()
-    return ["\n" * (text[: match.start()].count("\n") + 1) + match[1] for match in BLOCK.finditer(text)]
+    if document.suffix == ".ipynb":
+        yield from (("python", "".join(cell["source"])) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
+        return
+    for match in BLOCK.finditer(text):
+        if match[1] == "bash":
+            yield from (("bash", line) for line in shell_lines(match[2]))
+        else:
+            yield "python", "\n" * (text[: match.start()].count("\n") + 1) + match[2]
+
+
+def name_of(document: Path) -> str:
+    """Of its folder: `docs-quick_start`."""
+    return "-".join(document.relative_to(ROOT).with_suffix("").parts)
+
+
+def shell_lines(block: str) -> Iterator[str]:
+    """The commands of a block, one by one: continued lines joined, comments dropped, variables that the block sets filled in."""
+    variables: dict[str, str] = {}
+    for line in block.replace("\\\n", " ").splitlines():
+        command = re.sub(r"(^|\s)#.*", "", line).strip()
+        if assigned := ASSIGNMENT.fullmatch(command):
+            variables[assigned[1]] = assigned[2].strip('"')
+        elif command:
+            yield re.sub(r"\$\{?(\w+)\}?", lambda match: variables.get(match[1], match[0]), command)
 
 
 def six_of_each(load=sklearn.datasets.load_digits):
@@ -33,34 +72,76 @@ def six_of_each(load=sklearn.datasets.load_digits):
     return digits
 
 
-def commands_of_the_readme() -> None:
-    """The README's two `hf-cl train` lines, with one epoch, and own images without the network."""
-    from hf_cl.methods import OvorSettings
-    from hf_cl.run import parse_settings, run, train
-
+def what_a_reader_has(folder: Path) -> None:
+    """A run of the demo for one epoch, with report and card, photos of three classes, a picture of a three."""
+    folder.mkdir()
+    os.chdir(folder)
     random = np.random.default_rng(0)
     for name in ("cat", "dog", "rabbit"):
-        folder = Path("my_photos", name)
-        folder.mkdir(parents=True)
+        Path("my_photos", name).mkdir(parents=True)
         for number in range(6):
-            Image.fromarray(random.integers(0, 256, (60, 50, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+            Image.fromarray(random.integers(0, 256, (60, 50, 3), dtype=np.uint8)).save(Path("my_photos", name, f"{number}.png"))
+    Path("order.txt").write_text("rabbit\ndog\ncat\n")
     Image.fromarray(sklearn.datasets.load_digits().images[3].astype(np.uint8) * 16).save("digit.png")
-    run(parse_settings(OvorSettings, "ovor", ["--config", "demo", "--output_dir", "runs/demo", "--epochs", "1"]))
-    own = ["--config", "own_images", "--dataset", "./my_photos", "--output_dir", "runs/photos"]
-    train(parse_settings(OvorSettings, "ovor", [*own, "--backbone", "demo", "--epochs", "1"]), quiet=True)
+    train(["ovor", "--config", "demo", "--output_dir", str(DEMO)], report=True)
+
+
+def train(words: list[str], report: bool = False) -> None:
+    """`hf-cl train` with `words`, made small; nothing where base or data have to come from the Hub."""
+    from hf_cl.methods import METHODS
+    from hf_cl.run import finish, parse_settings
+    from hf_cl.run import train as fit
+
+    method, *arguments = words
+    settings: Any = parse_settings(METHODS[method], method, arguments)
+    tiny = {field.name: TINY[field.name] for field in fields(settings) if field.name in TINY and getattr(settings, field.name) is not None}
+    if settings.dataset == "digits" and not report:
+        tiny |= {"num_base_classes": 5, "classes_per_session": 5}
+    text_head = (settings.method().adapter.head or {}).get("type") == "text"
+    if text_head or not (settings.dataset == "digits" or Path(settings.dataset).exists()):
+        return
+    trainer = fit(replace(settings, backbone="demo", **tiny), quiet=True)
+    if report:
+        finish(trainer)
+
+
+def run_command(line: str) -> None:
+    """A command of a document, where it needs neither the network nor an environment of its own."""
+    from typer.testing import CliRunner
+
+    from hf_cl.cli import app
+
+    words = shlex.split(line)
+    if words[:2] == ["accelerate", "launch"]:
+        recipe = next(index for index, word in enumerate(words) if re.fullmatch(r"recipes/\w+\.py", word))
+        words = ["hf-cl", "train", Path(words[recipe]).stem, *words[recipe + 1 :]]
+        words = [str(ROOT / word) if word.startswith("recipes/") else word for word in words]
+    if words[:2] == ["hf-cl", "train"] and "--help" not in words:
+        if str(DEMO) not in words:  # which was made by this very command
+            train(words[2:])
+    elif words[0] == "hf-cl" and words[1] in ("train", "predict"):
+        result = CliRunner().invoke(app, words[1:])
+        assert result.exit_code == 0, f"{line}: {result.output}"
 
 
 def main(documents: list[Path]) -> None:
     sklearn.datasets.load_digits = six_of_each
-    commands_of_the_readme()
     sys.modules["__snippet__"] = type(sys)("__snippet__")  # dataclasses look their module up
+    here = Path.cwd()
+    what_a_reader_has(here / "reader")
     for document in documents:
+        folder = here / name_of(document)
+        shutil.copytree(here / "reader", folder)
+        os.chdir(folder)
         namespace: dict[str, object] = {"__name__": "__snippet__"}
-        for source in blocks(document):
-            exec(compile(source, str(document), "exec"), namespace)
+        for kind, source in steps(document):
+            if kind == "bash":
+                run_command(source)
+            else:
+                exec(compile(source, str(document), "exec"), namespace)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
-    main([Path(argument) for argument in sys.argv[1:]])
+    main([Path(argument).resolve() for argument in sys.argv[1:]])

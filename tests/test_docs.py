@@ -12,8 +12,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import typer.main
 from peft import PeftType
-from run_snippets import blocks
+from run_snippets import shell_lines, steps
 from test_architecture import LEVELS
 from typer.testing import CliRunner
 
@@ -26,9 +27,11 @@ from hf_cl.run import config_names, parse_settings
 from hf_cl.scenarios import CLASS_ORDERS, SCENARIOS
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "model_cards/README.md")]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES, *sorted((ROOT / "model_cards").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SETTINGS = {field.name for settings in METHODS.values() for field in fields(settings)}
-per_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+per_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def without_blocks(document: Path) -> str:
@@ -39,24 +42,27 @@ def inline_code(document: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", without_blocks(document))
 
 
-def shell_lines(document: Path) -> list[str]:
+def commands_of(document: Path) -> list[str]:
     """Commands of bash blocks and of inline code."""
     fenced = re.findall(r"^```bash\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
-    inline = [code for code in inline_code(document) if code.split()[0] in ("hf-cl", "make", "accelerate", "pip")]
-    return [line for block in fenced for line in block.splitlines()] + inline
+    inline = [code for code in inline_code(document) if code.split()[0] in ("hf-cl", "make", "accelerate", "pip", "python")]
+    return [line for block in fenced for line in shell_lines(block)] + inline
 
 
-COMMANDS = sorted({line for document in DOCUMENTS for line in shell_lines(document)})
-SUBCOMMANDS = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+COMMANDS = sorted({line for document in DOCUMENTS for line in commands_of(document)})
+SUBCOMMANDS = getattr(typer.main.get_command(app), "commands")  # noqa: B009 (typer gives a group where there are several)
+STANDS_FOR = {"RUN": "runs/demo", "RUN...": "runs/demo", "ADAPTER": "runs/demo/adapters/session-4", "DIR": "my_photos", "REPO": "me/photos"}
+"""Words of the pages' commands -> what a reader has."""
 
 
 # Snippets
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The folder in which the snippets of README and CONTRIBUTING ran, in a process of their own; its output, its exit status."""
-    folder = tmp_path_factory.mktemp("reader")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "tests" / "run_snippets.py"), str(ROOT / "README.md"), str(ROOT / "CONTRIBUTING.md")]
+    """The folder in which all documents were followed, in a process of their own, one folder each; its output, its exit status."""
+    folder = tmp_path_factory.mktemp("readers")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    documents = [document for document in (ROOT / "README.md", *PAGES, *NOTEBOOKS) if any(steps(document))]
+    command = [sys.executable, str(ROOT / "tests" / "run_snippets.py"), *map(str, documents)]
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return folder, done.stdout, done.returncode
 
@@ -64,13 +70,14 @@ def ran(tmp_path_factory):
 def test_the_snippets_run(ran):
     folder, output, status = ran
     assert status == 0, output[-3000:]
-    assert {path.name for path in (folder / "runs").iterdir()} == {"demo", "photos", "digits", "scaled"}
+    assert {path.name for path in (folder / "README" / "runs").iterdir()} == {"demo", "photos", "digits"}
+    assert {path.name for path in (folder / "docs-quick_start" / "runs").iterdir()} == {"demo", "first", "second", "means"}
+    assert {path.name for path in (folder / "notebooks-quick_start" / "runs").iterdir()} == {"demo", "notebook"}
 
 
-def test_there_is_a_worked_example_of_each_kind_of_part():
-    code = "\n".join(blocks(ROOT / "CONTRIBUTING.md"))
-    for line in ("(HeadedConfig, PeftConfig):", "(Head):", "(LossTerm):", "(GradientRule):", "return SessionStream(", "(Probe):"):
-        assert line in code
+@per_document
+def test_no_python_is_left_out(document):
+    assert not re.findall(r"^```python\n", document.read_text(), re.MULTILINE), "mark it: ```python test"
 
 
 def test_the_run_folder_is_as_the_readme_draws_it(ran):
@@ -79,33 +86,47 @@ def test_the_run_folder_is_as_the_readme_draws_it(ran):
     names = [line.split()[0] for line in drawn[2].splitlines()]
     assert len(names) >= 7
     for name in names:
-        assert (ran[0] / drawn[1] / name).exists(), name
+        assert (ran[0] / "README" / drawn[1] / name).exists(), name
+
+
+def test_the_run_folder_is_as_the_quick_start_lists_it(ran):
+    section = (ROOT / "docs" / "quick_start.md").read_text().split("## What a run leaves")[1].split("\n## ")[0]
+    names = [name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)]
+    assert len(names) >= 7
+    for name in names:
+        assert (ran[0] / "docs-quick_start" / "runs" / "demo" / name).exists(), name
 
 
 def test_predict_as_the_readme_calls_it(ran, monkeypatch):
-    monkeypatch.chdir(ran[0])
-    (line,) = [line for line in shell_lines(ROOT / "README.md") if line.startswith("hf-cl predict")]
+    monkeypatch.chdir(ran[0] / "README")
+    (line,) = [line for line in commands_of(ROOT / "README.md") if line.startswith("hf-cl predict")]
     result = CliRunner().invoke(app, shlex.split(line)[1:])
     assert result.exit_code == 0 and re.match(r"digit\.png: \d ", result.stdout), result.output
 
 
 # Commands and settings
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_exist(line, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_commands_exist(line, ran, monkeypatch):
     words = shlex.split(line.split("&&")[0])
+    if words[0] == "hf-cl" and words[1:2] not in ([], ["train"]):
+        monkeypatch.chdir(ran[0] / "README")
+        check_parses(words[1], words[2:])
+        return
+    monkeypatch.chdir(ROOT)
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif words[:2] == ["hf-cl", "train"] and len(words) > 2:
         check_training(words[2], words[3:])
-    elif words[0] == "hf-cl" and len(words) > 1:
-        assert words[1] in SUBCOMMANDS
-    elif words[:2] == ["accelerate", "launch"]:
-        assert (ROOT / words[2]).is_file()
-        check_training(Path(words[2]).stem, words[3:])
+    elif words[:2] == ["accelerate", "launch"] and len(words) > 2:
+        at = next(index for index, word in enumerate(words) if word.endswith(".py"))
+        files = [word for word in words if word.startswith("recipes/")]
+        assert all(Path(word).is_file() for word in files), files
+        check_training(Path(words[at]).stem, words[at + 1 :])
     elif words[:2] == ["pip", "install"]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert set(re.findall(r"\[([\w-]+)\]", line)) <= extras.keys()
+    elif words[0] == "python" and words[1].endswith(".py"):
+        assert Path(words[1]).is_file()
 
 
 def check_training(method: str, arguments: list[str]) -> None:
@@ -115,10 +136,18 @@ def check_training(method: str, arguments: list[str]) -> None:
     parse_settings(METHODS[method], method, [word for word in arguments if word != "--help"])
 
 
+def check_parses(name: str, arguments: list[str]) -> None:
+    """The subcommand is there and takes these arguments; nothing is run."""
+    assert name in SUBCOMMANDS, f"hf-cl has no subcommand {name}; it has {', '.join(SUBCOMMANDS)}"
+    if arguments:
+        SUBCOMMANDS[name].make_context(name, [STANDS_FOR.get(word, word) for word in arguments])
+
+
 @per_document
 def test_settings_and_options_exist(document):
     named = {word.split()[0].removeprefix("--") for word in inline_code(document) if word.startswith("--")}
-    assert named <= SETTINGS, named - SETTINGS
+    options = {option.removeprefix("--") for command in SUBCOMMANDS.values() for parameter in command.params for option in parameter.opts}
+    assert named <= SETTINGS | options, named - SETTINGS - options
 
 
 def test_config_names_of_the_readme_exist():
@@ -158,7 +187,7 @@ def test_the_readme_names_registered_adapter_types_and_their_configs():
 # Paths, links, names
 @per_document
 def test_links_lead_somewhere(document):
-    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_blocks(document)):
         if link.startswith("http"):
             continue
         path, _, anchor = link.partition("#")
@@ -172,22 +201,27 @@ def test_links_lead_somewhere(document):
 
 @per_document
 def test_paths_exist(document):
-    tops = {path.name for path in ROOT.iterdir()}
+    tops = {path.name for path in ROOT.iterdir()} - {"site", "runs"}
     for code in inline_code(document):
         if "/" in code and code.split("/")[0] in tops and " " not in code:
             assert (ROOT / code).exists(), code
 
 
-OF_THE_EXAMPLES = {"METHOD", "scaled"}
-SOURCES = [*(ROOT / "hf_cl").rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "pyproject.toml", ROOT / "Makefile"]
+NO_NAMES = {"METHOD", "RUN", "DIR", "REPO", "ADAPTER", "null", "windowed_forgetting_w", "windowed_plasticity_w", "learning_curve_area_b"}
+"""What stands for something else, or is JSON's."""
+SOURCES = [
+    *(path for folder in ("hf_cl", "tests", "docs", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+    *(ROOT / name for name in ("pyproject.toml", "Makefile", "mkdocs.yml")),
+]
 
 
 @per_document
 def test_names_in_code_font_occur_in_the_code(document):
     words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in SOURCES)))
+    words |= {path.stem for path in (ROOT / "hf_cl" / "configs").rglob("*.yaml")}
     for code in inline_code(document):
         if re.fullmatch(r"[A-Za-z_][\w.]*(\([\w, ]*\))?", code):
-            missing = set(re.findall(r"\w+", code)) - words - OF_THE_EXAMPLES
+            missing = set(re.findall(r"\w+", code)) - words - NO_NAMES
             assert not missing, f"{code}: {missing}"
 
 

@@ -1,0 +1,29 @@
+"""A head: the nearest of learned points, instead of the largest product."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from hf_cl.contracts import Head
+from hf_cl.heads import HEADS
+from hf_cl.heads.rows import append_rows
+
+
+class DistanceHead(Head):
+    """-|features - row|^2 / 2, up to a constant per image."""
+
+    def __init__(self, in_features, num_classes, *, device=None, dtype=None):
+        super().__init__()
+        self.in_features, self.num_classes = in_features, num_classes
+        none = nn.Parameter(torch.empty(0, in_features, device=device, dtype=dtype))
+        self.weight = append_rows(none, (num_classes, in_features), in_features)  # [C, D]
+
+    def grow(self, class_names):
+        self.weight = append_rows(self.weight, (len(class_names), self.in_features), self.in_features)
+        self.num_classes += len(class_names)
+
+    def forward(self, features):  # [B, D] -> [B, C]
+        return F.linear(features, self.weight, -self.weight.square().sum(1) / 2)
+
+
+HEADS["distance"] = DistanceHead

@@ -1,0 +1,61 @@
+"""The worked examples of docs/examples, each in a run of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "tests" / "run_examples.py"), str(folder)]
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return json.loads((folder / "outcome.json").read_text())
+
+
+def test_the_adapter_trains_and_peft_loads_it(outcome):
+    assert outcome["adapter"] == {"type": "SCALE", "head": "linear", "columns": 10, "equal": True, "layers": 6, "moved": True}
+
+
+def test_the_head_travels_in_the_adapter(outcome):
+    assert outcome["head"] == {"type": "ONE_PROMPT", "head": "distance", "columns": 10, "equal": True}
+
+
+def test_the_loss_joins_from_session_1_on(outcome):
+    sessions = outcome["loss"]["sessions"]
+    assert sessions and all(session == 1 and value > 0 for session, value in sessions)
+
+
+def test_under_the_rule_old_rows_keep_their_bits(outcome):
+    assert outcome["gradient_rule"] == {"rest": True, "rows": [10, 10]}  # weight and bias
+
+
+def test_the_scenario_has_the_groups_as_sessions(outcome):
+    assert outcome["scenario"]["sessions"] == [["3", "8"], list("01245679")]
+    assert "must name each class of 'digits' once" in outcome["scenario"]["refusal"]
+
+
+def test_the_probe_sees_drift_and_changes_nothing(outcome):
+    first, second = outcome["probe"]["drift"]
+    assert first == 0 and second > 0 and outcome["probe"]["weights_equal"]
+
+
+def test_all_six_work_together(outcome):
+    assert outcome["all_six"]["adapters"] == ["session-0", "session-1", "session-2"]
+
+
+def test_every_example_stands_on_the_page():
+    shown = re.findall(r"^<!-- code of examples/(\w+\.py) -->$", (ROOT / "docs" / "add_your_own.md").read_text(), re.MULTILINE)
+    assert len(shown) == 7 and set(shown) == {path.name for path in EXAMPLES.glob("*.py")}
