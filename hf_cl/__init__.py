@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hf_cl import heads, losses, methods, metrics, rules, scenarios
     from hf_cl.backbones import load_backbone, load_processor
     from hf_cl.hub.load import load
+    from hf_cl.hub.push import push_to_hub
     from hf_cl.training import ContinualTrainer, TrainingSettings
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ _LAZY = {
     "load": "hf_cl.hub.load",
     "load_backbone": "hf_cl.backbones",
     "load_processor": "hf_cl.backbones",
+    "push_to_hub": "hf_cl.hub.push",
 }
 _LAZY_MODULES = ("heads", "losses", "methods", "metrics", "rules", "scenarios")
 
@@ -60,6 +62,7 @@ __all__ = [
     "losses",
     "methods",
     "metrics",
+    "push_to_hub",
     "rules",
     "sara_lr",
     "scenarios",
