@@ -251,6 +251,8 @@ def run(settings: RunSettings) -> Results:
 
     Raises, besides what training raises, what `check_push` and `push_to_hub` do: the former before anything is opened.
     """
+    if settings.private and not settings.push_to_hub:
+        raise ValueError("private is about the repository of push_to_hub, and none is named.")
     if settings.push_to_hub and os.environ.get("RANK", "0") == "0":  # one process asks the Hub
         check_push(settings.push_to_hub, private=settings.private)
         published_base(settings.backbone)

@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     HTTPError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -99,20 +100,20 @@ def attempt(call: Callable[[], T]) -> T:
     """
     for wait in WAITS:
         try:
-            return _unwrapped(call)
+            return unwrapped(call)
         except UNREACHED as error:
             if not _passes(error) or (longer := max(wait, _asked_wait(error))) > LONGEST_WAIT:
                 raise
             logger.info("%s; trying again in %.0f s", type(error).__name__, longer)
             time.sleep(longer)
-    return _unwrapped(call)
+    return unwrapped(call)
 
 
-def _unwrapped(call: Callable[[], T]) -> T:
-    """huggingface_hub wraps what happens in its upload threads."""
+def unwrapped(call: Callable[[], T]) -> T:
+    """The value of `call()`, with the Hub's own error where huggingface_hub hides it: in an upload thread, or behind a missing file."""
     try:
         return call()
-    except RuntimeError as error:
+    except (RuntimeError, LocalEntryNotFoundError) as error:
         if isinstance(error.__cause__, UNREACHED):
             raise error.__cause__ from error
         raise
@@ -142,7 +143,7 @@ def explained(error: Exception, doing: str, then: str = "") -> HubError:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set. Unset it, or use what is on this machine."
+        return "HF_HUB_OFFLINE is set. Unset it."
     if not isinstance(error, HfHubHTTPError):
         return f"no connection to {HfApi().endpoint} ({type(error).__name__}). Check the network and HF_ENDPOINT."
     missing = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)  # the Hub says 401 where it was asked without a token

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, is_offline_mode, snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
 from hf_cl.backbones import demo_backbone
 from hf_cl.backbones.loading import DEMO
-from hf_cl.hub.access import UNREACHED, HubError, attempt, explained
+from hf_cl.hub.access import UNREACHED, HubError, explained, unwrapped
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = ["*.json", ADAPTER_WEIGHTS, "*.txt", "*.model"]
@@ -58,10 +58,11 @@ def adapter_folder(adapter: str | Path, revision: str | None = None) -> Path:
 
 def _fetched(repo_id: str, revision: str | None) -> Path:
     try:
-        return Path(attempt(lambda: snapshot_download(repo_id, revision=revision, allow_patterns=FILES)))
-    except LocalEntryNotFoundError as error:
-        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else f"there is no connection to {HfApi().endpoint}"
-        raise HubError(f"{_named(repo_id, revision)} is not on this machine, and {why}. Load it once with a network.") from error
+        return Path(unwrapped(lambda: snapshot_download(repo_id, revision=revision, allow_patterns=FILES)))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise HubError(
+            f"{_named(repo_id, revision)} is not on this machine, and HF_HUB_OFFLINE is set. Load it once with a network."
+        ) from error
     except UNREACHED as error:
         raise explained(error, f"loading {_named(repo_id, revision)}") from error
 
