@@ -6,6 +6,7 @@ Shapes: B batch, C classes, D feature width, E embedding width, S image side.
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,11 @@ def export(
     if form == "onnx":
         _check_extra()
     classifier = load(adapter, revision=revision, device="cpu", base_model=base_model)
-    FORMS[form](classifier, place)
+    try:
+        FORMS[form](classifier, place)
+    except (ValueError, RuntimeError):  # what is wrong or half there is not left for others to find
+        shutil.rmtree(place, ignore_errors=True)
+        raise
     classifier.processor.save_pretrained(place)
     return place
 
@@ -107,18 +112,10 @@ def _export_onnx(classifier: Classifier, folder: Path) -> None:
 
     module, pixels = _Logits(classifier).eval(), _pixels(classifier)
     folder.mkdir(parents=True, exist_ok=True)
-    size = sum(p.numel() * p.element_size() for p in classifier.model.parameters())
-    torch.onnx.export(
-        module,
-        (pixels,),
-        folder / ONNX_FILE,
-        input_names=["pixel_values"],
-        output_names=["logits"],
-        dynamic_shapes={"pixel_values": {0: torch.export.Dim.DYNAMIC}},
-        dynamo=True,
-        external_data=size > 2**30,  # one file holds at most 2 GiB
-        verbose=False,
-    )
+    try:
+        _write_onnx(module, pixels, folder / ONNX_FILE)
+    except torch.onnx.OnnxExporterError as error:
+        raise RuntimeError(f"torch.onnx cannot export this model: {str(error).splitlines()[0]}") from error
     base: Any = classifier.model.get_base_model()
     config = base.config if isinstance(base, PreTrainedModel | OpenClipForImageClassification) else PretrainedConfig()
     _name_classes(config, classifier.class_names)
@@ -127,6 +124,21 @@ def _export_onnx(classifier: Classifier, folder: Path) -> None:
     for count in (1, len(pixels)):
         found: Any = session.run(["logits"], {"pixel_values": pixels[:count].numpy()})[0]
         _compare(module(pixels[:count]), torch.from_numpy(found), "The ONNX model")
+
+
+def _write_onnx(module: nn.Module, pixels: Tensor, path: Path) -> None:
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    torch.onnx.export(
+        module,
+        (pixels,),
+        path,
+        input_names=["pixel_values"],
+        output_names=["logits"],
+        dynamic_shapes={"pixel_values": {0: torch.export.Dim.DYNAMIC}},
+        dynamo=True,
+        external_data=size > 2**30,  # one file holds at most 2 GiB
+        verbose=False,
+    )
 
 
 def _name_classes(config: Any, names: Sequence[str]) -> None:
@@ -191,7 +203,7 @@ def _pixels(classifier: Classifier) -> Tensor:
 def _compare(wanted: Tensor, found: Tensor, what: str) -> None:
     off = (wanted - found).abs().max() / max(1.0, wanted.abs().max().item())
     if wanted.shape != found.shape or not off <= TOLERANCE:
-        raise RuntimeError(f"{what} does not give the adapter's logits: they differ by up to {off:.1e} of the largest. Do not use it.")
+        raise RuntimeError(f"{what} does not give the adapter's logits: they differ by up to {off:.1e} of the largest. It was deleted.")
 
 
 def _kind(classifier: Classifier) -> str:

@@ -11,10 +11,17 @@ import torch
 import two_towers
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPImageProcessor, ViTImageProcessor
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    CLIPImageProcessor,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+)
 from typer.testing import CliRunner
 
-from hf_cl.adapters import CPEClipConfig, GladConfig
+from hf_cl.adapters import CPEClipConfig
 from hf_cl.cli import app
 from hf_cl.hub import export as module
 from hf_cl.hub.export import export
@@ -108,6 +115,7 @@ def test_an_export_that_is_off_is_not_handed_out(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_stock_linear", lambda head: torch.nn.Linear(head.in_features, head.num_classes))
     with pytest.raises(RuntimeError, match="The merged model does not give the adapter's logits"):
         export(adapter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # Stock LoRA
@@ -123,13 +131,17 @@ def test_glad_as_stock_lora(tmp_path):
 
 
 # ONNX
-@pytest.mark.parametrize(
-    ("kind", "family", "head"),
-    [("ONE_PROMPT", "vit", {"type": "prototype"}), ("GLAD", "dinov2", {"type": "cosine"})],
-)
-def test_onnx_gives_torch_s_logits_at_any_batch_size(kind, family, head, tmp_path):
+def test_onnx_gives_torch_s_logits_at_any_batch_size(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    adapter = an_adapter(tmp_path, kind, family, head)
+    torch.manual_seed(0)
+    ViTForImageClassification(ViTConfig(**tiny.SIZE | {"num_hidden_layers": 2})).save_pretrained(tmp_path / "base")
+    base = AutoModelForImageClassification.from_pretrained(tmp_path / "base")
+    model = get_peft_model(
+        base, tiny.ADAPTERS["ONE_PROMPT"](class_names=list(NAMES), head={"type": "prototype"}, layer_tokens={0: 2, 1: 3})
+    )
+    adapter = tmp_path / "adapter"
+    model.save_pretrained(adapter, save_embedding_layers=False)
+    ViTImageProcessor(size={"height": tiny.SIDE, "width": tiny.SIDE}).save_pretrained(adapter)
     want = load(adapter).logits([image()])
     result = CliRunner().invoke(app, ["export", str(adapter), str(tmp_path / "out"), "--format", "onnx"])
     assert result.exit_code == 0, result.output
@@ -141,19 +153,18 @@ def test_onnx_gives_torch_s_logits_at_any_batch_size(kind, family, head, tmp_pat
         torch.testing.assert_close(torch.from_numpy(found), want.repeat(count, 1), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["CPE_CLIP", "GLAD"])
-def test_onnx_holds_the_texts_of_a_text_head(kind, tmp_path):
+def test_onnx_holds_the_texts_of_a_text_head(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    two_towers.base("clip").save_pretrained(tmp_path / "base")
+    torch.manual_seed(0)
+    base = two_towers.clip(text_layers=2, vision_layers=2)
+    base.save_pretrained(tmp_path / "base")
     for folder in ("base", "adapter"):
         two_towers.tokenizer_of("clip").save_pretrained(tmp_path / folder)
         CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(tmp_path / folder)
     head = {"type": "text", "template": "{}.", "logit_scale": "model"}
-    names = ["w10", "w11 w12", "w13"]
-    config = CPEClipConfig(class_names=names, init_seed=1, head=head) if kind == "CPE_CLIP" else GladConfig(class_names=names, head=head)
-    model = get_peft_model(two_towers.base("clip"), config)
+    model = get_peft_model(base, CPEClipConfig(class_names=["w10", "w11 w12", "w13"], init_seed=1, head=head, prompt_depth=2))
     model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
-    model.save_pretrained(tmp_path / "adapter")
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     want = load(tmp_path / "adapter").logits([image()])
     export(tmp_path / "adapter", tmp_path / "out", "onnx")
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
