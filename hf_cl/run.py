@@ -25,8 +25,8 @@ from hf_cl.backbones import TextHead, check_class_names, load_backbone, load_pro
 from hf_cl.contracts import Method, Scenario
 from hf_cl.hub.access import check_push
 from hf_cl.hub.card import ModelCardInput, is_hub_id
+from hf_cl.hub.published import PLOTS, published_base, write_run_card
 from hf_cl.hub.push import push_to_hub
-from hf_cl.hub.run_folder import PLOTS, published_base, write_run_card
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.training import ContinualTrainer, RunSettings
 from hf_cl.training.report import write_report

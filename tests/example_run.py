@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import ViTImageProcessor
 
 from hf_cl.hub.card import ModelCardInput
-from hf_cl.hub.run_folder import PLOTS, write_run_card
+from hf_cl.hub.published import PLOTS, write_run_card
 
 TOKEN = "hf_loopback"
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hf_cl.cli.app import app, mistake
+from hf_cl.cli.app import app, mistake, mistakes_in_a_line
+from hf_cl.cli.places import local_session
 
 
 @app.command()
@@ -23,8 +24,10 @@ def export(
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
 
     quiet_libraries()
-    try:
-        place = write(adapter, folder, form, revision=revision, base_model=base_model)
-    except (ValueError, RuntimeError) as error:
-        raise mistake(str(error)) from error
+    with mistakes_in_a_line():
+        where, at = local_session(adapter, revision)
+        try:
+            place = write(where, folder, form, revision=at, base_model=base_model)
+        except RuntimeError as error:  # the export is not the adapter: no mistake of the user's, and no traceback either
+            raise mistake(str(error)) from error
     typer.echo(f"{form}: {place}")

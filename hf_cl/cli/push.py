@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_cl.cli.app import app, mistake
+from hf_cl.cli.app import app, mistakes_in_a_line
 
 
 @app.command()
@@ -22,10 +22,8 @@ def push(
     """Publish a run: one revision per session, results, plots and card. Run it again to go on, or to add sessions."""
     from hf_cl.hub.push import push_to_hub  # noqa: PLC0415
 
-    try:
+    with mistakes_in_a_line():
         pushed = push_to_hub(run, repo, private=private, base_model=base_model, say=typer.echo)
-    except (ValueError, OSError) as error:
-        raise mistake(str(error)) from error
     for remark in pushed.remarks:
         typer.echo(remark)
     typer.echo(f"{pushed.url}: {len(pushed.new)} sessions pushed, {len(pushed.present)} were there")

@@ -12,7 +12,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
 from hf_cl.hub.access import UNREACHED, HubError, attempt, check_push, explained
-from hf_cl.hub.run_folder import Content, SessionFiles, all_sessions, record_files
+from hf_cl.hub.published import Content, SessionFiles, all_sessions, record_files
 from hf_cl.training import ContinualTrainer
 
 

@@ -8,7 +8,18 @@ from typing import Literal
 from hf_cl.contracts import Method
 
 MAY_CHANGE_ON_RESUME = frozenset(
-    {"output_dir", "resume", "num_workers", "logging_steps", "checkpoint_steps", "checkpoint_minutes", "report_to"}
+    {
+        "output_dir",
+        "resume",
+        "num_workers",
+        "logging_steps",
+        "checkpoint_steps",
+        "checkpoint_minutes",
+        "report_to",
+        "push_to_hub",
+        "private",
+        "license",
+    }
 )
 """Settings that change no weight and no result."""
 

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from hf_cl.hub.card import ModelCardInput, model_card, scalar_metrics, write_card
-from hf_cl.hub.run_folder import PLOTS
+from hf_cl.hub.published import PLOTS
 
 WHOLE_CARD = Path(__file__).parents[1] / "reference" / "card" / "README.md"
 CITATION = "@inproceedings{huang2024ovor,\n  title={OVOR: OnePrompt with Virtual Outlier Regularization},\n  year={2024}\n}"

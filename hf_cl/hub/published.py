@@ -1,4 +1,4 @@
-"""What of a run folder is published: an adapter per session, and the run's records. Nothing that names a place on this machine."""
+"""What of a run is published: an adapter per session, and the run's records. Nothing that names a place on this machine."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ def record_files(run: Path, repo_id: str, last: SessionFiles) -> tuple[dict[str,
     if facts and (edited := (run / "README.md").read_bytes()) and hashlib.sha256(edited).hexdigest() != facts.pop("sha256"):
         return files | {"README.md": edited}, [f"{run / 'README.md'} was edited: it is published as it stands."]
     kind = str(last.config["peft_type"])
-    facts = {"method": kind, "adapter_type": kind, "two_towers": (last.config.get("head") or {}).get("type") == "text"} | facts
+    title = results.method.title if results.method else kind  # an unfinished run has no card.json yet
+    facts = {"method": title, "adapter_type": kind, "two_towers": (last.config.get("head") or {}).get("type") == "text"} | facts
     facts |= {"adapter": repo_id, "base_model": last.config["base_model_name_or_path"], "plots": plots}
     card = ModelCardInput(results=results, settings=_settings(run), **facts)
     return files | {"README.md": str(model_card(card)).encode()}, []
