@@ -110,7 +110,7 @@ def load(
     base = (load_two_towers if text_head else load_backbone)(name, revision=at).to(precision)
     model = PeftModel.from_pretrained(base, str(folder))
     tokenizer = load_tokenizer(name, revision=at) if text_head else None
-    return Classifier(model, AutoImageProcessor.from_pretrained(folder), tokenizer, config.class_names, place)
+    return Classifier(model, _processor(folder, adapter), tokenizer, config.class_names, place)
 
 
 def _config(folder: Path, adapter: str | Path) -> Any:
@@ -118,9 +118,17 @@ def _config(folder: Path, adapter: str | Path) -> Any:
         config: Any = PeftConfig.from_pretrained(str(folder))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{adapter} has an adapter_config.json that this hf_cl cannot read: {error}") from error
+    kind = config.peft_type
     if not isinstance(config, HeadedConfig) or config.class_names is None:
-        raise ValueError(f"{adapter} is no adapter with class names (peft type {config.peft_type}).")
+        raise ValueError(f"{adapter} is no adapter with class names (peft type {kind}).")
     return config
+
+
+def _processor(folder: Path, adapter: str | Path) -> Any:
+    try:
+        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{adapter} has no image processor that can be read: {str(error).splitlines()[0]}") from error
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -80,7 +80,8 @@ def test_code_is_python(base_model):
 @pytest.mark.parametrize("changes", [{"base_model": "open_clip:ViT-B-16/openai"}, {"two_towers": True}], ids=str)
 def test_bases_that_hf_cl_alone_loads(changes):
     card = text_of(**changes)
-    assert "PeftModel" not in card
+    assert "PeftModel" not in card and "pipeline(" not in card
+    assert ("class names inside the adapter are its classifier" in card) == ("two_towers" in changes)
     assert 'hf_cl.load("me/my-adapter", revision="session-1")' in card
     assert ("base_model" in yaml.safe_load(card.split("---\n")[1])) == ("two_towers" in changes)
 

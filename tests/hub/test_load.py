@@ -81,6 +81,7 @@ def test_only_what_an_adapter_needs_is_fetched(on_the_hub, run, tmp_path):
         (lambda hub: setattr(hub, "interrupt", lambda n, method, path: 429), r"too many requests \(429\)"),
         (lambda hub: setattr(hub, "interrupt", lambda n, method, path: 500), r"it is in trouble \(status 500\)"),
         (lambda hub: setattr(hub, "interrupt", lambda n, method, path: "drop"), "no connection"),
+        (lambda hub: hub.files("me/photos", "session-1").pop("preprocessor_config.json"), "has no image processor that can be read"),
         (lambda hub: hub.repositories["me/photos"].at("session-1").files.pop("adapter_model.safetensors"), "it has no adapter_model"),
         (lambda hub: hub.repositories["me/photos"].at("session-1").files.update({"adapter_config.json": b"{"}), "cannot read"),
         (
