@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hf_cl.adapters.sara import sara_lr
     from hf_cl.backbones import load_backbone, load_processor
     from hf_cl.hub.load import load
+    from hf_cl.hub.push import push_to_hub
     from hf_cl.training import ContinualTrainer, TrainingSettings
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ _LAZY = {
     "load": "hf_cl.hub.load",
     "load_backbone": "hf_cl.backbones",
     "load_processor": "hf_cl.backbones",
+    "push_to_hub": "hf_cl.hub.push",
     "sara_lr": "hf_cl.adapters.sara",
 }
 _LAZY_MODULES = ("heads", "losses", "methods", "metrics", "rules", "scenarios")
@@ -66,6 +68,7 @@ __all__ = [
     "losses",
     "methods",
     "metrics",
+    "push_to_hub",
     "rules",
     "sara_lr",
     "scenarios",

@@ -21,9 +21,12 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from hf_cl.backbones import check_class_names, load_backbone, load_processor, load_tokenizer, load_two_towers
+from hf_cl.backbones import TextHead, check_class_names, load_backbone, load_processor, load_tokenizer, load_two_towers
 from hf_cl.contracts import Method, Scenario
-from hf_cl.hub.card import ModelCardInput, write_card
+from hf_cl.hub.access import check_push
+from hf_cl.hub.card import ModelCardInput, is_hub_id
+from hf_cl.hub.published import PLOTS, published_base, write_run_card
+from hf_cl.hub.push import push_to_hub
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.training import ContinualTrainer, RunSettings
 from hf_cl.training.report import write_report
@@ -244,8 +247,21 @@ def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
 
 
 def run(settings: RunSettings) -> Results:
-    """A whole run: data, base, method, training, report and card."""
-    return finish(train(settings))
+    """A whole run: data, base, method, training, report and card; with `push_to_hub`, on the Hub.
+
+    Raises, besides what training raises, what `check_push` and `push_to_hub` do: the former before anything is opened.
+    """
+    if settings.private and not settings.push_to_hub:
+        raise ValueError("private is about the repository of push_to_hub, and none is named.")
+    if settings.push_to_hub and os.environ.get("RANK", "0") == "0":  # one process asks the Hub
+        check_push(settings.push_to_hub, private=settings.private)
+        published_base(settings.backbone)
+    trainer = train(settings)
+    results = finish(trainer)
+    if settings.push_to_hub and trainer.accelerator.is_main_process:
+        pushed = push_to_hub(trainer, settings.push_to_hub, private=settings.private, say=trainer.records.say)
+        trainer.records.say("\n".join([*pushed.remarks, f"Pushed to {pushed.url}"]))
+    return results
 
 
 def finish(trainer: ContinualTrainer, comparisons: Mapping[str, float] | None = None) -> Results:
@@ -261,7 +277,7 @@ def finish(trainer: ContinualTrainer, comparisons: Mapping[str, float] | None = 
     if trainer.accelerator.is_main_process:
         results.save(folder / "results.json")
         write_report(folder, results, settings, method=trainer.method.title)
-        write_card(folder, _card(trainer, results, settings))
+        write_run_card(folder, _card(trainer, results, settings))
     trainer.records.say(summary_table(results))
     trainer.records.say(f"Report {folder / 'report.html'}, card {folder / 'README.md'}, adapters in {folder / 'adapters'}")
     return results
@@ -269,12 +285,17 @@ def finish(trainer: ContinualTrainer, comparisons: Mapping[str, float] | None = 
 
 def _card(trainer: ContinualTrainer, results: Results, settings: Mapping[str, Any]) -> ModelCardInput:
     last = trainer.folder / "adapters" / f"session-{results.sessions[-1].id}"
+    dataset = str(settings.get("dataset", ""))  # settings of the loop alone, from Python, name no data set
     return ModelCardInput(
         results=results,
         settings=settings,
         base_model=trainer.settings.backbone,
         adapter=str(last),
-        method=trainer.method.title,
+        method=trainer.method.title or trainer.method.name,
         adapter_type=trainer.method.adapter.peft_type.value,
         citation=trainer.method.citation,
+        license=settings.get("license"),
+        dataset_id=dataset if is_hub_id(dataset) else None,
+        two_towers=isinstance(trainer.head, TextHead),
+        plots=PLOTS if results.accuracy_matrix is not None else (),
     )

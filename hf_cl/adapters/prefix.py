@@ -80,7 +80,7 @@ def _prefix_attention(
         causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
         rows = key_rows, _ = tuple(_split_heads(r, key) for r in view.rows)  # [B or 1, H, P, d]
         key, value = (
-            torch.cat([r.expand(len(t), -1, -1, -1), t], dim=2) for r, t in zip(rows, (key, value), strict=True)
+            torch.cat([r.expand(t.shape[0], -1, -1, -1), t], dim=2) for r, t in zip(rows, (key, value), strict=True)
         )  # [B, H, P+N, d]
         attention_mask = _widen_mask(attention_mask, key_rows.shape[2], query, implementation, causal)
         is_causal = causal and attention_mask is None
@@ -118,7 +118,7 @@ def multihead_attention_with_prefix(attention: nn.MultiheadAttention, query: Ten
     x = query if attention.batch_first else query.transpose(0, 1)  # [B, N, D]
     q, k, v = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)  # [B, N, D] each
     q, k, v = (t.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for t in (q, k, v))  # [B, H, N, d]
-    key_rows, value_rows = (_split_heads(r, k).expand(len(k), -1, -1, -1) for r in rows)  # [B, H, P, d]
+    key_rows, value_rows = (_split_heads(r, k).expand(k.shape[0], -1, -1, -1) for r in rows)  # [B, H, P, d]
     k, v = torch.cat([key_rows, k], dim=2), torch.cat([value_rows, v], dim=2)  # [B, H, P+N, d]
     if attn_mask is not None:
         attn_mask = F.pad(attn_mask, (key_rows.shape[2], 0), value=0.0)  # [N, P+N]; open_clip's masks are additive

@@ -114,10 +114,11 @@ class TextHead(Head):
             image = _unit(features)  # [B, E]
         text = self.text_features(classes)  # [c, E]
         with torch.autocast(features.device.type, enabled=False):  # half precision would move logits of this scale by tenths
-            logits = self._scaled(image @ text.T)  # [B, c]
+            logits = self.scaled(image @ text.T)  # [B, c]
         return F.pad(logits, (classes.start, total - classes.stop), value=-torch.inf)  # [B, C]
 
-    def _scaled(self, cosine: Tensor) -> Tensor:
+    def scaled(self, cosine: Tensor) -> Tensor:
+        """Logits of the cosines between images and texts."""
         if self.spec.logit_scale != "model":
             return cosine * self.spec.logit_scale
         model: Any = self._model[0]

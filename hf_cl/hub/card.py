@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
@@ -22,7 +23,7 @@ from markupsafe import Markup
 from hf_cl.hub.markdown import escape, fence, finalize
 from hf_cl.metrics import description
 from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.display import display_name, flat, percent, shown, without_folders
+from hf_cl.training.display import display_name, duration, flat, percent, shown, without_folders
 from hf_cl.training.remarks import remarks
 from hf_cl.training.results import Results
 from hf_cl.training.results_table import headlines, progress
@@ -59,20 +60,27 @@ class ModelCardInput:
     """Hub id of the data set, where it has one."""
     two_towers: bool = False
     """Whether the adapter sits on a model with an image and a text tower, which transformers' image classification classes do not load."""
+    plots: Sequence[str] = ()
+    """Names of pictures that lie beside the card."""
 
     @property
     def base_on_hub(self) -> bool:
         """Whether the base's name is that of a repository rather than of something on this machine."""
-        try:
-            validate_repo_id(self.base_model)
-        except HFValidationError:
-            return False
-        return "/" in self.base_model and not Path(self.base_model).exists()
+        return is_hub_id(self.base_model)
 
     @property
     def dataset(self) -> str:
         """The data set's name for readers."""
         return display_name(without_folders(self.results.protocol.dataset))
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` is that of a repository (`owner/name`) and of no folder here."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name and not Path(name).exists()
 
 
 def model_card(card: ModelCardInput) -> ModelCard:
@@ -135,7 +143,7 @@ def _text(card: ModelCardInput) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": _percent, "shown": shown, "display_name": display_name, "code": _code}
+    environment.filters |= {"percent": _percent, "shown": shown, "display_name": display_name, "code": _code, "duration": duration}
     results, matrix = card.results, card.results.accuracy_matrix or []
     return environment.get_template("card.md.jinja").render(
         card=card,
@@ -147,6 +155,7 @@ def _text(card: ModelCardInput) -> str:
         headlines=[(name, value, description(name)) for name, value in headlines(results).items()],
         matrix=matrix if len(matrix) <= MATRIX_SESSIONS else None,
         rows=progress(results),
+        pictures=[Markup(f"![{escape(Path(name).stem.replace('_', ' ').capitalize())}]({quote(name)})") for name in card.plots],
         weakest=_weakest(results),
         remarks=remarks(results),
         settings=flat(card.settings),
@@ -169,10 +178,17 @@ def _code_blocks(card: ModelCardInput) -> dict[str, Markup | None]:
     with_revision.append(f"classifier = hf_cl.load({adapter}, {revision})")
     return {
         "through_peft": fence(_peft_code(card, adapter), "python") if through_peft else None,
+        "pipeline": fence(_PIPELINE, "python") if through_peft else None,
         "through_hf_cl": fence(f'import hf_cl\n\nprint(hf_cl.load({adapter}).predict(["cat.jpg"])[0])', "python"),
         "shell": fence(f"hf-cl predict {shlex.quote(display_name(without_folders(card.adapter)))} cat.jpg", "sh"),
         "revisions": fence("\n".join(with_revision), "python") if last > 0 else None,
     }
+
+
+_PIPELINE = """from transformers import pipeline
+
+classify = pipeline("image-classification", model=model.get_base_model(), image_processor=processor)
+print(classify("cat.jpg"))"""
 
 
 def _peft_code(card: ModelCardInput, adapter: str) -> str:

@@ -5,6 +5,7 @@ Shapes: B batch, C classes, S image side.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,16 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.backbones import classifier_of, load_backbone, load_tokenizer, load_two_towers
+from hf_cl.hub.fetch import adapter_folder, shared_name
+from hf_cl.scenarios.rgb import to_rgb
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -29,29 +34,38 @@ class Prediction:
 
 
 class Classifier:
-    """A base with one adapter and its head, in eval mode. `class_names` are in order of arrival; `model` is the PeftModel."""
+    """A base with one adapter and its head, in eval mode.
+
+    `class_names` are in order of arrival; `model` is the PeftModel, `processor` the image processor it was evaluated with. Where the class
+    names are the head, their text features are computed at the first prediction and kept.
+    """
 
     def __init__(self, model: PeftModel, processor: Any, tokenizer: Any, class_names: Sequence[str], device: torch.device) -> None:
         self.model = model.to(device).eval()  # pyright: ignore[reportCallIssue, reportArgumentType]
-        self.processor, self.class_names, self.device = processor, list(class_names), device
-        self._classify = classifier_of(self.model, tokenizer).eval()
+        self.processor, self.tokenizer, self.class_names, self.device = processor, tokenizer, list(class_names), device
+        self.classifier = classifier_of(self.model, tokenizer).eval()
+        self._dtype = next(self.model.get_base_model().parameters()).dtype
 
     @torch.no_grad()
     def logits(self, images: Sequence[Image.Image]) -> Tensor:
-        """[B, C] for B images of any size."""
-        pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]  # [B, 3, S, S]
-        return self._classify.outputs(pixels.to(self.device)).logits
+        """[B, C] float32, on the device, for B images of any size and mode."""
+        pixels = self.processor(images=[to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]  # [B, 3, S, S]
+        return self.classifier.outputs(pixels.to(self.device, self._dtype)).logits.float()
 
     def predict(self, images: Sequence[str | Path | Image.Image], top_k: int = 5, batch_size: int = 32) -> list[list[Prediction]]:
-        """The `top_k` most probable classes of each image, best first.
+        """The `top_k` most probable classes of each image, best first; all of them where there are fewer. One forward per `batch_size`.
 
-        Raises ValueError, naming the file, for one that is no image.
+        Raises ValueError, naming the file, for one that is no image, and for a `top_k` or `batch_size` below 1.
         """
+        if min(top_k, batch_size) < 1:
+            raise ValueError(f"top_k and batch_size must be at least 1, got {top_k} and {batch_size}.")
+        if isinstance(images, (str, Path, Image.Image)):
+            raise ValueError("predict takes a list of images; for one image, [image].")
         top_k = min(top_k, len(self.class_names))
         predictions: list[list[Prediction]] = []
         for start in range(0, len(images), batch_size):
             batch = [_open(image) for image in images[start : start + batch_size]]
-            scores, classes = self.logits(batch).float().softmax(-1).topk(top_k)  # [B, top_k]
+            scores, classes = self.logits(batch).softmax(-1).topk(top_k)  # [B, top_k]
             for row_scores, row_classes in zip(scores.tolist(), classes.tolist(), strict=True):
                 predictions.append([Prediction(self.class_names[c], s) for c, s in zip(row_classes, row_scores, strict=True)])
         return predictions
@@ -62,39 +76,73 @@ def _open(image: str | Path | Image.Image) -> Image.Image:
         return image
     try:
         with Image.open(image) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+            return to_rgb(opened)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{image} cannot be read as an image: {error}") from error
 
 
-def load(adapter: str | Path, *, revision: str | None = None, device: str | torch.device | None = None) -> Classifier:
-    """The classifier that an adapter makes of its base.
+def load(
+    adapter: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    base_model: str | None = None,
+) -> Classifier:
+    """The classifier that an adapter makes of its base, which the adapter names.
 
     Args:
-        adapter: a Hub id, an adapter folder, or a run folder (its last session).
+        adapter: a Hub id, an adapter folder, or a run folder (its last session). What is cached needs no network (`HF_HUB_OFFLINE=1`).
         revision: of the adapter: `session-3` is the model as it was after session 3.
         device: the GPU where there is one, by default.
+        dtype: of the base: float32 (default), float16 or bfloat16. Adapter and head stay float32.
+        base_model: where the base is, if not where the adapter says.
 
-    Raises ValueError where there is no adapter of hf_cl, or its base cannot be found.
+    Raises ValueError where there is no adapter of hf_cl, its base cannot be found, or device or dtype are none; HubError, which is one, for
+    what the Hub did not give.
     """
-    where = str(_last_session(Path(adapter)) if (Path(adapter) / "adapters").is_dir() else adapter)
-    if not Path(where).is_dir() and (where.startswith((".", "/", "~")) or where.count("/") != 1 or Path(where).parent.is_dir()):
-        raise ValueError(f"There is no folder {where!r}, and a Hub id has the form owner/name.")
-    config: Any = PeftConfig.from_pretrained(where, revision=revision)
-    if not issubclass(type(config), HeadedConfig) or config.class_names is None:
-        raise ValueError(f"{adapter} is no adapter with class names (peft type {config.peft_type}).")
+    place, precision = _device(device), _dtype(dtype)
+    folder = adapter_folder(adapter, revision)
+    config = _config(folder, adapter)
     text_head = (config.head or {}).get("type") == "text"
-    load_base = load_two_towers if text_head else load_backbone
-    base_name = config.base_model_name_or_path or ""
-    model = PeftModel.from_pretrained(load_base(base_name, revision=config.revision), where, revision=revision)
-    tokenizer = load_tokenizer(base_name, revision=config.revision) if text_head else None
-    processor = AutoImageProcessor.from_pretrained(where, revision=revision)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Classifier(model, processor, tokenizer, config.class_names, device)
+    name = base_model or shared_name(config.base_model_name_or_path or "")
+    at = None if base_model else config.revision
+    base = (load_two_towers if text_head else load_backbone)(name, revision=at).to(precision)
+    model = PeftModel.from_pretrained(base, str(folder))
+    tokenizer = load_tokenizer(name, revision=at) if text_head else None
+    return Classifier(model, _processor(folder, adapter), tokenizer, config.class_names, place)
 
 
-def _last_session(run: Path) -> Path:
-    sessions = sorted((run / "adapters").glob("session-*"), key=lambda path: int(path.name.removeprefix("session-")))
-    if not sessions:
-        raise ValueError(f"{run} is a run folder without an adapter: no session has ended yet.")
-    return sessions[-1]
+def _config(folder: Path, adapter: str | Path) -> Any:
+    try:
+        config: Any = PeftConfig.from_pretrained(str(folder))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{adapter} has an adapter_config.json that this hf_cl cannot read: {error}") from error
+    kind = config.peft_type
+    if not isinstance(config, HeadedConfig) or config.class_names is None:
+        raise ValueError(f"{adapter} is no adapter with class names (peft type {kind}).")
+    return config
+
+
+def _processor(folder: Path, adapter: str | Path) -> Any:
+    try:
+        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{adapter} has no image processor that can be read: {str(error).splitlines()[0]}") from error
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"{device!r} is no device; say cpu, cuda or cuda:1.") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("There is no GPU that torch can use; leave device out, or say cpu.")
+    return place
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    precision = DTYPES.get(dtype or "float32") if not isinstance(dtype, torch.dtype) else dtype
+    if precision not in DTYPES.values():
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    return precision  # pyright: ignore[reportReturnType]

@@ -8,7 +8,18 @@ from typing import Literal
 from hf_cl.contracts import Method
 
 MAY_CHANGE_ON_RESUME = frozenset(
-    {"output_dir", "resume", "num_workers", "logging_steps", "checkpoint_steps", "checkpoint_minutes", "report_to"}
+    {
+        "output_dir",
+        "resume",
+        "num_workers",
+        "logging_steps",
+        "checkpoint_steps",
+        "checkpoint_minutes",
+        "report_to",
+        "push_to_hub",
+        "private",
+        "license",
+    }
 )
 """Settings that change no weight and no result."""
 
@@ -106,6 +117,12 @@ class RunSettings(TrainingSettings):
     """Data sets to test on, for protocols that train on one and test on others."""
     validation_fraction: float = 0.0
     """Share of the training images that is kept out for validation."""
+    push_to_hub: str | None = None
+    """Repository on the Hub (`owner/name`) that gets the run at its end, one revision per session; token and name are checked first."""
+    private: bool = False
+    """Make that repository private."""
+    license: str | None = None
+    """License of the adapter for its card, an identifier of the Hub such as apache-2.0."""
 
     def method(self) -> Method:
         """The method these settings describe; each recipe's settings say which."""

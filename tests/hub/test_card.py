@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from hf_cl.hub.card import ModelCardInput, model_card, scalar_metrics, write_card
+from hf_cl.hub.published import PLOTS
 
 WHOLE_CARD = Path(__file__).parents[1] / "reference" / "card" / "README.md"
 CITATION = "@inproceedings{huang2024ovor,\n  title={OVOR: OnePrompt with Virtual Outlier Regularization},\n  year={2024}\n}"
@@ -44,11 +45,11 @@ def code_blocks(card):
 
 
 def test_the_whole_card():
-    assert text_of() == WHOLE_CARD.read_text()
+    assert text_of(plots=PLOTS) == WHOLE_CARD.read_text()
 
 
 def test_write_card(tmp_path):
-    path = write_card(tmp_path, card_input())
+    path = write_card(tmp_path, card_input(plots=PLOTS))
     assert path == tmp_path / "README.md"
     again = ModelCard.load(path)
     assert str(again) == WHOLE_CARD.read_text()
@@ -79,7 +80,8 @@ def test_code_is_python(base_model):
 @pytest.mark.parametrize("changes", [{"base_model": "open_clip:ViT-B-16/openai"}, {"two_towers": True}], ids=str)
 def test_bases_that_hf_cl_alone_loads(changes):
     card = text_of(**changes)
-    assert "PeftModel" not in card
+    assert "PeftModel" not in card and "pipeline(" not in card
+    assert ("class names inside the adapter are its classifier" in card) == ("two_towers" in changes)
     assert 'hf_cl.load("me/my-adapter", revision="session-1")' in card
     assert ("base_model" in yaml.safe_load(card.split("---\n")[1])) == ("two_towers" in changes)
 
@@ -183,8 +185,32 @@ def test_the_code_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     ViTImageProcessor(size={"height": tiny.SIDE, "width": tiny.SIDE}).save_pretrained(tmp_path / "adapter")
     Image.new("RGB", (40, 30), "orange").save(tmp_path / "cat.jpg")
     monkeypatch.chdir(tmp_path)
-    through_peft, through_hf_cl, _ = code_blocks(text_of(base_model="base", adapter="adapter"))
-    exec(through_peft, {})
-    assert capsys.readouterr().out.strip() in names
+    through_peft, as_pipeline, through_hf_cl, _ = code_blocks(text_of(base_model="base", adapter="adapter"))
+    namespace = {}
+    exec(through_peft, namespace)
+    name = capsys.readouterr().out.strip()
+    assert name in names
+    exec(as_pipeline, namespace)
+    assert ast.literal_eval(capsys.readouterr().out)[0]["label"] == name
     exec(through_hf_cl, {})
     assert "Prediction" in capsys.readouterr().out
+
+
+def test_the_metadata_are_what_huggingface_hub_reads(tmp_path):
+    write_card(tmp_path, card_input())
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert data.model_name == "me/my-adapter"
+    (names,) = {tuple(result.metric_name for result in data.eval_results)}
+    assert names == tuple(scalar_metrics(example_results()))
+    assert {(r.task_type, r.dataset_type, r.dataset_split) for r in data.eval_results} == {("image-classification", "me/animals", "test")}
+    assert yaml.safe_load(data.to_yaml()) == data.to_dict()
+
+
+def test_pictures_lie_beside_the_card():
+    assert "![Accuracy matrix](accuracy_matrix.png)" in text_of(plots=PLOTS)
+    assert "![" not in text_of()
+
+
+def test_time_is_told_where_it_was_measured():
+    assert "Training took 2 min 45 s, evaluation 9.8 s; energy was not measured." in text_of()
+    assert "energy" not in text_of(results=example_results(times=None))

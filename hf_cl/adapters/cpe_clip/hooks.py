@@ -66,7 +66,7 @@ class TextPrompts:
         if prompts is None:
             return None
         at, end = self.tower.first, self.tower.first + len(prompts)
-        rows = prompts.to(hidden.dtype).expand(len(hidden), -1, -1)  # [C, L, D]
+        rows = prompts.to(hidden.dtype).expand(hidden.shape[0], -1, -1)  # [C, L, D]
         return torch.cat([hidden[:, :at], rows, hidden[:, end:]], dim=1)  # [C, T, D]
 
 
@@ -94,7 +94,7 @@ class TextRoomInEmbedding(TextPrompts):
             return None
         at, keep = self.tower.first, output.shape[1] - len(prompts)
         self.layer.check_room(args[0], len(prompts), self.tower)
-        rows = prompts.to(output.dtype).expand(len(output), -1, -1)  # [C, L, D]
+        rows = prompts.to(output.dtype).expand(output.shape[0], -1, -1)  # [C, L, D]
         return torch.cat([output[:, :at], rows, output[:, at:keep]], dim=1)  # [C, T, D]
 
 
@@ -147,7 +147,7 @@ class VisionPromptsBefore:
 
 def _append(hidden: Tensor, prompts: Tensor) -> Tensor:
     """[B, N, D], [R, D] -> [B, N + R, D]"""
-    return torch.cat([hidden, prompts.to(hidden.dtype).expand(len(hidden), -1, -1)], dim=1)
+    return torch.cat([hidden, prompts.to(hidden.dtype).expand(hidden.shape[0], -1, -1)], dim=1)
 
 
 class VisionPromptsOut:

@@ -1,0 +1,29 @@
+"""`hf-cl push`: a run onto the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_cl.cli.app import app, mistakes_in_a_line
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="run folder, finished or not")],
+    repo: Annotated[str, typer.Argument(help="owner/name on the Hub; made if it does not exist")],
+    private: Annotated[bool, typer.Option("--private", help="make the repository private")] = False,
+    base_model: Annotated[
+        str | None, typer.Option("--base_model", "--base-model", help="name of the base on the Hub, where the run used a local folder")
+    ] = None,
+) -> None:
+    """Publish a run: one revision per session, results, plots and card. Run it again to go on, or to add sessions."""
+    from hf_cl.hub.push import push_to_hub  # noqa: PLC0415
+
+    with mistakes_in_a_line():
+        pushed = push_to_hub(run, repo, private=private, base_model=base_model, say=typer.echo)
+    for remark in pushed.remarks:
+        typer.echo(remark)
+    typer.echo(f"{pushed.url}: {len(pushed.new)} sessions pushed, {len(pushed.present)} were there")

@@ -1,0 +1,78 @@
+"""An adapter's files on this machine, wherever they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
+
+from hf_cl.backbones import demo_backbone
+from hf_cl.backbones.loading import DEMO
+from hf_cl.hub.access import UNREACHED, HubError, explained, unwrapped
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FILES = ["*.json", ADAPTER_WEIGHTS, "*.txt", "*.model"]
+"""What is fetched: config, weights, image processor, tokenizer; no pickle, no code, no other model that lies beside."""
+
+
+def shared_name(base: str) -> str:
+    """`demo` for the base that ships with hf_cl, wherever that is installed; any other base's name as it is."""
+    return DEMO if Path(base).parts[-3:] == demo_backbone().parts[-3:] else base
+
+
+def session_folders(run: Path) -> list[Path]:
+    """`adapters/session-0`, `session-1`, ... in order.
+
+    Raises ValueError where there is none.
+    """
+    numbered = {name: path for path in (run / "adapters").glob("session-*") if (name := path.name.removeprefix("session-")).isdigit()}
+    if not numbered:
+        raise ValueError(f"{run} is a run folder without an adapter: no session has ended there yet.")
+    return [numbered[name] for name in sorted(numbered, key=int)]
+
+
+def adapter_folder(adapter: str | Path, revision: str | None = None) -> Path:
+    """The folder with an adapter's files.
+
+    Args:
+        adapter: a Hub id, an adapter folder, or a run folder (its last session).
+        revision: of the Hub id.
+
+    Raises ValueError where there is no adapter, and HubError for what the Hub did not give.
+    """
+    here = Path(adapter)
+    if (here / "adapters").is_dir():
+        return _checked(session_folders(here)[-1], adapter)
+    if here.is_dir():
+        return _checked(here, adapter)
+    try:
+        validate_repo_id(str(adapter))
+    except HFValidationError as error:
+        raise ValueError(f"There is no folder {str(adapter)!r}, and a Hub id has the form owner/name.") from error
+    if "/" not in str(adapter) or here.parent.is_dir():
+        raise ValueError(f"There is no folder {str(adapter)!r}, and a Hub id has the form owner/name.")
+    return _checked(_fetched(str(adapter), revision), adapter)
+
+
+def _fetched(repo_id: str, revision: str | None) -> Path:
+    try:
+        return Path(unwrapped(lambda: snapshot_download(repo_id, revision=revision, allow_patterns=FILES)))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise HubError(
+            f"{_named(repo_id, revision)} is not on this machine, and HF_HUB_OFFLINE is set. Load it once with a network."
+        ) from error
+    except UNREACHED as error:
+        raise explained(error, f"loading {_named(repo_id, revision)}") from error
+
+
+def _named(repo_id: str, revision: str | None) -> str:
+    return f"{repo_id} at revision {revision}" if revision else repo_id
+
+
+def _checked(folder: Path, adapter: str | Path) -> Path:
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{adapter} is no adapter: it has no {name}.")
+    return folder

@@ -1,0 +1,333 @@
+"""Pushing over real HTTP to a Hub on this machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+
+import pytest
+import tiny
+import torch
+from example_run import TOKEN, files_of, make_run
+from huggingface_hub import ModelCard, constants
+from loopback_hub import Account
+from peft import PeftModel
+from transformers import AutoModelForImageClassification
+from typer.testing import CliRunner
+
+import hf_cl
+from hf_cl.cli import app
+from hf_cl.hub.access import HubError, attempt, check_push
+from hf_cl.hub.push import push_to_hub
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub 2.4 calls httpx2 by an old name
+ADAPTER = {"adapter_config.json", "adapter_model.safetensors", "preprocessor_config.json"}
+RECORDS = {"results.json", "README.md", "accuracy_matrix.png", "accuracy_over_sessions.png"}
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(tiny.images()).logits
+
+
+def test_one_commit_and_one_tag_per_session(hub, run):
+    lines = []
+    pushed = push_to_hub(run, "me/photos", say=lines.append)
+    assert (pushed.url, pushed.new, pushed.present, pushed.remarks) == (
+        f"{hub.url}/me/photos", ["session-0", "session-1", "session-2"], [], [],
+    )  # fmt: skip
+    assert lines[1] == "Session 1: 2 new classes, 5 in all (revision session-1)"
+    messages = [commit.message for commit in hub.repositories["me/photos"].commits]
+    assert messages[1:] == [line.split(" (")[0] for line in lines] + ["Results, plots and card"]
+    for k in range(3):
+        there, here = hub.files("me/photos", f"session-{k}"), files_of(run / "adapters" / f"session-{k}")
+        assert there.keys() == ADAPTER
+        for name in ("adapter_model.safetensors", "preprocessor_config.json"):
+            assert there[name] == here[name]
+        assert json.loads(there["adapter_config.json"]) == json.loads(here["adapter_config.json"])
+    assert hub.files("me/photos").keys() == ADAPTER | RECORDS  # no checkpoint, no log, no settings file
+
+
+def test_every_session_loads_to_the_bit(hub, run, base_folder):
+    hub.put("me/base", files_of(base_folder))
+    push_to_hub(run, "me/photos")
+    for k, classes in ((0, 3), (1, 5), (2, 7)):
+        base = AutoModelForImageClassification.from_pretrained("me/base")
+        there = PeftModel.from_pretrained(base, "me/photos", revision=f"session-{k}")
+        here = PeftModel.from_pretrained(tiny.base("vit"), run / "adapters" / f"session-{k}")
+        assert torch.equal(logits(there), logits(here))
+        assert len(there.config.id2label) == classes
+    latest = PeftModel.from_pretrained(AutoModelForImageClassification.from_pretrained("me/base"), "me/photos")
+    assert torch.equal(logits(latest), logits(here))
+
+
+def test_the_card_on_the_hub_names_the_repository(hub, run):
+    push_to_hub(run, "me/photos")
+    files = hub.files("me/photos")
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.model_name, card.data.base_model, card.data.license) == ("me/photos", "me/base", "apache-2.0")
+    assert 'PeftModel.from_pretrained(base, "me/photos")' in card.text and "@a{b}" in card.text
+    assert set(re.findall(r"!\[[\w ]+\]\((.*)\)", card.text)) < files.keys()
+    published = b"".join(content for name, content in files.items() if not name.endswith("safetensors"))
+    assert b"someone" not in published and str(run).encode() not in published
+
+
+def test_an_edited_card_is_published_as_it_stands(hub, run):
+    (run / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
+    (remark,) = push_to_hub(run, "me/photos").remarks
+    assert hub.files("me/photos")["README.md"].endswith(b"Mine.\n") and "was edited" in remark
+
+
+def test_pushing_again_sends_nothing_and_adds_what_is_new(hub, run, tmp_path):
+    unfinished = shutil.copytree(run, tmp_path / "unfinished")
+    shutil.rmtree(unfinished / "adapters" / "session-2")
+    for name in ("card.json", "README.md", "accuracy_matrix.png", "accuracy_over_sessions.png"):
+        (unfinished / name).unlink()
+    assert push_to_hub(unfinished, "me/photos").new == ["session-0", "session-1"]
+    assert b"learned with ONE&#95;PROMPT" in hub.files("me/photos")["README.md"] or b"ONE_PROMPT" in hub.files("me/photos")["README.md"]
+    second = push_to_hub(run, "me/photos")
+    assert (second.new, second.present) == (["session-2"], ["session-0", "session-1"])
+    commits, sent = len(hub.repositories["me/photos"].commits), len(hub.requests)
+    third = push_to_hub(run, "me/photos")
+    assert (third.new, len(third.present), len(hub.repositories["me/photos"].commits)) == ([], 3, commits)
+    assert not [path for method, path in hub.requests[sent:] if method == "PUT" or "/commit/" in path or "/tag/" in path]
+    assert hub.files("me/photos").keys() == ADAPTER | RECORDS
+
+
+def outcome(hub):
+    repository = hub.repositories["me/photos"]
+    tags = {tag: repository.at(tag).files for tag in sorted(repository.tags)}
+    return tags, hub.files("me/photos"), [commit.message for commit in repository.commits]
+
+
+@pytest.fixture(scope="module")
+def two_sessions(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("short") / "run", sessions=2)
+
+
+@pytest.mark.parametrize(("how", "every"), [("lose", 1), ("drop", 2), (503, 4)])
+def test_a_push_that_stops_anywhere_goes_on(hub, two_sessions, how, every, monkeypatch):
+    monkeypatch.setattr("hf_cl.hub.access.WAITS", ())
+    run = two_sessions
+    push_to_hub(run, "me/photos")
+    whole, total = outcome(hub), len(hub.requests)
+    failed = 0
+    for k in range(1, total + 1, every):
+        hub.repositories.clear(), hub.blobs.clear(), hub.requests.clear()
+        hub.interrupt = lambda number, method, path, k=k: how if number >= k else None
+        try:
+            push_to_hub(run, "me/photos")
+        except HubError as error:
+            failed += 1
+            assert "the same push goes on" in str(error).lower() or "checking whether" in str(error)
+        hub.interrupt = lambda number, method, path: None
+        push_to_hub(run, "me/photos")
+        assert outcome(hub) == whole, f"{how} from request {k} on"
+    assert failed == len(range(1, total + 1, every)) and total >= 20
+
+
+@pytest.mark.parametrize("how", ["drop", "lose", 429, 500])
+def test_passing_trouble_is_waited_out(hub, two_sessions, how):
+    run = two_sessions
+    push_to_hub(run, "me/photos")
+    whole, total = outcome(hub), len(hub.requests)
+    for k in range(1, total + 1, 4):
+        hub.repositories.clear(), hub.blobs.clear(), hub.requests.clear()
+        hub.interrupt = lambda number, method, path, k=k: how if number == k else None
+        push_to_hub(run, "me/photos")
+        assert outcome(hub) == whole, f"{how} at request {k}"
+
+
+def test_a_refusal_is_not_repeated(hub, run):
+    hub.interrupt = lambda number, method, path: 403 if "/commit/" in path else None
+    with pytest.raises(HubError, match=r"pushing to me/photos: the token may not do that \(403\).* goes on where it stopped: hf-cl push"):
+        push_to_hub(run, "me/photos")
+    assert sum("/commit/" in path for _, path in hub.requests) == 1
+
+
+def test_a_hub_that_asks_for_patience_beyond_reason_gets_none(hub, monkeypatch):
+    from huggingface_hub.errors import HfHubHTTPError
+
+    waited = []
+    monkeypatch.setattr("hf_cl.hub.access.time.sleep", waited.append)
+    monkeypatch.setattr("hf_cl.hub.access._asked_wait", lambda error: 30.0 if len(waited) < 1 else 3600.0)
+    monkeypatch.setattr("hf_cl.hub.access.WAITS", (1.0, 2.0))
+    hub.interrupt = lambda number, method, path: 429
+    with pytest.raises(HfHubHTTPError):
+        attempt(hf_cl.hub.access.HfApi().whoami)
+    assert waited == [30.0]
+
+
+# What stands in the way
+def test_another_run_s_tags_are_not_touched(hub, run, tmp_path):
+    push_to_hub(make_run(tmp_path / "other", sessions=1, seed=9), "me/photos")
+    before = outcome(hub)
+    with pytest.raises(HubError, match=r"has a tag session-0 with another adapter_model.safetensors: .*hf repos tag delete me/photos"):
+        push_to_hub(run, "me/photos")
+    assert outcome(hub) == before
+
+
+def test_private(hub, run):
+    push_to_hub(run, "me/photos", private=True)
+    assert hub.repositories["me/photos"].private
+    push_to_hub(run, "me/photos")  # stays as it is
+    assert hub.repositories["me/photos"].private
+    push_to_hub(run, "me/open")
+    with pytest.raises(HubError, match="me/open exists and is public"):
+        push_to_hub(run, "me/open", private=True)
+
+
+@pytest.mark.parametrize(
+    ("base", "published"),
+    [
+        ("/somewhere/hf_cl/demo/vit_tiny_demo", "demo"),
+        ("open_clip:ViT-B-16/openai", "open_clip:ViT-B-16/openai"),
+        ("google/vit-base-patch16-224", "google/vit-base-patch16-224"),
+    ],
+)
+def test_bases_that_others_find(hub, tmp_path, base, published):
+    push_to_hub(make_run(tmp_path / "run", base_name=base, sessions=1), "me/photos")
+    assert json.loads(hub.files("me/photos")["adapter_config.json"])["base_model_name_or_path"] == published
+    assert json.loads(hub.files("me/photos")["results.json"])["environment"]["backbone"] == published
+
+
+@pytest.mark.parametrize("base", ["/home/someone/vit", "./vit", "open_clip:ViT-B-16//home/someone/w.safetensors", ""])
+def test_a_base_of_this_machine_needs_its_name_on_the_hub(hub, tmp_path, base):
+    run = make_run(tmp_path / "run", base_name=base, sessions=1)
+    with pytest.raises(ValueError, match=r"nobody else can load. Push with --base_model ID"):
+        push_to_hub(run, "me/photos")
+    assert not hub.repositories
+    push_to_hub(run, "me/photos", base_model="me/base")
+    assert json.loads(hub.files("me/photos", "session-0")["adapter_config.json"])["base_model_name_or_path"] == "me/base"
+    assert not [name for name, data in hub.files("me/photos").items() if b"someone" in data]
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        (lambda run: shutil.rmtree(run / "adapters"), "no session has ended there yet"),
+        (lambda run: shutil.rmtree(run / "adapters" / "session-1"), "lacks session-1"),
+        (lambda run: (run / "adapters/session-1/adapter_model.safetensors").write_bytes(b"x" * 100), "session-1 is not whole"),
+        (lambda run: (run / "adapters/session-2/adapter_config.json").write_text('{"a": '), "session-2 is not whole"),
+        (lambda run: (run / "adapters/session-2/adapter_config.json").write_text("{}"), "names no classes"),
+        (lambda run: (run / "results.json").write_text("{}"), "format_version"),
+        (lambda run: (run / "card.json").write_text("{"), "card.json is not valid JSON"),
+        (lambda run: (run / "card.json").write_text('{"__class__": 1}'), "is not what hf_cl writes"),
+        (lambda run: (run / "config.yaml").write_text("a: ["), "not valid YAML"),
+    ],
+)
+def test_a_broken_run_sends_nothing(hub, run, breaks, message):
+    breaks(run)
+    with pytest.raises(ValueError, match=message):
+        push_to_hub(run, "me/photos")
+    assert not hub.requests
+
+
+# Before anything is trained
+@pytest.mark.parametrize(
+    ("account", "repo_id", "message"),
+    [
+        (Account(), "photos", "'photos' lacks its owner: a repository is owner/name"),
+        (Account(), "me/with space", "'me/with space' is no name for a repository"),
+        (Account(), "a/b/c", "is no name for a repository"),
+        (Account(role="read"), "me/photos", "The token of 'me' only reads"),
+        (Account(), "you/photos", "belongs to 'me', which may write under me, not under 'you'"),
+        (Account(fine_grained={"scoped": []}), "me/photos", "may not write to me/photos: give it 'write' for 'me'"),
+        (
+            Account(fine_grained={"scoped": [{"entity": {"name": "me"}, "permissions": ["repo.content.read"]}]}),
+            "me/photos",
+            "may not write",
+        ),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_pushed_is_known_beforehand(hub, account, repo_id, message):
+    hub.accounts[TOKEN] = account
+    with pytest.raises((HubError, ValueError), match=message):
+        check_push(repo_id)
+
+
+@pytest.mark.parametrize(
+    ("account", "repo_id"),
+    [
+        (Account(), "me/photos"),
+        (Account(), "Me/photos"),
+        (Account(organizations=("zoo",)), "zoo/photos"),
+        (Account(fine_grained={"scoped": [{"entity": {"name": "me/photos"}, "permissions": ["repo.write"]}]}), "me/photos"),
+    ],
+)
+def test_what_may_be_pushed(hub, account, repo_id):
+    hub.accounts[TOKEN] = account
+    check_push(repo_id, private=True)
+    assert {method for method, _ in hub.requests} == {"GET"}  # nothing is made
+
+
+def test_no_token(hub, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(HubError, match="needs a token, and there is none: run `hf auth login`, or set HF_TOKEN"):
+        check_push("me/photos")
+
+
+def test_an_unknown_token(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_mistyped")
+    with pytest.raises(HubError, match=r"does not know the token \(401\)") as failure:
+        check_push("me/photos")
+    assert "hf_mistyped" not in str(failure.value)
+
+
+def test_no_network(hub, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HubError, match=r"no connection to http://127.0.0.1:9 .*Check the network"):
+        check_push("me/photos")
+
+
+def test_offline(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match=r"HF_HUB_OFFLINE is set. Unset it, or push later: `hf-cl push RUN me/photos`"):
+        check_push("me/photos")
+    assert not hub.requests
+
+
+def test_a_training_that_could_not_be_pushed_does_not_start(hub, tmp_path):
+    from hf_cl.methods import OvorSettings
+    from hf_cl.run import run as train_and_push
+
+    for values, message in (
+        ({"push_to_hub": "you/photos"}, "not under 'you'"),
+        ({"push_to_hub": "me/photos", "backbone": str(tmp_path)}, "nobody else can load"),
+        ({"private": True}, "private is about the repository of push_to_hub"),
+    ):
+        with pytest.raises((HubError, ValueError), match=message):
+            train_and_push(OvorSettings(output_dir=str(tmp_path / "run"), **values))
+    assert not (tmp_path / "run").exists()
+
+
+# The command, and what it leaves
+def test_the_command(hub, run):
+    result = CliRunner().invoke(app, ["push", str(run), "me/photos", "--private"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"{hub.url}/me/photos: 3 sessions pushed, 0 were there"
+    assert hub.repositories["me/photos"].private
+    result = CliRunner().invoke(app, ["push", str(run), "you/photos"])
+    assert result.exit_code == 2 and result.stderr.startswith("hf-cl: The token belongs to 'me'") and result.stderr.count("\n") == 1
+    assert CliRunner().invoke(app, ["push", str(run / "nothing"), "me/photos"]).exit_code == 2
+
+
+def test_the_token_is_nowhere(hub, run, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    lines = []
+    push_to_hub(run, "me/photos", say=lines.append)
+    hub.interrupt = lambda number, method, path: 500
+    with pytest.raises(HubError) as failure:
+        push_to_hub(run, "me/photos")
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    published = [data for commit in hub.repositories["me/photos"].commits for data in commit.files.values()]
+    assert written and published
+    for text in [*written, *published, caplog.text.encode(), str(failure.value).encode(), "\n".join(lines).encode()]:
+        assert TOKEN.encode() not in text
+
+
+def test_public_name():
+    assert hf_cl.push_to_hub is push_to_hub
