@@ -55,10 +55,10 @@ class HeadedTuner(BaseTuner):
         else:
             model.set_submodule(path, HeadWrapper(current, adapter_name, model, classifier_width(model), spec))
 
-    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:  # peft says None and returns the model
         dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())  # quantised weights are integers
         heads = [m.head(m.active_adapters[0]) for m in self.model.modules() if isinstance(m, HeadWrapper) and m.active_adapters]
-        model: nn.Module = super()._unload_and_optionally_merge(*args, **kwargs)
+        model = super()._unload_and_optionally_merge(*args, **kwargs)
         for head in heads:  # float32 within the adapter; what is left is a plain model of one dtype
             head.to(dtype)
         return model
