@@ -28,12 +28,11 @@ def _size(size: str, options: Options) -> Iterator[Row]:
 
     mine = _later(size, options)
     views, labels = [ours.images(ours.BATCH[size], options.device, seed) for seed in (1, 2)], ours.labels(ours.BATCH[size], options.device)
-    batch = mine.batch(*views, labels=labels)
     models = [by_hand.SeparateModels(ours.vit(size).to(options.device), mine, 1.0, UNFREEZE_FROM) for _ in range(4)]
     for plain in models[2:]:  # without LoRA
         plain.vit = by_hand.ViT(ours.vit(size).to(options.device).requires_grad_(False))
     later = by_hand.coact_later(models[0], models[1], models[2:], (views[0], views[1]), labels, BASE_CLASSES)
-    run = lambda: mine(batch)  # noqa: E731
+    run = lambda: mine(mine.batch(*views, labels=labels))  # noqa: E731
     steps.check_same(mine, run, later, "ASYNC_LORA, later session")
     allowed = flops(run) / flops(later)
     row = paired(run, later, options).row(group, f"step of a later session, {size}", "separate models", f">= {1 / 0.9:.3f}")

@@ -154,8 +154,9 @@ class OurStep:
         self.prepared = model
 
     def batch(self, *views: Tensor, labels: Tensor) -> MicroBatch:
-        """As many views as the phase's losses read."""
-        pixels = dict(zip(("pixel_values", "pixel_values_1"), views[: num_views(self.phase)], strict=False))
+        """As many views as the phase's losses read. New tensor objects each time: hf_cl knows a batch by identity."""
+        fresh = [view.view_as(view) for view in views[: num_views(self.phase)]]
+        pixels = dict(zip(("pixel_values", "pixel_values_1"), fresh, strict=False))
         return MicroBatch({**pixels, "labels": labels, "index": torch.arange(len(labels), device=labels.device)}, 1.0)
 
     def __call__(self, batch: MicroBatch) -> None:

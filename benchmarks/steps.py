@@ -100,8 +100,7 @@ def _long_session() -> Any:
 
 
 def _call(mine: ours.OurStep, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> Call:
-    made = mine.batch(batch[0], batch[1], labels=batch[2])
-    return lambda: mine(made)
+    return lambda: mine(mine.batch(batch[0], batch[1], labels=batch[2]))
 
 
 def rows(options: Options) -> Iterator[Row]:
