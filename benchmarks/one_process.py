@@ -1,11 +1,10 @@
-"""Started by `loop.py`, alone or once per process: a run of one session, and on the main process the wall time of a step."""
+"""Started by `loop.py` with a folder, alone or once per process: a run of one session; the main process prints the wall time of a step."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -32,20 +31,13 @@ class _Clock(Part):
 def main() -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     clock, method = _Clock(), ovor(epochs=1, vor_epochs=0)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = TrainingSettings(folder, batch_size=BATCH, augmentation="none", cpu=True, num_workers=1)
-        run = ContinualTrainer(
-            ours.vit(),
-            ViTImageProcessor(),
-            Method(**{**vars(method), "parts": [clock]}),
-            Stream(1, 2, STEPS * BATCH, 2),
-            settings,
-            quiet=True,
-        )
-        run.fit()
-        if run.accelerator.is_main_process:
-            seconds = sorted(b - a for a, b in zip(clock.times, clock.times[1:], strict=False))
-            sys.stdout.write(json.dumps({"seconds": seconds[len(seconds) // 2]}) + "\n")
+    settings = TrainingSettings(sys.argv[1], batch_size=BATCH, augmentation="none", cpu=True, num_workers=1)
+    method = Method(**{**vars(method), "parts": [clock]})
+    run = ContinualTrainer(ours.vit(), ViTImageProcessor(), method, Stream(1, 2, STEPS * BATCH, 2), settings, quiet=True)
+    run.fit()
+    if run.accelerator.is_main_process:
+        seconds = sorted(b - a for a, b in zip(clock.times, clock.times[1:], strict=False))
+        sys.stdout.write(json.dumps({"seconds": seconds[len(seconds) // 2]}) + "\n")
 
 
 if __name__ == "__main__":
