@@ -218,7 +218,7 @@ SOURCES = [
 @per_document
 def test_names_in_code_font_occur_in_the_code(document):
     words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in SOURCES)))
-    words |= {path.stem for path in (ROOT / "hf_cl" / "configs").rglob("*.yaml")}
+    words |= {path.stem for path in [*SOURCES, *(ROOT / "hf_cl" / "configs").rglob("*.yaml")]}
     for code in inline_code(document):
         if re.fullmatch(r"[A-Za-z_][\w.]*(\([\w, ]*\))?", code):
             missing = set(re.findall(r"\w+", code)) - words - NO_NAMES
