@@ -119,7 +119,7 @@ def run_command(line: str) -> None:
     if words[:2] == ["hf-cl", "train"] and "--help" not in words:
         if str(DEMO) not in words:  # which was made by this very command
             train(words[2:])
-    elif words[0] == "hf-cl" and words[1] in ("train", "predict"):
+    elif words[0] == "hf-cl" and words[1] in ("train", "predict", "report", "list", "env"):
         result = CliRunner().invoke(app, words[1:])
         assert result.exit_code == 0, f"{line}: {result.output}"
 

@@ -147,6 +147,8 @@ def check_parses(name: str, arguments: list[str]) -> None:
 def test_settings_and_options_exist(document):
     named = {word.split()[0].removeprefix("--") for word in inline_code(document) if word.startswith("--")}
     options = {option.removeprefix("--") for command in SUBCOMMANDS.values() for parameter in command.params for option in parameter.opts}
+    scripts = [path.read_text() for folder in ("benchmarks", "tests/faults") for path in (ROOT / folder).rglob("*.py")]
+    options |= {"help", *re.findall(r'add_argument\("--(\w+)"', "\n".join(scripts))}
     assert named <= SETTINGS | options, named - SETTINGS - options
 
 
@@ -218,7 +220,7 @@ SOURCES = [
 @per_document
 def test_names_in_code_font_occur_in_the_code(document):
     words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in SOURCES)))
-    words |= {path.stem for path in (ROOT / "hf_cl" / "configs").rglob("*.yaml")}
+    words |= {path.stem for path in [*SOURCES, *(ROOT / "hf_cl" / "configs").rglob("*.yaml")]}
     for code in inline_code(document):
         if re.fullmatch(r"[A-Za-z_][\w.]*(\([\w, ]*\))?", code):
             missing = set(re.findall(r"\w+", code)) - words - NO_NAMES
