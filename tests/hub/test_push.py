@@ -85,8 +85,9 @@ def test_pushing_again_sends_nothing_and_adds_what_is_new(hub, run, tmp_path):
     shutil.rmtree(unfinished / "adapters" / "session-2")
     for name in ("card.json", "README.md", "accuracy_matrix.png", "accuracy_over_sessions.png"):
         (unfinished / name).unlink()
-    assert push_to_hub(unfinished, "me/photos").new == ["session-0", "session-1"]
-    assert b"learned with ONE&#95;PROMPT" in hub.files("me/photos")["README.md"] or b"ONE_PROMPT" in hub.files("me/photos")["README.md"]
+    first = push_to_hub(unfinished, "me/photos")
+    assert first.new == ["session-0", "session-1"] and "The run is not finished" in first.remarks[0]
+    assert "of type `ONE_PROMPT`" in hub.files("me/photos")["README.md"].decode()
     second = push_to_hub(run, "me/photos")
     assert (second.new, second.present) == (["session-2"], ["session-0", "session-1"])
     commits, sent = len(hub.repositories["me/photos"].commits), len(hub.requests)
