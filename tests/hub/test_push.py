@@ -148,6 +148,15 @@ def test_a_refusal_is_not_repeated(hub, run):
     assert sum("/commit/" in path for _, path in hub.requests) == 1
 
 
+def test_an_upload_library_that_gives_up_is_no_traceback(hub, run, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("Data processing error\nmore")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", fails)
+    with pytest.raises(HubError, match=r"The upload to me/photos failed: Data processing error The same push goes on .*: hf-cl push"):
+        push_to_hub(run, "me/photos")
+
+
 def test_a_hub_that_asks_for_patience_beyond_reason_gets_none(hub, monkeypatch):
     from huggingface_hub.errors import HfHubHTTPError
 
