@@ -128,14 +128,22 @@ def record_files(run: Path, repo_id: str, last: SessionFiles) -> tuple[dict[str,
         results.save(Path(folder) / "results.json")
         files["results.json"] = (Path(folder) / "results.json").read_bytes()
     facts = _card_facts(run)
-    if facts and (edited := (run / "README.md").read_bytes()) and hashlib.sha256(edited).hexdigest() != facts.pop("sha256"):
+    if facts and (edited := _edited_card(run, facts.pop("sha256"))) is not None:
         return files | {"README.md": edited}, [f"{run / 'README.md'} was edited: it is published as it stands."]
+    unfinished = [] if facts else ["The run is not finished, so its card lacks citation and plots; push again at its end."]
     kind = str(last.config["peft_type"])
-    title = results.method.title if results.method else kind  # an unfinished run has no card.json yet
+    title = results.method.title if results.method else kind
     facts = {"method": title, "adapter_type": kind, "two_towers": (last.config.get("head") or {}).get("type") == "text"} | facts
     facts |= {"adapter": repo_id, "base_model": last.config["base_model_name_or_path"], "plots": plots}
     card = ModelCardInput(results=results, settings=_settings(run), **facts)
-    return files | {"README.md": str(model_card(card)).encode()}, []
+    return files | {"README.md": str(model_card(card)).encode()}, unfinished
+
+
+def _edited_card(run: Path, sha256: str) -> bytes | None:
+    """The card, if it is there and no longer what hf_cl wrote."""
+    path = run / "README.md"
+    content = path.read_bytes() if path.is_file() else None
+    return content if content is not None and hashlib.sha256(content).hexdigest() != sha256 else None
 
 
 def _card_facts(run: Path) -> dict[str, Any]:

@@ -69,12 +69,15 @@ def push_to_hub(
                 say(f"{session.message} (revision {session.tag})")
         _commit(api, repo_id, {**sessions[-1].files, **records}, "Results, plots and card")
     except UNREACHED as error:
-        raise explained(error, f"pushing to {repo_id}", f"The same push goes on where it stopped: {_command(folder, repo_id)}.") from error
+        raise explained(error, f"pushing to {repo_id}", _again(folder, repo_id)) from error
+    except RuntimeError as error:  # of the library that uploads
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise HubError(f"The upload to {repo_id} failed: {reason} {_again(folder, repo_id)}") from error
     return Pushed(f"{api.endpoint}/{repo_id}", new, present, list(remarks))
 
 
-def _command(folder: Path, repo_id: str) -> str:
-    return f"hf-cl push {folder} {repo_id}"
+def _again(folder: Path, repo_id: str) -> str:
+    return f"The same push goes on where it stopped: hf-cl push {folder} {repo_id}."
 
 
 def _commit(api: HfApi, repo_id: str, files: Mapping[str, Content], message: str) -> str:

@@ -85,8 +85,9 @@ def test_pushing_again_sends_nothing_and_adds_what_is_new(hub, run, tmp_path):
     shutil.rmtree(unfinished / "adapters" / "session-2")
     for name in ("card.json", "README.md", "accuracy_matrix.png", "accuracy_over_sessions.png"):
         (unfinished / name).unlink()
-    assert push_to_hub(unfinished, "me/photos").new == ["session-0", "session-1"]
-    assert b"learned with ONE&#95;PROMPT" in hub.files("me/photos")["README.md"] or b"ONE_PROMPT" in hub.files("me/photos")["README.md"]
+    first = push_to_hub(unfinished, "me/photos")
+    assert first.new == ["session-0", "session-1"] and "The run is not finished" in first.remarks[0]
+    assert "of type `ONE_PROMPT`" in hub.files("me/photos")["README.md"].decode()
     second = push_to_hub(run, "me/photos")
     assert (second.new, second.present) == (["session-2"], ["session-0", "session-1"])
     commits, sent = len(hub.repositories["me/photos"].commits), len(hub.requests)
@@ -145,6 +146,15 @@ def test_a_refusal_is_not_repeated(hub, run):
     with pytest.raises(HubError, match=r"pushing to me/photos: the token may not do that \(403\).* goes on where it stopped: hf-cl push"):
         push_to_hub(run, "me/photos")
     assert sum("/commit/" in path for _, path in hub.requests) == 1
+
+
+def test_an_upload_library_that_gives_up_is_no_traceback(hub, run, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("Data processing error\nmore")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", fails)
+    with pytest.raises(HubError, match=r"The upload to me/photos failed: Data processing error The same push goes on .*: hf-cl push"):
+        push_to_hub(run, "me/photos")
 
 
 def test_a_hub_that_asks_for_patience_beyond_reason_gets_none(hub, monkeypatch):
