@@ -56,7 +56,7 @@ def test_what_is_a_session(run, tmp_path):
     assert sessions_of(str(run / "adapters" / "session-0")) == {ONLY: Place(str(run / "adapters" / "session-0"))}
     empty = write_run(tmp_path / "empty")
     (empty / "adapters").mkdir()
-    with pytest.raises(ValueError, match="no session has ended yet"):
+    with pytest.raises(ValueError, match="run folder without an adapter"):
         sessions_of(str(empty))
     for name in ("session-10", "session-9", "other"):
         (empty / "adapters" / name).mkdir()
