@@ -8,11 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from html import escape
 
+# gradio, with uvicorn and fastapi, is the extra `app`: the type checker may not find them
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read while gradio is imported
 
-import gradio as gr
-import uvicorn
-from fastapi import FastAPI
+import gradio as gr  # pyright: ignore[reportMissingImports]
+import uvicorn  # pyright: ignore[reportMissingImports]
+from fastapi import FastAPI  # pyright: ignore[reportMissingImports]
 from PIL import Image
 
 from hf_cl.app.port import HOST, listening

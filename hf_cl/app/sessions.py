@@ -13,11 +13,14 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, is_offline_mode
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from PIL import Image
 
-from hf_cl.backbones import AnyClassifier, classifier_of, load_tokenizer
+from hf_cl.backbones import AnyClassifier, classifier_of
+from hf_cl.hub.access import UNREACHED, attempt, explained
+from hf_cl.hub.card import is_hub_id
+from hf_cl.hub.fetch import adapter_folder, session_folders
 from hf_cl.hub.load import Prediction, load
+from hf_cl.scenarios import to_rgb
 from hf_cl.training.display import display_name
 
 FIRST = "default"
@@ -38,20 +41,17 @@ class Place:
 def sessions_of(adapter: str) -> dict[str, Place]:
     """Every session of a run folder or of a repository on the Hub, in order, by its revision's name; of one adapter's folder, itself.
 
-    Raises ValueError for a run folder without an adapter, and where the Hub does not answer.
+    Raises ValueError for a run folder without an adapter, and HubError where the Hub does not answer.
     """
-    run = Path(adapter) / "adapters"
-    if run.is_dir():
-        names = _in_order(path.name for path in run.iterdir())
-        if not names:
-            raise ValueError(f"{adapter} is a run folder without an adapter: no session has ended yet.")
-        return {name: Place(str(run / name)) for name in names}
-    if Path(adapter).is_dir() or adapter.count("/") != 1 or is_offline_mode():
+    here = Path(adapter)
+    if (here / "adapters").is_dir():
+        return {folder.name: Place(str(folder)) for folder in session_folders(here)}
+    if here.is_dir() or not is_hub_id(adapter) or is_offline_mode():
         return {ONLY: Place(adapter)}
     try:
-        refs = HfApi().list_repo_refs(adapter)
-    except (HfHubHTTPError, HTTPError) as error:
-        raise ValueError(f"The Hub did not say which revisions {adapter} has: {str(error).splitlines()[0]}") from error
+        refs = attempt(lambda: HfApi().list_repo_refs(adapter))
+    except UNREACHED as error:
+        raise explained(error, f"asking for the sessions of {adapter}") from error
     names = _in_order(ref.name for ref in [*refs.branches, *refs.tags])
     return {name: Place(adapter, name) for name in names} or {ONLY: Place(adapter)}
 
@@ -88,7 +88,7 @@ class SessionModels:
     @torch.no_grad()
     def predict(self, session: str, image: Image.Image, top_k: int = 5) -> list[Prediction]:
         """The `top_k` most probable classes after a session, best first."""
-        pixels = self._first.processor(images=[image.convert("RGB")], return_tensors="pt")["pixel_values"]  # [1, 3, S, S]
+        pixels = self._first.processor(images=[to_rgb(image)], return_tensors="pt")["pixel_values"]  # [1, 3, S, S]
         with self._lock:
             classifier = self._activate(session)
             logits = classifier.outputs(pixels.to(self._first.device)).logits.float()[0]  # [C]
@@ -100,11 +100,11 @@ class SessionModels:
         name = self._adapter_name(session)
         if name not in self.model.peft_config:
             place = self.places[session]
-            self.model.load_adapter(place.adapter, adapter_name=name, revision=place.revision)
+            self.model.load_adapter(str(adapter_folder(place.adapter, place.revision)), adapter_name=name)
             self.model.to(self._first.device).eval()
         self.model.set_adapter(name)
         if session not in self._classifiers:
-            self._classifiers[session] = classifier_of(self.model, self._tokenizer(session), name).eval()
+            self._classifiers[session] = classifier_of(self.model, self._first.tokenizer, name).eval()
         return self._classifiers[session]
 
     def _adapter_name(self, session: str) -> str:
@@ -112,12 +112,6 @@ class SessionModels:
 
     def _config(self, session: str) -> Any:
         return self.model.peft_config[self._adapter_name(session)]
-
-    def _tokenizer(self, session: str) -> Any:
-        config = self._config(session)
-        if (config.head or {}).get("type") != "text":
-            return None
-        return load_tokenizer(config.base_model_name_or_path or "", revision=config.revision)
 
 
 def scores_by_name(predictions: Sequence[Prediction]) -> dict[str, float]:
