@@ -63,7 +63,8 @@ class SessionResults:
         unseen = trainer.scenario.class_names[len(session.class_names) :]
         if unseen and isinstance(trainer.head, TextHead):
             trainer.head.name_unseen(unseen)
-        accuracies, counts = evaluate_candidates(trainer.classifier, trainer.images, session, trainer.accelerator)
+        names = trainer.scenario.class_names
+        accuracies, counts = evaluate_candidates(trainer.classifier, trainer.images, session, names, trainer.accelerator)
         self._tests = {"test_accuracy": accuracies, "test_counts": counts}
 
     def _publish(self) -> None:
