@@ -30,7 +30,7 @@ from hf_cl.hub.push import push_to_hub
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.training import ContinualTrainer, RunSettings
 from hf_cl.training.report import write_report
-from hf_cl.training.results import MethodRecord, Results
+from hf_cl.training.results import Results
 from hf_cl.training.results_table import summary_table
 from hf_cl.training.signals import TrainingInterruptedError
 
@@ -272,8 +272,7 @@ def finish(trainer: ContinualTrainer, comparisons: Mapping[str, float] | None = 
         comparisons: accuracies on all classes of other models, by name: drawn and listed beside the run's own.
     """
     settings, folder = asdict(trainer.settings), trainer.folder
-    method = MethodRecord(name=trainer.method.name, title=trainer.method.title or trainer.method.name)
-    results = replace(trainer.results.results, method=method, comparisons=dict(comparisons or {}))
+    results = replace(trainer.results.results, comparisons=dict(comparisons or {}))
     if trainer.accelerator.is_main_process:
         results.save(folder / "results.json")
         write_report(folder, results, settings, method=trainer.method.title)

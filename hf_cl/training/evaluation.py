@@ -17,17 +17,24 @@ from hf_cl.training.image_stream import ImageStream
 
 
 def evaluate_candidates(
-    classifier: AnyClassifier, images: ImageStream, session: Session, accelerator: Accelerator
+    classifier: AnyClassifier, images: ImageStream, session: Session, class_names: Sequence[str], accelerator: Accelerator
 ) -> tuple[dict[str, float], list[int]]:
-    """For tests whose candidates are their own (base-to-novel, other data sets): accuracy by name, and the number of images."""
+    """For tests whose candidates are their own (base-to-novel, other data sets): accuracy by name, and the number of images.
+
+    `class_names` are all that the tests name, by position. Leaves examples in the run folder, as `evaluate_session` does.
+    """
     accuracies, totals = {}, []
-    for test in session.tests:
+    picker = ExamplePicker([len(test.data) for test in session.tests])
+    for number, test in enumerate(session.tests):
         logits, labels = images.logits(classifier, test.data)
-        correct = count_correct(logits.float().cpu().numpy(), labels.cpu().numpy(), test.candidates)
+        scores, true = logits.float().cpu().numpy(), labels.cpu().numpy()  # [n, C], [n]
+        correct = count_correct(scores, true, test.candidates)
+        picker.add(number, scores, true, _positions(images, len(test.data), accelerator), test.candidates)
         mine = torch.tensor([correct, len(labels)], device=accelerator.device)
         correct, total = accelerator.reduce(mine, reduction="sum").tolist()  # pyright: ignore[reportAttributeAccessIssue]
         accuracies[test.name] = correct / total
         totals.append(total)
+    _keep_examples(picker, images, session, class_names, [len(session.class_names)], accelerator)
     return accuracies, totals
 
 
@@ -48,10 +55,7 @@ def evaluate_session(
     for name in COUNTS:
         mine = torch.from_numpy(getattr(counts, name)).to(accelerator.device)
         setattr(counts, name, accelerator.reduce(mine, reduction="sum").cpu().numpy())  # pyright: ignore[reportAttributeAccessIssue]
-    picked = accelerator.gather(torch.tensor(picker.rows(), device=accelerator.device))  # [processes * picks, 6]
-    if accelerator.is_main_process:
-        rows = picked.tolist()  # pyright: ignore[reportAttributeAccessIssue]
-        write_examples(Path(images.settings.output_dir), session, classes_per_session, rows)
+    _keep_examples(picker, images, session, session.class_names, classes_per_session, accelerator)
     return counts
 
 
@@ -59,3 +63,17 @@ def _positions(images: ImageStream, total: int, accelerator: Accelerator) -> lis
     """Positions of the images whose logits this process has, in their order."""
     size, rank, world = images.settings.eval_batch_size, accelerator.process_index, accelerator.num_processes
     return [position for batch in sequential(total, size, rank=rank, world=world) for position in batch]
+
+
+def _keep_examples(
+    picker: ExamplePicker,
+    images: ImageStream,
+    session: Session,
+    class_names: Sequence[str],
+    classes_per_session: Sequence[int],
+    accelerator: Accelerator,
+) -> None:
+    picked = accelerator.gather(torch.tensor(picker.rows(), device=accelerator.device))  # [processes * picks, 6]
+    if accelerator.is_main_process:
+        rows = picked.tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        write_examples(Path(images.settings.output_dir), session.tests, class_names, classes_per_session, rows)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from hf_cl.contracts import Session
+from hf_cl.contracts import Test
 from hf_cl.metrics import session_of_class
 from hf_cl.training.atomic_write import write_atomically
 from hf_cl.training.result_records import STRICT
@@ -42,9 +42,9 @@ class Example:
     true: str
     predicted: str
     confidence: float
-    """Softmax over all seen classes, of the predicted one."""
-    session: int
-    """That brought the true class."""
+    """Softmax over the classes that compete, of the predicted one."""
+    session: int | None
+    """That brought the true class; None for a class that no session teaches."""
     drawn: bool
     """Whether it was taken whatever the model says; else it is one of the most confident mistakes."""
     image: str
@@ -75,8 +75,19 @@ class ExamplePicker:
         self.drawn: list[Pick] = []
         self.mistakes: list[Pick] = []
 
-    def add(self, test: int, scores: NDArray[np.floating], labels: NDArray[np.int64], positions: Sequence[int]) -> None:
-        """Look at images of one test: scores [B, C], labels [B], positions [B] in the test's data set."""
+    def add(
+        self,
+        test: int,
+        scores: NDArray[np.floating],
+        labels: NDArray[np.int64],
+        positions: Sequence[int],
+        candidates: Sequence[int] | None = None,
+    ) -> None:
+        """Look at images of one test: scores [B, C], labels [B], positions [B] in the test's data set; the classes that compete, or all."""
+        if candidates is not None:
+            competing = np.full_like(scores, -np.inf)  # [B, C]
+            competing[:, candidates] = scores[:, candidates]
+            scores = competing
         predicted = scores.argmax(axis=1)  # [B]
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))  # [B, C]
         confidence = 1 / exponentials.sum(axis=1)  # [B]
@@ -107,19 +118,29 @@ def most_confident(mistakes: Sequence[Pick]) -> list[Pick]:
     return list(best.values())[:MISTAKES]
 
 
-def write_examples(folder: Path, session: Session, classes_per_session: Sequence[int], rows: Sequence[Sequence[int]]) -> None:
-    """Write `examples.json` from the rows of all processes' pickers; decodes a dozen images."""
+def write_examples(
+    folder: Path, tests: Sequence[Test], class_names: Sequence[str], classes_per_session: Sequence[int], rows: Sequence[Sequence[int]]
+) -> None:
+    """Write `examples.json` from the rows of all processes' pickers; decodes a dozen images.
+
+    Args:
+        folder: the run folder.
+        tests: of the session.
+        class_names: by position; those that no session teaches come last.
+        classes_per_session: new classes of each session so far.
+        rows: `ExamplePicker.rows` of all processes.
+    """
     drawn = sorted(Pick(*pick) for kind, *pick in rows if kind == 1)
     mistakes = most_confident([Pick(*pick) for kind, *pick in rows if kind == 0])
-    arrived = session_of_class(classes_per_session)
+    arrived = dict(enumerate(session_of_class(classes_per_session).tolist()))
     examples = [
         Example(
-            true=session.class_names[pick.true],
-            predicted=session.class_names[pick.predicted],
+            true=class_names[pick.true],
+            predicted=class_names[pick.predicted],
             confidence=pick.millionths / 1e6,
-            session=int(arrived[pick.true]),
+            session=arrived.get(pick.true),
             drawn=pick in drawn,
-            image=_data_url(session.tests[pick.test].data[pick.position]["image"]),
+            image=_data_url(tests[pick.test].data[pick.position]["image"]),
         )
         for pick in [*drawn, *(pick for pick in mistakes if pick not in drawn)]
     ]

@@ -63,11 +63,11 @@ class PhaseLoop:
 
     def _run_epoch(self) -> None:
         trainer, phase, at, settings = self.trainer, self.phase, self.trainer.position, self.trainer.settings
-        train = trainer.session.train
+        train, size = trainer.session.train, phase.batch_size or settings.batch_size
         steps = trainer.images.steps(
             train,
             key=(settings.seed, trainer.session.id, at.phase, at.epoch),
-            size=phase.batch_size or settings.batch_size,
+            size=size,
             epoch=at.session_epoch,
             start=at.batch,
             views=num_views(phase),
@@ -83,7 +83,7 @@ class PhaseLoop:
             if taken:
                 for part in self.parts:
                     part.after_step(trainer)
-            trainer.records.advance()
+            trainer.records.advance(size)
             reading = at.step % settings.logging_steps == 0
             due = trainer.times.due(at.step, reading)
             if due or reading:

@@ -13,7 +13,17 @@ from hf_cl.probes import StabilityProbe
 from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
 from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
-from hf_cl.training.results import IndexListRecord, ParameterCounts, ProtocolRecord, Results, SessionRecord, Times
+from hf_cl.training.memory import memory_kind, take_peak_bytes
+from hf_cl.training.results import (
+    IndexListRecord,
+    Memory,
+    MethodRecord,
+    ParameterCounts,
+    ProtocolRecord,
+    Results,
+    SessionRecord,
+    Times,
+)
 from hf_cl.training.results_table import session_table
 
 if TYPE_CHECKING:
@@ -29,6 +39,7 @@ class SessionResults:
         self._sessions: list[dict[str, Any]] = []
         self._training_seconds: list[float] = []
         self._evaluation_seconds: list[float] = []
+        self._peak_bytes: list[int] = []
         self._tests: dict[str, Any] = {}
         self._current: Results | None = None
 
@@ -42,6 +53,7 @@ class SessionResults:
             self._matrix.add(evaluate_session(trainer.classifier, trainer.images, session, sizes, trainer.accelerator))
         self._training_seconds.append(training_seconds)
         self._evaluation_seconds.append(time.perf_counter() - started)
+        self._peak_bytes.append(take_peak_bytes(trainer.accelerator.device))
         record = {"id": session.id, "new_class_names": list(session.new_class_names), "num_train": len(session.train)}
         self._sessions.append(record | {"num_test": len(session.tests[-1].data), "trained": trained})
         self._publish()
@@ -51,7 +63,8 @@ class SessionResults:
         unseen = trainer.scenario.class_names[len(session.class_names) :]
         if unseen and isinstance(trainer.head, TextHead):
             trainer.head.name_unseen(unseen)
-        accuracies, counts = evaluate_candidates(trainer.classifier, trainer.images, session, trainer.accelerator)
+        names = trainer.scenario.class_names
+        accuracies, counts = evaluate_candidates(trainer.classifier, trainer.images, session, names, trainer.accelerator)
         self._tests = {"test_accuracy": accuracies, "test_counts": counts}
 
     def _publish(self) -> None:
@@ -71,12 +84,14 @@ class SessionResults:
         return Results(
             protocol=_protocol(trainer.scenario.protocol),
             seed=trainer.settings.seed,
+            method=MethodRecord(name=trainer.method.name, title=trainer.method.title or trainer.method.name),
             sessions=[SessionRecord(**record) for record in self._sessions],
             **(self._tests or self._matrix.fields()),
             continual=next((probe.traces for probe in trainer.probes if isinstance(probe, StabilityProbe)), None),
             parameters=ParameterCounts(trainable=sum(p.numel() for p in named), total=total),
             environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
             times=Times(training=self._training_seconds, evaluation=self._evaluation_seconds, total=seconds),
+            memory=Memory(memory_kind(trainer.accelerator.device), self._peak_bytes),
         )
 
     @property
@@ -93,12 +108,14 @@ class SessionResults:
             "sessions": self._sessions,
             "training_seconds": self._training_seconds,
             "evaluation_seconds": self._evaluation_seconds,
+            "peak_bytes": self._peak_bytes,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._matrix, self._tests = AccuracyMatrix(**state["matrix"]), dict(state["tests"])
         self._sessions = list(state["sessions"])
         self._training_seconds, self._evaluation_seconds = list(state["training_seconds"]), list(state["evaluation_seconds"])
+        self._peak_bytes = list(state["peak_bytes"])
         if self._sessions:
             self._current = self._build()
 

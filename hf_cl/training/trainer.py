@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.position import Position
-from hf_cl.training.records import Records
+from hf_cl.training.records import Records, start_trackers
 from hf_cl.training.results import Results
 from hf_cl.training.run_folder import RunFolder
 from hf_cl.training.run_state import RunState
@@ -171,7 +172,7 @@ class ContinualTrainer:
         accelerator = self.accelerator
         torch.manual_seed(self.settings.seed)
         if self.settings.report_to:
-            accelerator.init_trackers("hf_cl")
+            start_trackers(accelerator, self.settings.report_to, asdict(self.settings), self.folder)
         self.times = times
         self.records = Records(self.folder, accelerator, self.quiet)
         self.images = ImageStream(self.processor, self.settings, accelerator)

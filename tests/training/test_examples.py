@@ -38,7 +38,7 @@ def pick(session, shares, wrong=()):
 
 def test_the_file_holds_names_scores_and_pictures(tmp_path):
     session = last_session()
-    write_examples(tmp_path, session, [2, 2, 2], pick(session, [0], wrong={3}))
+    write_examples(tmp_path, session.tests, session.class_names, [2, 2, 2], pick(session, [0], wrong={3}))
     examples = read_examples(tmp_path)
     drawn, mistakes = [e for e in examples if e.drawn], [e for e in examples if not e.drawn]
     assert len(drawn) == DRAWN and 1 <= len(mistakes) <= MISTAKES
@@ -53,7 +53,7 @@ def test_the_file_holds_names_scores_and_pictures(tmp_path):
 
 def test_the_pictures_are_of_the_images_they_say(tmp_path):
     session = last_session()
-    write_examples(tmp_path, session, [2, 2, 2], pick(session, [0]))
+    write_examples(tmp_path, session.tests, session.class_names, [2, 2, 2], pick(session, [0]))
     first = read_examples(tmp_path)[0]
     picture = Image.open(io.BytesIO(base64.b64decode(first.image.split(",")[1])))
     same = [
@@ -68,7 +68,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path):
     session = last_session(test=11)
     texts = []
     for shares in ([0], [0, 1], [0, 1, 2]):
-        write_examples(tmp_path, session, [2, 2, 2], pick(session, shares, wrong={0, 7, 20}))
+        write_examples(tmp_path, session.tests, session.class_names, [2, 2, 2], pick(session, shares, wrong={0, 7, 20}))
         texts.append((tmp_path / FILE).read_text())
     assert texts[0] == texts[1] == texts[2]
 
@@ -77,14 +77,14 @@ def test_large_images_become_small_jpegs(tmp_path):
     session = last_session()
     for test in session.tests:
         test.data.side = 600
-    write_examples(tmp_path, session, [2, 2, 2], pick(session, [0]))
+    write_examples(tmp_path, session.tests, session.class_names, [2, 2, 2], pick(session, [0]))
     assert all(e.image.startswith("data:image/jpeg;base64,") for e in read_examples(tmp_path))
     assert (tmp_path / FILE).stat().st_size < 150_000
 
 
 def test_one_bad_pair_does_not_fill_the_page(tmp_path):
     session = last_session(sessions=2, test=30)
-    write_examples(tmp_path, session, [2, 2], pick(session, [0], wrong=set(range(0, 60, 2))))
+    write_examples(tmp_path, session.tests, session.class_names, [2, 2], pick(session, [0], wrong=set(range(0, 60, 2))))
     mistakes = [(e.true, e.predicted) for e in read_examples(tmp_path) if not e.drawn]
     assert len(mistakes) == len(set(mistakes))
 
@@ -112,12 +112,23 @@ def test_few_test_images_are_drawn_once():
 )
 def test_other_content_is_refused(tmp_path, change, message):
     session = last_session()
-    write_examples(tmp_path, session, [2, 2, 2], pick(session, [0]))
+    write_examples(tmp_path, session.tests, session.class_names, [2, 2, 2], pick(session, [0]))
     values = json.loads((tmp_path / FILE).read_text())
     values[0] |= change
     (tmp_path / FILE).write_text(json.dumps(values))
     with pytest.raises(ValueError, match=message):
         read_examples(tmp_path)
+
+
+def test_candidates_compete_alone_and_some_classes_are_never_taught(tmp_path):
+    session = last_session(sessions=2)
+    picker = ExamplePicker([4])
+    scores = np.tile([9.0, 1.0, 2.0, 3.0], (4, 1))
+    picker.add(0, scores, np.array([2, 3, 2, 3]), [0, 1, 2, 3], candidates=(2, 3))
+    write_examples(tmp_path, session.tests[1:], session.class_names, [2], picker.rows())
+    examples = read_examples(tmp_path)
+    assert {e.predicted for e in examples} == {"class 3"} and {e.session for e in examples} == {None}
+    assert examples[0].confidence == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-6)
 
 
 def test_a_run_without_the_file_has_none(tmp_path):

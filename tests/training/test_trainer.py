@@ -34,7 +34,11 @@ def test_the_run_folder(run):
         assert config["class_names"] == list(trainer.scenario.names[: 2 * session + 2])
         assert config["classes_per_session"] == [2] * (session + 1)
         assert (folder / "adapters" / f"session-{session}" / "preprocessor_config.json").exists()
-    assert Results.load(folder / "results.json").metrics == results.metrics
+    saved = Results.load(folder / "results.json")
+    assert saved.metrics == results.metrics
+    assert saved.method is not None and (saved.method.name, saved.method.title) == ("ovor", "OVOR")
+    assert saved.memory is not None and len(saved.memory.peak_bytes) == 3 and min(saved.memory.peak_bytes) > 0
+    assert sum(map(sum, saved.session_confusion or [])) == sum(saved.test_counts)
     assert len(results.accuracy_matrix) == 3 and all(s.trained for s in results.sessions)
 
 
