@@ -8,6 +8,10 @@ _SLOW_FACTOR = (
     "the test asks that every tensor moves by 1e-4 in three steps; with everything unfrozen, LoRA's A of the last block's queries, whose "
     "gradient is scaled by the small B, moves by 2e-5 on this model"
 )
+_DIVERGES = (
+    "the test trains at a rate of 0.5, which diverges once a CLIP tower's own weights train, and NaN equals nothing; peft lowers the rate for "
+    "its own types where this happens"
+)
 _NO_BIAS = "bias other than none is refused by the config: unfreeze_from says what else trains; peft's test expects the field to be missing"
 
 EXPLAINED: dict[str, str] = {
@@ -19,6 +23,7 @@ EXPLAINED: dict[str, str] = {
     "test_save_pretrained_pickle ASYNC_LORA/*/resting copies": _RESTING,
     "test_parameters_after_loading_model ASYNC_LORA/*/resting copies": _RESTING,
     "test_only_params_are_updated ASYNC_LORA/vit/all unfrozen": _SLOW_FACTOR,
+    "test_parameters_after_loading_model ASYNC_LORA/clip_vision/*unfrozen": _DIVERGES,
     "test_adding_multiple_adapters_with_bias_raises ASYNC_LORA/*": _NO_BIAS,
 }
 """`test name TYPE/family/case` (with `*`) -> why. One that passes all the same is an error of the run."""

@@ -142,7 +142,7 @@ class SaraLayer(TunerLayer):
 
     def base_tensors(self) -> dict[str, Tensor]:
         """The wrapped module's weight and, where it has one, its bias."""
-        # by attribute: within FSDP's forward they are no parameters
+        # by attribute: within its forward FSDP puts the tensors in use in front of the parameters
         found = {name: getattr(self.original, name, None) for name in ("weight", "bias")}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
@@ -290,7 +290,12 @@ class SaraModule(SaraLayer):
         names = self.applied()
         if not names:
             return self.base_layer(*args, **kwargs)
-        return functional_call(self.original, self.effective_tensors(names), args, kwargs)  # pyright: ignore[reportReturnType]
+        tensors, attributes = self.effective_tensors(names), vars(self.original)
+        in_front = {name: attributes.pop(name) for name in tensors if name in attributes}  # FSDP's: functional_call replaces what is behind
+        try:
+            return functional_call(self.original, tensors, args, kwargs)  # pyright: ignore[reportReturnType]
+        finally:
+            attributes.update(in_front)
 
 
 def _drop_full_marks(layer: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
