@@ -9,8 +9,8 @@ _SLOW_FACTOR = (
     "gradient is scaled by the small B, moves by 2e-5 on this model"
 )
 _DIVERGES = (
-    "the test trains at a rate of 0.5, which diverges once a CLIP tower's own weights train, and NaN equals nothing; peft lowers the rate for "
-    "its own types where this happens"
+    "the test trains at a rate of 0.5, which diverges once a CLIP tower's own weights train, and NaN equals nothing; peft lowers the rate "
+    "for its own types where this happens"
 )
 _NO_BIAS = "bias other than none is refused by the config: unfreeze_from says what else trains; peft's test expects the field to be missing"
 
