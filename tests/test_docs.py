@@ -212,7 +212,7 @@ def test_paths_exist(document):
 NO_NAMES = {"METHOD", "RUN", "DIR", "REPO", "ADAPTER", "null", "windowed_forgetting_w", "windowed_plasticity_w", "learning_curve_area_b"}
 """What stands for something else, or is JSON's."""
 SOURCES = [
-    *(path for folder in ("hf_cl", "tests", "docs", "benchmarks") for path in (ROOT / folder).rglob("*.py")),
+    *(path for folder in ("hf_cl", "tests", "docs", "benchmarks", "conformance") for path in (ROOT / folder).rglob("*.py")),
     *(ROOT / name for name in ("pyproject.toml", "Makefile", "mkdocs.yml")),
 ]
 
