@@ -108,7 +108,7 @@ def load(
         base = (load_two_towers if text_head else load_backbone)(name, revision=at).to(precision)
         model = PeftModel.from_pretrained(base, str(folder))
         tokenizer = load_tokenizer(name, revision=at) if text_head else None
-        return Classifier(model, _processor(folder), tokenizer, config.class_names, place)
+        return Classifier(model, _processor(folder, adapter), tokenizer, config.class_names, place)
 
 
 def _config(folder: Path, adapter: str | Path) -> Any:
@@ -120,10 +120,11 @@ def _config(folder: Path, adapter: str | Path) -> Any:
     return config
 
 
-def _processor(folder: Path) -> Any:
-    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    check_processor(processor)
-    return processor
+def _processor(folder: Path, adapter: str | Path) -> Any:
+    with clear_errors(str(adapter), "has no image processor that can be read"):
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        check_processor(processor)
+        return processor
 
 
 def _device(device: str | torch.device | None) -> torch.device:

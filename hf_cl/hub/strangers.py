@@ -29,8 +29,8 @@ _DAMAGE = (
 
 
 @contextmanager
-def clear_errors(adapter: str) -> Iterator[None]:
-    """Turn whatever damaged files raise into ValueError: the adapter, and the first line of what was wrong."""
+def clear_errors(adapter: str, complaint: str = "cannot be loaded") -> Iterator[None]:
+    """Turn whatever damaged files raise into ValueError: the adapter, the complaint, and the first line of what was wrong."""
     try:
         yield
     except HubError:
@@ -41,7 +41,7 @@ def clear_errors(adapter: str) -> Iterator[None]:
             cause = f"{cause} is missing"
         if isinstance(error, ValueError) and len(str(error)) < 600 and str(error).count("\n") < 3:
             cause = str(error)  # a sentence of ours, most likely
-        named = cause if adapter in cause else f"The adapter {adapter} cannot be loaded: {cause}"
+        named = cause if adapter in cause else f"The adapter {adapter} {complaint}: {cause}"
         raise ValueError(named) from error
 
 
