@@ -7,9 +7,11 @@ import difflib
 import inspect
 import logging
 import os
+import reprlib
 import sys
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, fields, replace
 from itertools import pairwise
@@ -18,6 +20,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from rich.text import Text
 from torch import nn
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -29,9 +32,11 @@ from hf_cl.hub.published import PLOTS, published_base, write_run_card
 from hf_cl.hub.push import push_to_hub
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.training import ContinualTrainer, RunSettings
+from hf_cl.training.display import printable
 from hf_cl.training.report import write_report
 from hf_cl.training.results import Results
 from hf_cl.training.results_table import summary_table
+from hf_cl.training.secrets import without_secrets
 from hf_cl.training.signals import TrainingInterruptedError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -49,13 +54,15 @@ def parse_settings(settings_class: type[SettingsT], method: str, arguments: Sequ
     """
     flags = _parse_flags(arguments)
     config = flags.pop("config", None)
+    if config is None and any(argument.split("=")[0] == "--config" for argument in arguments):
+        raise ValueError("--config needs the name of a config or a file.")
     values = read_config(method, str(config)) if config is not None else {}
     where = dict.fromkeys(values, f"config {config}") | {key: f"--{key}" for key in flags}
     values |= flags
     known = {f.name: str(f.type) for f in fields(settings_class)}
     for key in values:
         if key not in known:
-            raise ValueError(f"Unknown setting {key!r} ({where[key]}).{nearest(key, known)}")
+            raise ValueError(f"Unknown setting {_brief(key)} ({where[key][:200]}).{nearest(key, known)}")
         if known[key].startswith("list[str]") and isinstance(values[key], str):
             values[key] = [part.strip() for part in values[key].split(",")]  # --report_to tensorboard,wandb
     try:
@@ -65,7 +72,13 @@ def parse_settings(settings_class: type[SettingsT], method: str, arguments: Sequ
         if not first["loc"]:
             raise ValueError(first["msg"].removeprefix("Value error, ")) from error
         key = str(first["loc"][0])
-        raise ValueError(f"{where.get(key, key)}: {first['msg']}, got {first['input']!r}.") from error
+        raise ValueError(f"{where.get(key, key)}: {first['msg']}, got {_brief(first['input'])}.") from error
+
+
+def _brief(value: Any) -> str:
+    shorter = reprlib.Repr()  # YAML's anchors can make a short file a huge value
+    shorter.maxlevel, shorter.maxstring, shorter.maxother = 3, 200, 200
+    return shorter.repr(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -80,7 +93,7 @@ def _parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
     while position < len(arguments):
         flag = arguments[position]
         if not flag.startswith("--"):
-            raise ValueError(f"Expected a flag like --key value, got {flag!r}.")
+            raise ValueError(f"Expected a flag like --key value, got {_brief(flag)}.")
         key, equals, text = flag[2:].partition("=")
         has_value = position + 1 < len(arguments) and not arguments[position + 1].startswith("--")
         if not equals and has_value:
@@ -93,11 +106,26 @@ def _parse_flags(arguments: Sequence[str]) -> dict[str, Any]:
     return flags
 
 
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError)
+"""What PyYAML raises for text that is none: its constructors of dates, booleans and numbers do not wrap what goes wrong in them."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe YAML in which a key stands once: of two, PyYAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {_brief(twice[0])} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _yaml_value(text: str, flag: str) -> Any:
     try:
-        return _number(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{flag}: {text!r} is no YAML value.") from error
+        return _number(_UniqueKeys(text).get_single_data())
+    except _NO_YAML as error:
+        raise ValueError(f"{_brief(flag)}: {_brief(text)} is no YAML value.") from error
 
 
 def _number(value: Any) -> Any:
@@ -122,16 +150,21 @@ def read_config(method: str, name: str) -> dict[str, Any]:
     """
     packaged = config_names(method)
     path = CONFIGS / method / f"{name}.yaml" if name in packaged else Path(name)
+    shown = f"--config {name[:200]}"
     try:
-        values = yaml.safe_load(path.read_text())
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(
-            f"--config {name}: no such file, and {method} has no config of that name; it has {', '.join(packaged) or 'none'}."
+            f"{shown}: no such file, and {method} has no config of that name; it has {', '.join(packaged) or 'none'}."
         ) from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config {name}: not valid YAML: {str(error).splitlines()[0]}.") from error
+    except ValueError as error:
+        raise ValueError(f"{shown} is no text file in UTF-8.") from error
+    try:
+        values = _UniqueKeys(text).get_single_data()
+    except _NO_YAML as error:
+        raise ValueError(f"{shown}: not valid YAML: {(str(error) or type(error).__name__).splitlines()[0]}.") from error
     if not isinstance(values, Mapping):
-        raise ValueError(f"--config {name}: expected keys and values, found {type(values).__name__}.")
+        raise ValueError(f"{shown}: expected keys and values, found {type(values).__name__}.")
     return {str(key): _number(value) for key, value in values.items()}
 
 
@@ -152,7 +185,7 @@ def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], me
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("HF_CL_DEBUG"):
             raise
-        sys.stderr.write(f"hf_cl: {error}\n")
+        sys.stderr.write(f"hf_cl: {printable(without_secrets(str(error)))}\n")
         return error.exit_status if isinstance(error, TrainingInterruptedError) else 2
     return 0
 
@@ -278,7 +311,7 @@ def finish(trainer: ContinualTrainer, comparisons: Mapping[str, float] | None = 
         write_report(folder, results, settings, method=trainer.method.title)
         write_run_card(folder, _card(trainer, results, settings))
     trainer.records.say(summary_table(results))
-    trainer.records.say(f"Report {folder / 'report.html'}, card {folder / 'README.md'}, adapters in {folder / 'adapters'}")
+    trainer.records.say(Text(f"Report {folder / 'report.html'}, card {folder / 'README.md'}, adapters in {folder / 'adapters'}"))
     return results
 
 

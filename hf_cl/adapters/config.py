@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
+
+from hf_cl.adapters.field_types import brief, check_pattern, check_types
+from hf_cl.adapters.files import check_folder
 
 FORMAT_VERSION = 1
+MAX_ROWS = 4096
+"""Prefix rows or prompt vectors of one layer; a backbone reads some hundred tokens."""
 
 
 @dataclass
 class HeadedConfig:
     """Mixin in front of a `PeftConfig`. Its fields are saved in adapter_config.json.
 
-    Raises ValueError for a newer `format_version`, class names that are not distinct non-empty strings, or a `classes_per_session` that
-    does not add up to the class names.
+    Raises ValueError for a newer `format_version`, a field of another type than its own, class names that are not distinct non-empty
+    strings, or a `classes_per_session` that does not add up to the class names.
     """
 
     class_names: list[str] | None = field(default=None, metadata={"help": "names of the classes, in the order of the head's rows"})
@@ -24,20 +31,59 @@ class HeadedConfig:
         default=None, metadata={"help": "model type, hidden size and depth of the base; filled at injection, checked at loading"}
     )
 
-    def check_shared_fields(self) -> None:
-        """Called by every config's `__post_init__`."""
-        if not isinstance(self.format_version, int) or self.format_version > FORMAT_VERSION:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any) -> Self:
+        """As peft's; a local folder is looked at first.
+
+        Raises ValueError, naming the file, for a config that cannot be used, tensors that are no whole safetensors file, and a pickle.
+        """
+        folder = Path(pretrained_model_name_or_path) / (subfolder or "")
+        is_local = (folder / "adapter_config.json").is_file()
+        if is_local:
+            check_folder(folder)
+        try:
+            config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)  # pyright: ignore
+        except ValueError as error:
+            if str(pretrained_model_name_or_path) in str(error):
+                raise
+            raise ValueError(f"{folder / 'adapter_config.json'}: {error}") from error
+        config._read = (folder, config._as_read()) if is_local else None
+        return config
+
+    def folder(self) -> Path | None:
+        """The local folder this config was read from, for as long as nobody has changed a field: then its tensors must fit the config."""
+        read = vars(self).get("_read")
+        return read[0] if read is not None and read[1] == self._as_read() else None
+
+    def _as_read(self) -> dict[str, Any]:
+        values = self.to_dict()  # pyright: ignore[reportAttributeAccessIssue]
+        return {name: value for name, value in values.items() if name != "inference_mode"}  # which peft sets as it loads
+
+    def __post_init__(self) -> None:
+        if isinstance(self.format_version, int) and self.format_version > FORMAT_VERSION:
             raise ValueError(
-                f"This adapter has format_version {self.format_version!r}; this hf_cl reads up to {FORMAT_VERSION}. "
+                f"This adapter has format_version {brief(self.format_version)}; this hf_cl reads up to {FORMAT_VERSION}. "
                 "Upgrade with `pip install -U hf-cl`."
             )
-        if self.class_names is None:
+        check_types(self)  # before peft computes with the values
+        super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def check_shared_fields(self) -> None:
+        """Called by every config's own `__post_init__`."""
+        for name in ("target_modules", "exclude_modules"):
+            check_pattern(name, vars(self).get(name))
+        if self.head is not None and not isinstance(self.head.get("type"), str):
+            raise ValueError(f"The head {brief(self.head)} has no type; give one such as {{'type': 'linear'}}.")
+        self._check_class_names()
+
+    def _check_class_names(self) -> None:
+        names, sizes = self.class_names, self.classes_per_session
+        if names is None:
             return
-        names = self.class_names
-        if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        if not all(name.strip() for name in names):
             raise ValueError("class_names must be a list of non-empty strings.")
         if len(set(names)) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise ValueError(f"class_names must differ; these occur more than once: {twice[:5]}.")
-        if self.classes_per_session is not None and sum(self.classes_per_session) != len(names):
-            raise ValueError(f"classes_per_session {self.classes_per_session} does not add up to the {len(names)} class names.")
+            twice = sorted(name for name, count in Counter(names).items() if count > 1)
+            raise ValueError(f"class_names must differ; these occur more than once: {brief(twice[:5])}.")
+        if sizes is not None and (sum(sizes) != len(names) or any(size < 0 for size in sizes)):
+            raise ValueError(f"classes_per_session {brief(sizes)} does not add up to the {len(names)} class names.")

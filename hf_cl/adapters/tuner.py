@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from peft import get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 
 from hf_cl._peft import BaseTuner
 from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
+from hf_cl.adapters.field_types import check_count
+from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
 from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
 from hf_cl.adapters.text_head import check_text_head
+from hf_cl.adapters.undo import undone_on_error
+
+_WIDTH = 4096
+"""Taken for a base whose config names no width."""
 
 
 class HeadedTuner(BaseTuner):
@@ -26,6 +35,29 @@ class HeadedTuner(BaseTuner):
     """Names beyond "pretrained" and "previous" that `Context.frozen` may ask this adapter for."""
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """As peft's, all or nothing: where the adapter does not fit the base, or its file does not fit its config, the base is as before.
+
+        Raises ValueError, saying what does not fit.
+        """
+        config: Any = self.peft_config[adapter_name]
+        folder = config.folder()
+        found = read_header(folder) if folder is not None else None
+        with undone_on_error(model), naming(folder):
+            self.put_adapter(model, adapter_name, *args, **kwargs)
+            if folder is not None and found is not None:
+                self.check_file(folder / SAFETENSORS_WEIGHTS_NAME, adapter_name, found)
+
+    def check_file(self, file: Path, adapter_name: str, found: Mapping[str, Entry]) -> None:
+        """Raise ValueError unless the tensors of the file are those of the adapter, which is in its place."""
+        check_entries(str(file), found, self.expected_entries(adapter_name))
+
+    def expected_entries(self, adapter_name: str) -> dict[str, Entry]:
+        """What a file of this adapter holds, named as `read_header` does."""
+        state = get_peft_model_state_dict(self, adapter_name=adapter_name, save_embedding_layers=False)
+        return entries_of({name.removeprefix("model."): tensor for name, tensor in state.items()})
+
+    def put_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """The injection itself."""
         config: Any = self.peft_config[adapter_name]
         check_supported(config.peft_type.value, model)
         if config.base_signature is None:
@@ -43,6 +75,11 @@ class HeadedTuner(BaseTuner):
 
     def check_config(self, config: Any) -> None:
         """Raise ValueError for a config that does not fit the base (`config.base_signature`), before anything is injected."""
+
+    def check_rank(self, rank: int) -> None:
+        """Raise ValueError for a rank beyond every use: four times the base's width, which is the longer side of its matrices."""
+        width = signature(self.model)["hidden_size"] or _WIDTH
+        check_count("r", rank, 4 * width, f"no low rank for a base of width {width}")
 
     def _place_head(self, model: nn.Module, adapter_name: str, config: Any) -> None:
         path = classifier_path(model)

@@ -32,9 +32,11 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
         return load_open_clip(name.removeprefix(OPEN_CLIP_PREFIX))
     where = str(demo_backbone()) if name == DEMO else name
     try:
-        kind = AutoConfig.from_pretrained(where, revision=revision).model_type
+        kind = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False).model_type
         labels = 1 if kind.startswith("siglip") else 0  # transformers 5.23 cannot build SigLIP's class without labels
-        return AutoModelForImageClassification.from_pretrained(where, revision=revision, num_labels=labels, ignore_mismatched_sizes=True)
+        return AutoModelForImageClassification.from_pretrained(
+            where, revision=revision, num_labels=labels, ignore_mismatched_sizes=True, trust_remote_code=False
+        )
     except OSError as error:
         raise ValueError(_not_found("backbone", name)) from error
 
@@ -45,7 +47,7 @@ def load_processor(name: str, *, revision: str | None = None) -> Any:
         return open_clip_processor(name.removeprefix(OPEN_CLIP_PREFIX))
     where = str(demo_backbone()) if name == DEMO else name
     try:
-        return AutoImageProcessor.from_pretrained(where, revision=revision)
+        return AutoImageProcessor.from_pretrained(where, revision=revision, trust_remote_code=False)
     except OSError as error:
         raise ValueError(_not_found("image processor", name)) from error
 

@@ -37,7 +37,7 @@ def load_two_towers(name: str, *, revision: str | None = None) -> nn.Module:
     if name == DEMO:
         raise ValueError("The base `demo` is a ViT without a text tower. A text head needs a CLIP or SigLIP model: a Hub id or a folder.")
     try:
-        return AutoModelForZeroShotImageClassification.from_pretrained(name, revision=revision)
+        return AutoModelForZeroShotImageClassification.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"There is no base with an image and a text tower under the name {name!r}: {error}") from error
 
@@ -50,7 +50,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     if name.startswith(OPEN_CLIP_PREFIX):
         return open_clip_tokenizer(name.removeprefix(OPEN_CLIP_PREFIX))
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"There is no tokenizer under the name {name!r}; a text head reads class names through one.") from error
 

@@ -22,6 +22,7 @@ def predict(
     """Name what is in images."""
     from hf_cl.hub.load import load  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
+    from hf_cl.training.display import display_name, printable  # noqa: PLC0415
 
     quiet_libraries()
     with mistakes_in_a_line():
@@ -31,4 +32,4 @@ def predict(
         print_json({str(image): {p.name: p.score for p in best} for image, best in zip(images, predictions, strict=True)})
         return
     for image, best in zip(images, predictions, strict=True):
-        typer.echo(f"{image}: " + ", ".join(f"{p.name} {100 * p.score:.1f} %" for p in best))
+        typer.echo(f"{printable(str(image))}: " + ", ".join(f"{display_name(p.name)} {100 * p.score:.1f} %" for p in best))

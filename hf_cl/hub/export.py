@@ -86,7 +86,7 @@ def _export_merged(classifier: Classifier, folder: Path) -> None:
     merged.set_submodule(path, _stock_linear(head))
     _name_classes(merged.config, classifier.class_names)
     merged.save_pretrained(folder)
-    again = AutoModelForImageClassification.from_pretrained(folder).eval()
+    again = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False).eval()
     _compare(wanted, again(pixel_values=pixels).logits, "The merged model")
 
 

@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from hf_cl.backbones import demo_backbone
 from hf_cl.backbones.loading import DEMO
 from hf_cl.hub.access import UNREACHED, HubError, explained, unwrapped
+from hf_cl.scenarios.errors import exists
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = ["*.json", ADAPTER_WEIGHTS, "*.txt", "*.model"]
@@ -43,9 +44,9 @@ def adapter_folder(adapter: str | Path, revision: str | None = None) -> Path:
     Raises ValueError where there is no adapter, and HubError for what the Hub did not give.
     """
     here = Path(adapter)
-    if (here / "adapters").is_dir():
+    if exists(here / "adapters"):
         return _checked(session_folders(here)[-1], adapter)
-    if here.is_dir():
+    if exists(here) and here.is_dir():
         return _checked(here, adapter)
     try:
         validate_repo_id(str(adapter))

@@ -5,7 +5,6 @@ Shapes: B batch, C classes, S image side.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from hf_cl.adapters.config import HeadedConfig
+from hf_cl.adapters.files import check_folder
 from hf_cl.backbones import classifier_of, load_backbone, load_tokenizer, load_two_towers
 from hf_cl.hub.fetch import adapter_folder, shared_name
-from hf_cl.scenarios.rgb import to_rgb
+from hf_cl.hub.strangers import check_processor, clear_errors
+from hf_cl.scenarios.rgb import open_image, to_rgb
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -74,11 +75,7 @@ class Classifier:
 def _open(image: str | Path | Image.Image) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
-    try:
-        with Image.open(image) as opened:
-            return to_rgb(opened)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{image} cannot be read as an image: {error}") from error
+    return open_image(image)
 
 
 def load(
@@ -98,37 +95,36 @@ def load(
         dtype: of the base: float32 (default), float16 or bfloat16. Adapter and head stay float32.
         base_model: where the base is, if not where the adapter says.
 
-    Raises ValueError where there is no adapter of hf_cl, its base cannot be found, or device or dtype are none; HubError, which is one, for
-    what the Hub did not give.
+    Raises ValueError where there is no adapter of hf_cl, its files are damaged or do not fit together, its base cannot be found, or device
+    or dtype are none; HubError, which is one, for what the Hub did not give. Nothing in the files is executed.
     """
     place, precision = _device(device), _dtype(dtype)
     folder = adapter_folder(adapter, revision)
-    config = _config(folder, adapter)
-    text_head = (config.head or {}).get("type") == "text"
-    name = base_model or shared_name(config.base_model_name_or_path or "")
-    at = None if base_model else config.revision
-    base = (load_two_towers if text_head else load_backbone)(name, revision=at).to(precision)
-    model = PeftModel.from_pretrained(base, str(folder))
-    tokenizer = load_tokenizer(name, revision=at) if text_head else None
-    return Classifier(model, _processor(folder, adapter), tokenizer, config.class_names, place)
+    with clear_errors(str(adapter)):
+        config = _config(folder, adapter)
+        text_head = (config.head or {}).get("type") == "text"
+        name = base_model or shared_name(config.base_model_name_or_path or "")
+        at = None if base_model else config.revision
+        base = (load_two_towers if text_head else load_backbone)(name, revision=at).to(precision)
+        model = PeftModel.from_pretrained(base, str(folder))
+        tokenizer = load_tokenizer(name, revision=at) if text_head else None
+        return Classifier(model, _processor(folder, adapter), tokenizer, config.class_names, place)
 
 
 def _config(folder: Path, adapter: str | Path) -> Any:
-    try:
-        config: Any = PeftConfig.from_pretrained(str(folder))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{adapter} has an adapter_config.json that this hf_cl cannot read: {error}") from error
+    check_folder(folder)
+    config: Any = PeftConfig.from_pretrained(str(folder))
     kind = config.peft_type
-    if not isinstance(config, HeadedConfig) or config.class_names is None:
+    if not isinstance(config, HeadedConfig) or not config.class_names:
         raise ValueError(f"{adapter} is no adapter with class names (peft type {kind}).")
     return config
 
 
 def _processor(folder: Path, adapter: str | Path) -> Any:
-    try:
-        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{adapter} has no image processor that can be read: {str(error).splitlines()[0]}") from error
+    with clear_errors(str(adapter), "has no image processor that can be read"):
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        check_processor(processor)
+        return processor
 
 
 def _device(device: str | torch.device | None) -> torch.device:

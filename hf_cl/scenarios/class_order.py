@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_cl.scenarios.errors import DataError, first_ten, nearest
+from hf_cl.scenarios.errors import DataError, brief, exists, first_ten, nearest
 
 
 def _natural(num_classes: int, seed: int) -> NDArray[np.int64]:
@@ -58,9 +58,10 @@ def resolve_class_order(class_names: Sequence[str], class_order: str | os.PathLi
     if isinstance(class_order, str) and class_order in CLASS_ORDERS:
         return CLASS_ORDERS[class_order](len(class_names), class_order_seed)
     path = Path(class_order).expanduser()
-    if not path.is_file():
+    if not (exists(path) and path.is_file()):
         raise ValueError(
-            f"class_order {str(class_order)!r} is neither {', '.join(CLASS_ORDERS)} nor a file.{nearest(str(class_order), CLASS_ORDERS)}"
+            f"class_order {brief(repr(str(class_order)))} is neither {', '.join(CLASS_ORDERS)} nor a file."
+            f"{nearest(str(class_order), CLASS_ORDERS)}"
         )
     return _from_file(path, class_names)
 
@@ -68,7 +69,11 @@ def resolve_class_order(class_names: Sequence[str], class_order: str | os.PathLi
 def _from_file(path: Path, class_names: Sequence[str]) -> NDArray[np.int64]:
     label_of = {name.strip(): label for label, name in enumerate(class_names)}
     line_of: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    for number, line in enumerate(text.splitlines(), start=1):
         name = line.strip()
         if not name:
             continue

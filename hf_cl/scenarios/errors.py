@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class DataError(ValueError):
     """The data, or a list that points into it, cannot be used as it is. The message names the offenders and what decides about them."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(brief(line, 2000) for line in message.split("\n")))
 
 
 class UnreadableImageError(DataError):
     """One image cannot be decoded."""
 
     def __init__(self, where: str, cause: str) -> None:
-        super().__init__(f"{where} cannot be read as an image: {cause}.")
+        super().__init__(f"{brief(where)} cannot be read as an image: {cause}.")
         self.where = where
         self.cause = cause
 
@@ -26,6 +30,20 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def first_ten(offenders: Iterable[str]) -> str:
-    """The first ten, joined, with an ellipsis where there are more."""
+    """The first ten, each made brief, joined, with an ellipsis where there are more."""
     listed = list(offenders)
-    return ", ".join(listed[:10]) + (", ..." if len(listed) > 10 else "")
+    return ", ".join(map(brief, listed[:10])) + (", ..." if len(listed) > 10 else "")
+
+
+def brief(text: str, limit: int = 200) -> str:
+    """On one line and short, whatever a file or a class is called; what a terminal would obey is escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text[:limit])
+    return shown if len(text) <= limit else f"{shown}..."
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; False also for what can be no path at all."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long a name, a link that leads to itself
+        return False

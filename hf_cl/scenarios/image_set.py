@@ -5,35 +5,17 @@ Letters: n images, C classes.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from hf_cl.scenarios.errors import UnreadableImageError
 from hf_cl.scenarios.image_store import ImageStore
+from hf_cl.scenarios.rgb import readable
 
 NO_LABEL = -1
 """What readers put where a label is missing (the Hub's own mark, too)."""
-
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
-"""What Pillow raises for files that are cut off, damaged or no images; its plugins are not of one mind. (The decompression bomb is apart:
-it is no subclass of any of these.)"""
 
 
 class ImageSet:
@@ -72,10 +54,8 @@ class ImageSet:
     def decode(self, position: int) -> Image.Image:
         """The image at `position` as 8-bit RGB. Raises UnreadableImageError."""
         row = int(self._indices[position])
-        try:
+        with readable(lambda: self.store.describe(row)):
             return self.store.decode(row)
-        except (*BROKEN, Image.DecompressionBombError) as error:
-            raise UnreadableImageError(self.store.describe(row), _cause(error)) from error
 
     def describe(self, position: int) -> str:
         """File name, or split and row, of the image at `position`."""
@@ -108,12 +88,3 @@ class ImageSet:
     def counts(self, num_classes: int) -> NDArray[np.int64]:
         """Images per class, [C]."""
         return np.bincount(self._labels, minlength=num_classes)
-
-
-def _cause(error: Exception) -> str:
-    """One line without the path, which the message names already."""
-    if isinstance(error, UnidentifiedImageError):
-        return "no image format that Pillow knows"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

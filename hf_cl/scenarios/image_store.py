@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute
 from PIL import Image
 
-from hf_cl.scenarios.rgb import to_rgb
+from hf_cl.scenarios.rgb import open_rgb
 
 
 class ImageStore(Protocol):
@@ -49,8 +49,7 @@ class FileStore:
         return len(self._file_names)
 
     def decode(self, row: int) -> Image.Image:
-        with Image.open(self.root / self._file_names[row]) as image:
-            return to_rgb(image)
+        return open_rgb(self.root / self._file_names[row])
 
     def describe(self, row: int) -> str:
         return self._file_names[row]
@@ -81,9 +80,7 @@ class ColumnStore:
         cell = self._dataset[row][self._column]
         if cell is None or (cell["bytes"] is None and cell["path"] is None):
             raise ValueError("the row holds no image")
-        source = cell["path"] if cell["bytes"] is None else BytesIO(cell["bytes"])
-        with Image.open(source) as image:
-            return to_rgb(image)
+        return open_rgb(cell["path"] if cell["bytes"] is None else BytesIO(cell["bytes"]))
 
     def describe(self, row: int) -> str:
         return f"{self._split} row {row}" + (f" ({self.file_names[row]})" if self.file_names else "")

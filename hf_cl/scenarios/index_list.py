@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from hf_cl.scenarios.errors import DataError, first_ten
+from hf_cl.scenarios.errors import DataError, exists, first_ten
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.sources import normalized
 
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def digest(lists: Iterable[Sequence[Line]]) -> str:
 def list_folder(index_list: str | os.PathLike[str], short_name: str, file: str) -> Path:
     """The folder that holds `file`: `index_list`, or its subfolder named after the data set. Raises DataError."""
     root = Path(index_list).expanduser()
-    if not root.is_dir():
+    if not (exists(root) and root.is_dir()):
         raise DataError(f"--index_list {root} is not a folder.")
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
     for folder in (root, *(entry for entry in folders if normalized(entry.name) == short_name)):

@@ -42,7 +42,7 @@ def read_shot_list(source: ImageSource, index_list: str | os.PathLike[str], shot
 
 
 def _label(line: Line, text: str, class_names: tuple[str, ...]) -> int:
-    if text.isdecimal():
+    if text.isdecimal() and len(text) <= 18:
         if int(text) < len(class_names):
             return int(text)
         raise DataError(f"{line}: there is no class {text}; labels are 0..{len(class_names) - 1}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from hf_cl.scenarios.columns import read_columns
 from hf_cl.scenarios.digits import read_digits
 from hf_cl.scenarios.draws import split_per_class, tracks_of
-from hf_cl.scenarios.errors import DataError
+from hf_cl.scenarios.errors import DataError, exists
 from hf_cl.scenarios.folder import read_image_folder
 from hf_cl.scenarios.hub import HubAddress, read_hub
 from hf_cl.scenarios.image_set import ImageSet
@@ -114,7 +114,7 @@ def _read(dataset: str, image_column: str | None, label_column: str | None, test
     if dataset == "digits":
         return dataset, read_digits()
     path = Path(dataset).expanduser()
-    if path.exists():
+    if exists(path):
         name = path.resolve().stem if path.is_file() else path.resolve().name
         if path.is_dir() and is_saved_dataset(path):
             return name, read_columns(name, read_saved_dataset(path), image_column, label_column)

@@ -142,6 +142,11 @@ def _bad_names(class_names: Sequence[str]) -> list[str]:
     looks = Counter(unicodedata.normalize("NFC", class_name.strip()) for class_name in class_names)
     twice = [look for look, count in looks.items() if count > 1]
     problems = [f"{len(twice)} class names occur more than once: {first_ten(map(repr, twice))}; rename them"] if twice else []
+    broken = [name for name in class_names if any("\ud800" <= character <= "\udfff" for character in name)]
+    if broken:
+        problems.append(
+            f"{len(broken)} class names are no valid text (their folders are not named in UTF-8): {first_ten(broken)}; rename them"
+        )
     return problems + (["a class has an empty name; rename it"] if looks[""] else [])
 
 

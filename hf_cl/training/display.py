@@ -43,6 +43,16 @@ def display_name(name: str, limit: int = 80) -> str:
     return line if len(line) <= limit and len(name) <= 4 * limit else line[: limit - 1].rstrip() + "…"
 
 
+def printable(text: str, limit: int = 2000) -> str:
+    """A message for the terminal: names that strangers gave cannot move its cursor, colour it or turn its direction.
+
+    Line breaks stay; a line has at most `limit` characters.
+    """
+    lines = text.split("\n")
+    shown = ["".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line[:limit]) for line in lines]
+    return "\n".join(f"{line}..." if len(whole) > limit else line for line, whole in zip(shown, lines, strict=True))
+
+
 def without_folders(value: str) -> str:
     """A path of this machine by its last part, since cards are published; anything else as it is."""
     path = PurePath(value)

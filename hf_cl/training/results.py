@@ -182,7 +182,7 @@ class Results:
         """
         try:
             values = json.loads(Path(path).read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON: {error}.") from error
         _check_format(path, values)
         computed = {name: values.pop(name, None) for name in _COMPUTED}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
 
 from hf_cl.contracts import Method
+from hf_cl.training.secrets import check_no_secrets
 
 MAY_CHANGE_ON_RESUME = frozenset(
     {
@@ -28,8 +31,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
 class TrainingSettings:
     """Settings of the loop. Batch sizes are global: n processes use 1/n of them each.
 
-    Raises ValueError for sizes below 1.
+    Raises ValueError for sizes below 1, and for a setting that holds a token or a password.
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(allow_inf_nan=False)
 
     output_dir: str = "runs/latest"
     """The run folder: adapters, checkpoints, results, report, card."""
@@ -71,6 +76,7 @@ class TrainingSettings:
     """Trackers of accelerate: tensorboard, wandb, trackio."""
 
     def __post_init__(self) -> None:
+        check_no_secrets(vars(self))
         for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "logging_steps", "num_workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")

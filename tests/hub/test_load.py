@@ -83,7 +83,7 @@ def test_only_what_an_adapter_needs_is_fetched(on_the_hub, run, tmp_path):
         (lambda hub: setattr(hub, "interrupt", lambda n, method, path: "drop"), "no connection"),
         (lambda hub: hub.files("me/photos", "session-1").pop("preprocessor_config.json"), "has no image processor that can be read"),
         (lambda hub: hub.repositories["me/photos"].at("session-1").files.pop("adapter_model.safetensors"), "it has no adapter_model"),
-        (lambda hub: hub.repositories["me/photos"].at("session-1").files.update({"adapter_config.json": b"{"}), "cannot read"),
+        (lambda hub: hub.repositories["me/photos"].at("session-1").files.update({"adapter_config.json": b"{"}), "is not valid JSON"),
         (
             lambda hub: hub.repositories["me/photos"].at("session-1").files.update({"adapter_config.json": b"{}"}),
             "is no adapter with class names",

@@ -36,6 +36,7 @@ class AsyncLoraModel(RolePlayer):
 
     # Injection
     def check_config(self, config: AsyncLoraConfig) -> None:
+        self.check_rank(config.r)
         blocks = range((config.base_signature or {})["depth"])
         span = f"the base has blocks 0 to {blocks[-1]}"
         if config.unfreeze_from is not None and config.unfreeze_from not in (-1, *blocks):
@@ -44,7 +45,7 @@ class AsyncLoraModel(RolePlayer):
         if missing:  # peft would skip them without a word
             raise ValueError(f"layers_to_transform names blocks {missing}; {span}.")
 
-    def inject_adapter(
+    def put_adapter(
         self,
         model: nn.Module,
         adapter_name: str,
@@ -58,7 +59,7 @@ class AsyncLoraModel(RolePlayer):
         pooler = _base_pooler(model, config, required=is_new) if is_new or not config.inference_mode else {}
         if state_dict is not None:  # its keys say where LoRA goes; where copies go says the config
             state_dict = {key: tensor for key, tensor in state_dict.items() if f".{COPY}." not in key}
-        super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
+        super().put_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
         if config.unfreeze_from is not None and (config.unfrozen or not config.inference_mode):
             self.add_copies(model, adapter_name, config)
         if "states" not in self.__dict__:  # peft injects the first adapter before a subclass's __init__ could make it

@@ -8,7 +8,8 @@ from typing import Any
 
 from peft import PeftConfig, PeftType
 
-from hf_cl.adapters.config import HeadedConfig
+from hf_cl.adapters.config import MAX_ROWS, HeadedConfig
+from hf_cl.adapters.field_types import brief, check_count
 from hf_cl.heads.text import check_text_head
 
 TEXT_HEAD: dict[str, Any] = {"type": "text", "template": "{}.", "logit_scale": 100.0, "clean_class_names": True}
@@ -71,6 +72,7 @@ class CPEClipConfig(HeadedConfig, PeftConfig):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        check_count("num_prompt_tokens", self.num_prompt_tokens, MAX_ROWS, "more than any tower reads")
         if self.init == "words" and not (self.init_text or self.init_token_ids):
             raise ValueError("init='words' needs init_text.")
         if self.init == "words" and self.towers == "vision":
@@ -88,4 +90,4 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
             "Use 'replace'."
         )
     near = difflib.get_close_matches(str(value), allowed, n=1)
-    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {brief(value)}." + (f" Did you mean {near[0]!r}?" if near else ""))

@@ -27,8 +27,8 @@ class CPEClipModel(UnmixedTuner):
     prefix: str = "cpe_clip_"
     tuner_layer_cls = CPEClipLayer
 
-    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
+    def put_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        super().put_adapter(model, adapter_name, *args, **kwargs)
         for path, layer in _anchors(model):
             if not layer.handles:
                 text = text_tower(model)
@@ -105,6 +105,8 @@ class CPEClipModel(UnmixedTuner):
             raise ValueError(f"init_text {config.init_text!r} has {len(ids)} tokens; num_prompt_tokens is {count}.")
         embedding: Any = self.model.get_submodule(text.embedding)
         weight: Tensor = embedding.weight
+        if any(not 0 <= i < len(weight) for i in ids):
+            raise ValueError(f"init_token_ids {ids[:5]} are not all among the {len(weight)} tokens of this base.")
         if weight.is_meta:
             return None
         with torch.no_grad():

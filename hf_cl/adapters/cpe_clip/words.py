@@ -19,7 +19,7 @@ def token_ids_of(model: nn.Module, text: str) -> list[int]:
     """
     name = "" if family_of(model) == OPEN_CLIP else str(model.name_or_path)
     try:
-        return AutoTokenizer.from_pretrained(name)(text, add_special_tokens=False)["input_ids"]
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)(text, add_special_tokens=False)["input_ids"]
     except (OSError, ValueError) as error:
         raise ValueError(
             f"init_text needs the tokenizer of the base, and there is none under the name {name!r}. Give init_token_ids."

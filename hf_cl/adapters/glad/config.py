@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from peft import LoraConfig, PeftType
 
 from hf_cl.adapters.config import HeadedConfig
+from hf_cl.adapters.field_types import brief, check_pattern
 from hf_cl.heads.text import check_text_head
 
 TEXT_HEAD: dict[str, Any] = {"type": "text", "template": "a photo of a {}.", "logit_scale": 100.0, "clean_class_names": True}
 """CLIP-LoRA's head on a model with two towers."""
+
+PLAIN_INITS = (True, False, "gaussian", "orthogonal")
+"""The others of peft change the base's own weights at injection, and again each time the adapter is loaded."""
+NOT_PLAIN = (
+    *(
+        "megatron_config",
+        "layer_replication",
+        "alora_invocation_tokens",
+        "arrow_config",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+    ),
+    *("kasa_config", "loftq_config", "lora_ga_config", "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora"),
+    *("use_qalora", "velora_config"),
+)
 
 RULES = ("glad", "sam", "sagm", "gradient_norm", "prograd", "none")
 
@@ -26,7 +44,8 @@ class GladConfig(HeadedConfig, LoraConfig):
     radius; the defaults are CLIP-LoRA's and SAM's.
 
     Raises ValueError for an unknown rule, `rho` <= 0 under a rule that uses it, `lam` outside [0, 1] with rule glad, gradient_norm
-    without `mu`, a malformed text head, and for what `HeadedConfig` and `LoraConfig` refuse.
+    without `mu`, a malformed text head, kinds of LoRA that are not plain (those that change the base among them), and for what
+    `HeadedConfig` and `LoraConfig` refuse.
     """
 
     r: int = field(default=2, metadata={"help": "rank"})
@@ -46,9 +65,29 @@ class GladConfig(HeadedConfig, LoraConfig):
         super().__post_init__()
         self.peft_type = PeftType["GLAD"]
         self.check_shared_fields()
+        self._check_plain()
         self._check_rule()
         if (self.head or {}).get("type") == "text":
             check_text_head(self.head or {})
+
+    def _check_plain(self) -> None:
+        """What would change the base's own weights, load other code or need a state of its own is not GLAD's LoRA."""
+        check_pattern("layers_pattern", self.layers_pattern)
+        if self.init_lora_weights not in PLAIN_INITS:
+            raise ValueError(f"init_lora_weights must be one of {', '.join(map(str, PLAIN_INITS))}, got {brief(self.init_lora_weights)}.")
+        if self.bias not in ("none", "all", "lora_only"):
+            raise ValueError(f"bias must be none, all or lora_only, got {brief(self.bias)}.")
+        for name in NOT_PLAIN:
+            if getattr(self, name):
+                raise ValueError(f"GLAD is plain LoRA; it has no {name}.")
+        for pattern, rank in (self.rank_pattern or {}).items():
+            check_pattern("rank_pattern", pattern)
+            if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+                raise ValueError(f"rank_pattern holds {brief(rank)} for {brief(pattern)}; a rank is a whole number of at least 1.")
+        for pattern, alpha in (self.alpha_pattern or {}).items():
+            check_pattern("alpha_pattern", pattern)
+            if not isinstance(alpha, int | float) or not -math.inf < alpha < math.inf:
+                raise ValueError(f"alpha_pattern holds {brief(alpha)} for {brief(pattern)}, which is no number.")
 
     def _check_rule(self) -> None:
         if self.rule not in RULES:

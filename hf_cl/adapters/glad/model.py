@@ -30,6 +30,8 @@ class GladModel(HeadedTuner, LoraModel):
     }
 
     def check_config(self, config: GladConfig) -> None:
+        for rank in (config.r, *(config.rank_pattern or {}).values()):
+            self.check_rank(rank)
         settle_text_head(config, self.model, TEXT_HEAD)
         if family_of(self.model) == OPEN_CLIP:
             split_attention(self.model)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from peft import PeftConfig, PeftType
 
 from hf_cl._peft import DUMMY_TARGET_MODULES
-from hf_cl.adapters.config import HeadedConfig
+from hf_cl.adapters.config import MAX_ROWS, HeadedConfig
+from hf_cl.adapters.field_types import check_count
 
 OVOR_LAYER_TOKENS = {0: 5, 1: 5, 2: 20, 3: 20, 4: 20}
 """OVOR's prompt lengths 10 and 40, half of the rows for keys and half for values."""
@@ -61,6 +62,7 @@ class OnePromptConfig(HeadedConfig, PeftConfig):
         for rows in (self.layer_tokens or {}).values() if self.num_tokens is None else [self.num_tokens]:
             if rows < 1:
                 raise ValueError(f"A layer's number of prefix rows must be at least 1, got {rows}.")
+            check_count("A layer's number of prefix rows", rows, MAX_ROWS, "more than any backbone reads")
 
     def rows_for(self, module_name: str) -> int:
         """Number of rows of a targeted module.

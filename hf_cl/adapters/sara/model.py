@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from hf_cl.adapters.files import Entry, check_entries
 from hf_cl.adapters.sara.config import SaraConfig
 from hf_cl.adapters.sara.layer import NORMS, PartNames, SaraLayer, SaraLinear, SaraModule
 from hf_cl.adapters.sara.selection import check_positions
@@ -43,9 +46,9 @@ class SaraModel(SaraTraining):
         "custom": _OPEN_CLIP,  # what peft calls a model without a config: an open_clip model as it is
     }
 
-    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+    def put_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         selects = not self.peft_config[adapter_name].nnz_pattern  # else a checkpoint has selected
-        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        super().put_adapter(model, adapter_name, *args, **kwargs)
         found = [e for _, layer in _layers_of(model, adapter_name) for e in layer.entries(adapter_name) if e.base.device.type != "meta"]
         chosen, everything = sum(len(e.values) for e in found), sum(e.base.numel() for e in found)
         if selects and found and chosen in (0, everything):
@@ -152,6 +155,25 @@ class SaraModel(SaraTraining):
                 e.values.copy_(sums[name][e.name][1])
 
     # The file
+    def check_file(self, file: Path, adapter_name: str, found: Mapping[str, Entry]) -> None:
+        config: Any = self.peft_config[adapter_name]
+        has_inactive = config.has_inactive
+        expected = self.expected_entries(adapter_name)
+        config.has_inactive = has_inactive  # asking for the entries settles it by the marks, which are not loaded yet
+        layers = _layers_of(self.model, adapter_name)
+        for name, layer in layers:
+            for e in layer.entries(adapter_name):
+                values, indices, active = (f"{name}.{part}" for part in layer.part_names(e.name))
+                kinds = {values: "floating", indices: "i32"} | ({active: "bool"} if has_inactive else {})
+                for key, kind in kinds.items():  # how many there are says the file
+                    row = key in found and len(found[key].shape) == 1
+                    expected[key] = Entry(found[key].shape if row else (len(e.values),), kind)
+        check_entries(str(file), found, expected)
+        tensors = load_file(file)
+        for name, layer in layers:
+            for e in layer.entries(adapter_name):
+                _check_tensors(_tensors_of(tensors, name, layer.part_names(e.name)), e.base, f"{file} at {layer.module_name}.{e.name}")
+
     @classmethod
     def _get_adapter_state_dict(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor], unwanted_adapter_names: list[str]
@@ -164,7 +186,7 @@ class SaraModel(SaraTraining):
             if key.endswith(f".{adapter_name}")
         }
         # the marks of all modules or of none, and the config says which: every loading route then builds the tensors of the file
-        config.has_inactive = not all(bool(marks.all()) for marks in active.values())
+        config.has_inactive = not all(marks.is_meta or bool(marks.all()) for marks in active.values())
         entries = {key: tensor for key, tensor in entries.items() if key not in active}
         return entries | active if config.has_inactive else entries
 

@@ -20,7 +20,7 @@ from hf_cl.adapters import CPEClipConfig
         ({"coupling": "linear"}, "coupling must be one of"),
         ({"num_prompt_tokens": 0}, "num_prompt_tokens must be a whole number"),
         ({"prompt_depth": 0}, "prompt_depth must be a whole number"),
-        ({"prompt_depth": 1.5}, "prompt_depth must be a whole number"),
+        ({"prompt_depth": 1.5}, "prompt_depth cannot be 1.5"),
         ({"init": "words"}, "needs init_text"),
         ({"init": "words", "init_text": "a", "towers": "vision"}, "towers is 'vision'"),
         ({"class_names": ["a", "a"]}, "more than once"),

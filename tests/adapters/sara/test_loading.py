@@ -164,7 +164,7 @@ def without_values(state):
         (beyond, r"layers\.2\.mlp\.fc1\.weight: position 2048 is beyond the 2048 entries"),
         (shuffled, "not sorted and distinct"),
         (cut_off, "positions for"),
-        (without_values, "belong together"),
+        (without_values, "lacks vit.layers.2.mlp.fc1.sara_values"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, change, message):

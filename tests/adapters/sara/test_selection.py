@@ -71,7 +71,7 @@ def test_positions_of_another_dtype_are_refused():
         ({"density": 0.0}, "density must lie strictly between"),
         ({"density": 1.0}, "density must lie strictly between"),
         ({"threshold": 0.0}, "threshold must be positive"),
-        ({"threshold": float("nan")}, "threshold must be positive"),
+        ({"threshold": float("nan")}, "threshold cannot be nan"),
         ({"block_rows": -1}, "block_rows"),
         ({"progressive_iter": -1}, "progressive_iter must be at least 1"),
         ({"rank_mode": "some"}, "rank_mode must be one of one, all"),
