@@ -31,6 +31,7 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
     if name.startswith(OPEN_CLIP_PREFIX):
         return load_open_clip(name.removeprefix(OPEN_CLIP_PREFIX))
     where = str(demo_backbone()) if name == DEMO else name
+    refuse_pickled(where)
     try:
         kind = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False).model_type
         labels = 1 if kind.startswith("siglip") else 0  # transformers 5.23 cannot build SigLIP's class without labels
@@ -39,6 +40,13 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
         )
     except OSError as error:
         raise ValueError(_not_found("backbone", name)) from error
+
+
+def refuse_pickled(name: str) -> None:
+    """Raise ValueError for a local folder whose weights are pickles and nothing else. (Of the Hub's, transformers unpickles tensors only.)"""
+    folder = Path(name)
+    if (folder / "config.json").is_file() and not any(folder.glob("model*.safetensors")) and any(folder.glob("*.bin")):
+        raise ValueError(f"The weights in {name} are a pickle, which can run code when it is read; save the model as safetensors.")
 
 
 def load_processor(name: str, *, revision: str | None = None) -> Any:

@@ -12,7 +12,7 @@ from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
 
 from hf_cl.adapters.bases import OPEN_CLIP, family_of
 from hf_cl.adapters.text_head import has_two_towers
-from hf_cl.backbones.loading import DEMO
+from hf_cl.backbones.loading import DEMO, refuse_pickled
 from hf_cl.backbones.open_clip import OPEN_CLIP_PREFIX, create_open_clip, open_clip_tokenizer
 
 
@@ -36,6 +36,7 @@ def load_two_towers(name: str, *, revision: str | None = None) -> nn.Module:
         return create_open_clip(name.removeprefix(OPEN_CLIP_PREFIX))
     if name == DEMO:
         raise ValueError("The base `demo` is a ViT without a text tower. A text head needs a CLIP or SigLIP model: a Hub id or a folder.")
+    refuse_pickled(name)
     try:
         return AutoModelForZeroShotImageClassification.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
+from hf_cl.adapters.files import check_folder
 from hf_cl.backbones import demo_backbone
 from hf_cl.backbones.loading import DEMO
 from hf_cl.hub.access import UNREACHED, HubError, explained, unwrapped
@@ -28,9 +29,9 @@ def session_folders(run: Path) -> list[Path]:
 
     Raises ValueError where there is none.
     """
-    numbered = {name: path for path in (run / "adapters").glob("session-*") if (name := path.name.removeprefix("session-")).isdigit()}
+    numbered = {name: path for path in (run / "adapters").glob("session-*") if (name := path.name.removeprefix("session-")).isdecimal()}
     if not numbered:
-        raise ValueError(f"{run} is a run folder without an adapter: no session has ended there yet.")
+        raise ValueError(f"{run} is a run folder without an adapter: no session has ended yet.")
     return [numbered[name] for name in sorted(numbered, key=int)]
 
 
@@ -73,7 +74,9 @@ def _named(repo_id: str, revision: str | None) -> str:
 
 
 def _checked(folder: Path, adapter: str | Path) -> Path:
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (folder / name).is_file():
-            raise ValueError(f"{adapter} is no adapter: it has no {name}.")
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ValueError(f"{adapter} is no adapter: it has no {ADAPTER_CONFIG}.")
+    check_folder(folder)
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise ValueError(f"{adapter} is no adapter: it has no {ADAPTER_WEIGHTS}.")
     return folder

@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from hf_cl.adapters.config import HeadedConfig
-from hf_cl.adapters.files import check_folder
 from hf_cl.backbones import classifier_of, load_backbone, load_tokenizer, load_two_towers
 from hf_cl.hub.fetch import adapter_folder, shared_name
 from hf_cl.hub.strangers import check_processor, clear_errors
@@ -112,7 +111,6 @@ def load(
 
 
 def _config(folder: Path, adapter: str | Path) -> Any:
-    check_folder(folder)
     config: Any = PeftConfig.from_pretrained(str(folder))
     kind = config.peft_type
     if not isinstance(config, HeadedConfig) or not config.class_names:

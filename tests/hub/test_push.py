@@ -217,7 +217,7 @@ def test_a_base_of_this_machine_needs_its_name_on_the_hub(hub, tmp_path, base):
 @pytest.mark.parametrize(
     ("breaks", "message"),
     [
-        (lambda run: shutil.rmtree(run / "adapters"), "no session has ended there yet"),
+        (lambda run: shutil.rmtree(run / "adapters"), "no session has ended yet"),
         (lambda run: shutil.rmtree(run / "adapters" / "session-1"), "lacks session-1"),
         (lambda run: (run / "adapters/session-1/adapter_model.safetensors").write_bytes(b"x" * 100), "session-1 is not whole"),
         (lambda run: (run / "adapters/session-2/adapter_config.json").write_text('{"a": '), "session-2 is not whole"),
