@@ -93,17 +93,17 @@ class Campaign:
     # Other faults
     def torn_checkpoints(self, name: str) -> None:
         """The newest checkpoint cut to every class of length, or with one bit turned: the older one is used."""
+        suffixes = (".json", ".safetensors", ".sha256.json")
         for cut in ("nothing", "one byte", "half", "all but one byte", "one bit turned", "missing"):
-            for suffix in (".json", ".safetensors", ".sha256.json"):
-                folder = self.fresh(name)
-                process = start(self.context, name, folder)
-                while len(list(folder.glob("checkpoints/step-*"))) < 2 and process.is_alive():
-                    time.sleep(0.02)
-                process.kill()
-                process.join()
-                newest = max(folder.glob("checkpoints/step-*"))
-                _damage(newest / f"rank-000{suffix}", cut)
-                self.check_resumes("torn checkpoint", name, folder)
+            folder = self.fresh(name)
+            process = start(self.context, name, folder)
+            while len(list(folder.glob("checkpoints/step-*"))) < 2 and process.is_alive():
+                time.sleep(0.02)
+            process.kill()
+            process.join()
+            newest = max(folder.glob("checkpoints/step-*"))
+            _damage(newest / f"rank-000{self.random.choice(suffixes)}", cut)
+            self.check_resumes("torn checkpoint", name, folder)
 
     def two_runs(self, name: str) -> None:
         """The second run into a folder is refused, the first one is not disturbed."""
