@@ -43,7 +43,7 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
 
 
 def refuse_pickled(name: str) -> None:
-    """Raise ValueError for a local folder whose weights are pickles alone. (Of the Hub's, transformers unpickles tensors and nothing else.)"""
+    """Raise ValueError for a local folder whose weights are pickles alone. (Of the Hub's, transformers unpickles tensors only.)"""
     folder = Path(name)
     if (folder / "config.json").is_file() and not any(folder.glob("model*.safetensors")) and any(folder.glob("*.bin")):
         raise ValueError(f"The weights in {name} are a pickle, which can run code when it is read; save the model as safetensors.")
