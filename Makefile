@@ -22,6 +22,7 @@ test: install ## the test suite: no network, no GPU needed
 
 torture: install ## the long fault campaign: 200 kills over all five methods, broken disks and files, hostile input
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --kills 200
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=torture $(BIN)/pytest -n auto tests/hostile
 
 check: install ## linters and types
 	$(BIN)/ruff check .
