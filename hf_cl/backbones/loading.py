@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError  # only its name: what transformers raises for a pickle that is more than tensors
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
@@ -39,6 +41,8 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
         )
     except OSError as error:
         raise ValueError(_not_found("backbone", name)) from error
+    except (UnpicklingError, SafetensorError) as error:
+        raise ValueError(weights_refused(name)) from error
 
 
 def load_processor(name: str, *, revision: str | None = None) -> Any:
@@ -50,6 +54,11 @@ def load_processor(name: str, *, revision: str | None = None) -> Any:
         return AutoImageProcessor.from_pretrained(where, revision=revision, trust_remote_code=False)
     except OSError as error:
         raise ValueError(_not_found("image processor", name)) from error
+
+
+def weights_refused(name: str) -> str:
+    """What to say of a base whose weights torch's restricted unpickler or safetensors has refused."""
+    return f"The weights of {name!r} are damaged, or hold more than tensors; nothing of them was run. Ask for the base as safetensors."
 
 
 def _not_found(what: str, name: str) -> str:
