@@ -18,6 +18,8 @@ settings.register_profile("hostile", common, max_examples=12, derandomize=True, 
 settings.register_profile("torture", common, max_examples=int(os.environ.get("HOSTILE_CASES", "1000")), print_blob=True)
 cases = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "hostile"))
 """Decorates a property."""
+few = settings(cases, max_examples=max(3, cases.max_examples // 10))
+"""Decorates a property that takes long to look at."""
 
 NAMES = [
     "",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError  # only its name: what transformers raises for a pickle that is more than tensors
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
@@ -31,7 +33,6 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
     if name.startswith(OPEN_CLIP_PREFIX):
         return load_open_clip(name.removeprefix(OPEN_CLIP_PREFIX))
     where = str(demo_backbone()) if name == DEMO else name
-    refuse_pickled(where)
     try:
         kind = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False).model_type
         labels = 1 if kind.startswith("siglip") else 0  # transformers 5.23 cannot build SigLIP's class without labels
@@ -40,13 +41,8 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
         )
     except OSError as error:
         raise ValueError(_not_found("backbone", name)) from error
-
-
-def refuse_pickled(name: str) -> None:
-    """Raise ValueError for a local folder whose weights are pickles alone. (Of the Hub's, transformers unpickles tensors only.)"""
-    folder = Path(name)
-    if (folder / "config.json").is_file() and not any(folder.glob("model*.safetensors")) and any(folder.glob("*.bin")):
-        raise ValueError(f"The weights in {name} are a pickle, which can run code when it is read; save the model as safetensors.")
+    except (UnpicklingError, SafetensorError) as error:
+        raise ValueError(weights_refused(name)) from error
 
 
 def load_processor(name: str, *, revision: str | None = None) -> Any:
@@ -58,6 +54,11 @@ def load_processor(name: str, *, revision: str | None = None) -> Any:
         return AutoImageProcessor.from_pretrained(where, revision=revision, trust_remote_code=False)
     except OSError as error:
         raise ValueError(_not_found("image processor", name)) from error
+
+
+def weights_refused(name: str) -> str:
+    """What to say of a base whose weights torch's restricted unpickler or safetensors has refused."""
+    return f"The weights of {name!r} are damaged, or hold more than tensors; nothing of them was run. Ask for the base as safetensors."
 
 
 def _not_found(what: str, name: str) -> str:

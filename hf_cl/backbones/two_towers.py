@@ -5,14 +5,16 @@ Shapes: B images, C texts, T text positions, E embedding width, S image side.
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
 
 from hf_cl.adapters.bases import OPEN_CLIP, family_of
 from hf_cl.adapters.text_head import has_two_towers
-from hf_cl.backbones.loading import DEMO, refuse_pickled
+from hf_cl.backbones.loading import DEMO, weights_refused
 from hf_cl.backbones.open_clip import OPEN_CLIP_PREFIX, create_open_clip, open_clip_tokenizer
 
 
@@ -36,9 +38,10 @@ def load_two_towers(name: str, *, revision: str | None = None) -> nn.Module:
         return create_open_clip(name.removeprefix(OPEN_CLIP_PREFIX))
     if name == DEMO:
         raise ValueError("The base `demo` is a ViT without a text tower. A text head needs a CLIP or SigLIP model: a Hub id or a folder.")
-    refuse_pickled(name)
     try:
         return AutoModelForZeroShotImageClassification.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (UnpicklingError, SafetensorError) as error:
+        raise ValueError(weights_refused(name)) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"There is no base with an image and a text tower under the name {name!r}: {error}") from error
 

@@ -104,7 +104,7 @@ def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
 def _cause(error: BaseException) -> str:
     """One line without the path, which the message names already."""
     if isinstance(error, UnidentifiedImageError):
-        return f"none of the formats {', '.join(FORMATS)}"
+        return "no image format that hf_cl opens"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 from example_results import SETTINGS, example_results, sessions_of
-from hostile_cases import NAMES, cases, check_message, names
+from hostile_cases import NAMES, cases, check_message, few, names
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -80,7 +80,7 @@ def test_the_card_has_the_shape_of_a_card_with_plain_names(classes):
     assert shape(text) == shape(card_of(PLAIN).split("---\n", 2)[2])
 
 
-@cases
+@few
 @given(classes=seven)
 def test_the_report_has_the_tags_of_a_report_with_plain_names(tmp_path_factory, classes):
     folder = tmp_path_factory.mktemp("report")

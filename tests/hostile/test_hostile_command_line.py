@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hostile_cases import NAMES, cases, names, values
+from hostile_cases import NAMES, cases, few, names, values
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,6 +25,7 @@ def empty_folder(tmp_path_factory):
         (folder / "text.txt").write_text("no adapter")
         (folder / "torn").mkdir()
         (folder / "torn" / "adapter_config.json").write_text('{"peft_type": "ONE_PROMPT"')
+        (folder / "torn" / "adapter_model.safetensors").touch()
         (folder / "run" / "adapters").mkdir(parents=True)
         (folder / "one").mkdir()
         Image.new("RGB", (4, 4)).save(folder / "one" / "1.png")
@@ -55,7 +56,7 @@ def check(arguments: list[str], *named: str, status: int = 2) -> None:
         (["predict", "empty", "x.png"], "empty"),
         (["predict", "text.txt", "x.png"], "text.txt"),
         (["predict", "torn", "x.png"], "adapter_config.json is not valid JSON"),
-        (["predict", "run", "x.png"], "no session has ended yet"),
+        (["predict", "run", "x.png"], "no session has ended there yet"),
         (["predict", "owner/name", "x.png"], "owner/name"),
         (["predict", "x" * 300, "x.png"], "x"),
         (["predict", "owner/" + "x" * 300, "x.png"], "x"),
@@ -132,7 +133,7 @@ SETTINGS += [
 ]
 
 
-@cases
+@few
 @given(setting=st.sampled_from(SETTINGS), value=values)
 def test_any_value_of_a_setting_trains_or_is_a_mistake(empty_folder, setting, value):
     with pytest.MonkeyPatch.context() as patch:

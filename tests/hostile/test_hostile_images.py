@@ -127,8 +127,8 @@ def png_of(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
-        (b"", "none of the formats JPEG, PNG"),
-        (b"text", "none of the formats JPEG, PNG"),
+        (b"", "no image format"),
+        (b"text", "no image format"),
         (png_of(50_000, 50_000), "exceeds limit"),
         (png_of(2**31 - 1, 2**31 - 1), "exceeds limit"),
         (png_of(60_000, 1), "sides are 60000 and 1 pixels, more than 100 to 1"),
@@ -147,7 +147,7 @@ def test_no_other_program_is_started_and_no_pickle_read(tmp_path, file, monkeypa
     assert not {"EPS", "WMF", "FPX", "MIC", "HDF5"} & set(FORMATS)
     for data in (encoded(picture(), "EPS"), encoded(picture(), "PDF"), poison(tmp_path / "canary"), b"<svg onload='x'/>"):
         file.write_bytes(data)
-        with pytest.raises(UnreadableImageError, match="none of the formats"):
+        with pytest.raises(UnreadableImageError, match="no image format that hf_cl opens"):
             open_image(file)
     assert not (tmp_path / "canary").exists()
 

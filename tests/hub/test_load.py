@@ -86,7 +86,7 @@ def test_only_what_an_adapter_needs_is_fetched(on_the_hub, run, tmp_path):
         (lambda hub: hub.repositories["me/photos"].at("session-1").files.update({"adapter_config.json": b"{"}), "is not valid JSON"),
         (
             lambda hub: hub.repositories["me/photos"].at("session-1").files.update({"adapter_config.json": b"{}"}),
-            "neither peft nor hf_cl knows",
+            "peft_type is 'None', which neither peft nor hf_cl knows",
         ),
     ],
 )

@@ -50,7 +50,7 @@ def test_labels_and_indices_of_different_length_are_refused():
 
 def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"no image")
-    with pytest.raises(UnreadableImageError, match=r"x\.jpg cannot be read as an image: no image format that Pillow knows"):
+    with pytest.raises(UnreadableImageError, match=r"x\.jpg cannot be read as an image: no image format that hf_cl opens"):
         ImageSet(FileStore(tmp_path, ["x.jpg"]), [0])[0]
     assert issubclass(UnreadableImageError, DataError)
 

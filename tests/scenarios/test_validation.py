@@ -29,7 +29,7 @@ def test_unreadable_images_are_found_in_order_with_file_and_cause(write_folder):
     progress = []
     found = find_unreadable(images, num_threads=2, progress=lambda done, total: progress.append((done, total)))
     assert [(bad.position, bad.where) for bad in found] == [(1, "a/001.png"), (3, "a/003.png")]
-    assert found[1].cause == "no image format that Pillow knows"
+    assert found[1].cause == "no image format that hf_cl opens"
     assert progress == [(5, 5)]
 
 
