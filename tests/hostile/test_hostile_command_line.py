@@ -56,7 +56,7 @@ def check(arguments: list[str], *named: str, status: int = 2) -> None:
         (["predict", "empty", "x.png"], "empty"),
         (["predict", "text.txt", "x.png"], "text.txt"),
         (["predict", "torn", "x.png"], "adapter_config.json is not valid JSON"),
-        (["predict", "run", "x.png"], "no session has ended there yet"),
+        (["predict", "run", "x.png"], "no session has ended yet"),
         (["predict", "owner/name", "x.png"], "owner/name"),
         (["predict", "x" * 300, "x.png"], "x"),
         (["predict", "owner/" + "x" * 300, "x.png"], "x"),
