@@ -72,12 +72,12 @@ def build(name: str, folder: Path, *, sessions: int = 2, dropout: float = 0.1, p
 
 
 def outcome(folder: Path) -> str:
-    """A digest of every adapter and of every result but the times."""
+    """A digest of every adapter and of every result but times and memory."""
     total = hashlib.sha256()
     for path in sorted((folder / "adapters").glob("*/adapter_model.safetensors")):
         for name, tensor in sorted(load_file(path).items()):
             total.update(f"{path.parent.name}/{name}".encode() + tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     results = json.loads((folder / "results.json").read_text())
-    del results["times"]
+    del results["times"], results["memory"]
     total.update(json.dumps(results, sort_keys=True).encode())
     return total.hexdigest()

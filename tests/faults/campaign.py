@@ -134,7 +134,7 @@ class Campaign:
         """A disk that is full, and one that cannot be written; both are mounted in memory, which needs rights."""
         folder = self.fresh(name)
         folder.mkdir()
-        if _mount(folder, "size=300k") != 0:
+        if _mount(folder, "size=100k") != 0:
             self.counts["disks: skipped, no right to mount"] += 1
             return
         try:
