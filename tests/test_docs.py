@@ -70,7 +70,7 @@ def ran(tmp_path_factory):
 def test_the_snippets_run(ran):
     folder, output, status = ran
     assert status == 0, output[-3000:]
-    assert {path.name for path in (folder / "README" / "runs").iterdir()} == {"demo", "photos", "digits"}
+    assert {path.name for path in (folder / "README" / "runs").iterdir()} == {"demo", "first", "photos", "digits"}
     assert {path.name for path in (folder / "docs-quick_start" / "runs").iterdir()} == {"demo", "first", "second", "means"}
     assert {path.name for path in (folder / "notebooks-quick_start" / "runs").iterdir()} == {"demo", "notebook"}
 

@@ -48,10 +48,13 @@ def methods() -> Rows:
     import hf_cl.methods  # noqa: PLC0415
     from hf_cl.run import config_names  # noqa: PLC0415
 
-    logging.getLogger("hf_cl").setLevel(logging.ERROR)  # a method says what its settings leave out when it is made
     rows: Rows = {}
+    log = logging.getLogger("hf_cl")
     for name, settings in hf_cl.methods.METHODS.items():
+        before = log.level
+        log.setLevel(logging.ERROR)  # a method says what its settings leave out when it is made
         method = settings().method()
+        log.setLevel(before)
         described = _first_sentence(getattr(hf_cl.methods, name).__doc__)
         rows[name] = {"description": described, "adapter": method.adapter.peft_type.value, "configs": config_names(name)}
     return rows

@@ -195,7 +195,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(run, tmp_path, step):
 @pytest.mark.parametrize("run", ["fixed"], indirect=True)
 def test_a_finished_run_that_is_resumed_has_its_model(run, tmp_path):
     _, folder, _, _ = run
-    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     trainer = build(tmp_path, StopAt(-1), settings={"resume": "auto"})
     trainer.fit()
     trainer.save_adapter(tmp_path / "again")
