@@ -22,7 +22,7 @@ class TrainingInterruptedError(RuntimeError):
 class StopSignals:
     """While entered, the first SIGTERM or SIGINT is remembered in `received`; a second one acts as if nobody were listening.
 
-    Does nothing outside of the main thread, where Python hands out no signals.
+    A signal that is ignored stays so. Does nothing outside of the main thread, where Python hands out no signals.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._remember) for number in _CAUGHT}
+            heard = [number for number in _CAUGHT if signal.getsignal(number) is not signal.SIG_IGN]  # nohup, a shell's background
+            self._before = {number: signal.signal(number, self._remember) for number in heard}
         return self
 
     def __exit__(self, *exception: object) -> None:

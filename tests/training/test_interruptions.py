@@ -35,6 +35,14 @@ class SignalAtEnd(Part):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """A test run in a shell's background inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def with_part(trainer, part):
     trainer.method = replace(trainer.method, parts=[part])
     return trainer
@@ -87,6 +95,13 @@ def test_a_second_signal_is_not_caught():
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.received == signal.SIGINT
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignals() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not signals.received
 
 
 def test_a_checkpoint_after_minutes(tmp_path, monkeypatch):

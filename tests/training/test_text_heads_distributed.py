@@ -25,19 +25,19 @@ def free_port() -> str:
 
 
 @pytest.mark.distributed
-def test_two_processes_train_a_text_head_as_one(tmp_path):
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_train_a_text_head_as_one(method, tmp_path):
     photos = write_photos(tmp_path / "photos")
     paths = os.pathsep.join([str(CASE.parents[1]), str(CASE.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
-    command = [*launcher, str(CASE), str(tmp_path / "two"), str(photos)]
+    command = [*launcher, str(CASE), method, str(tmp_path / "two"), str(photos)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    run(tmp_path / "one", photos)
-    for method in METHODS:
-        folders = [tmp_path / processes / method for processes in ("one", "two")]
-        for session in range(3):
-            one, two = (load_file(folder / "adapters" / f"session-{session}" / "adapter_model.safetensors") for folder in folders)
-            torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
-        one, two = (json.loads((folder / "results.json").read_text()) for folder in folders)
-        assert one["accuracy_matrix"] == two["accuracy_matrix"]
+    run(method, tmp_path / "one", photos)
+    folders = [tmp_path / processes for processes in ("one", "two")]
+    for session in range(3):
+        one, two = (load_file(folder / "adapters" / f"session-{session}" / "adapter_model.safetensors") for folder in folders)
+        torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
+    one, two = (json.loads((folder / "results.json").read_text()) for folder in folders)
+    assert one["accuracy_matrix"] == two["accuracy_matrix"]

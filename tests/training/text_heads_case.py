@@ -1,4 +1,4 @@
-"""Small runs with class names as the head, in one process or in two: `text_heads_case.py OUTPUT PHOTOS`."""
+"""Small runs with class names as the head, in one process or in two: `text_heads_case.py METHOD OUTPUT PHOTOS`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 import two_towers
-from accelerate.state import AcceleratorState
 from clip_runs import processor
 
 from hf_cl.adapters import GladConfig
@@ -27,15 +26,13 @@ METHODS: dict[str, Callable[[], Method]] = {
 """Without dropout, whose masks are drawn per process."""
 
 
-def run(output: Path, photos: Path) -> None:
-    """Sessions of 4, 1 and 1 classes by each method in turn."""
-    for name, method in METHODS.items():
-        settings = TrainingSettings(output_dir=str(output / name), batch_size=8, eval_batch_size=8, augmentation="none", cpu=True, seed=3)
-        scenario = few_shot_class_incremental(open_images(str(photos)), 4, 1, 4)
-        base, tokenizer = two_towers.base("clip"), two_towers.tokenizer()
-        ContinualTrainer(base, processor(), method(), scenario, settings, quiet=True, tokenizer=tokenizer).fit()
-        AcceleratorState._reset_state(reset_partial_state=True)  # the end of a run leaves the process group
+def run(name: str, output: Path, photos: Path) -> None:
+    """Sessions of 4, 1 and 1 classes."""
+    settings = TrainingSettings(output_dir=str(output), batch_size=8, eval_batch_size=8, augmentation="none", cpu=True, seed=3)
+    scenario = few_shot_class_incremental(open_images(str(photos)), 4, 1, 4)
+    base, tokenizer = two_towers.base("clip"), two_towers.tokenizer()
+    ContinualTrainer(base, processor(), METHODS[name](), scenario, settings, quiet=True, tokenizer=tokenizer).fit()
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), Path(sys.argv[2]))
+    run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
