@@ -71,7 +71,7 @@ def card_of(classes: list[str]) -> str:
 PLAIN = [f"class {i}" for i in range(7)]
 
 
-@cases
+@few
 @given(classes=seven)
 def test_the_card_has_the_shape_of_a_card_with_plain_names(classes):
     card = card_of(classes)

@@ -32,7 +32,7 @@ def empty_folder(tmp_path_factory):
         (folder / "list.yaml").write_text("- 1\n- 2\n")
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}  # "never" is the run folder: some mistakes show in the run
         patch.chdir(folder)
-        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read once, when another test has imported it
         yield folder
         after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if folder / "never" not in (path, *path.parents)}
         assert after == before
