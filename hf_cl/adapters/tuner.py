@@ -66,6 +66,7 @@ class HeadedTuner(BaseTuner):
             check_signature(config.base_signature, model)
         self.check_config(config)
         check_text_head(config, model)
+        _check_modules_to_save(config, model)
         headed = config.class_names and (config.head or {}).get("type") != "text"  # a text head is the model's own text tower
         if headed:
             self._place_head(model, adapter_name, config)
@@ -116,6 +117,13 @@ class HeadedTuner(BaseTuner):
         before = config.classes_per_session or [len(config.class_names)]
         self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
         config.classes_per_session = [*before, len(class_names)]
+
+
+def _check_modules_to_save(config: Any, model: nn.Module) -> None:
+    containers = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+    for path, module in model.named_modules():
+        if isinstance(module, containers) and any(path.endswith(name) for name in config.modules_to_save or ()):
+            raise ValueError(f"modules_to_save names {path!r}, a container; name the modules in it.")
 
 
 class UnmixedTuner(HeadedTuner):

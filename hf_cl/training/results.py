@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hf_cl.metrics import Metric, StabilityTraces, check_confusions, check_matrix, check_traces, summarize
 from hf_cl.training.atomic_write import write_atomically
+from hf_cl.training.display import display_name
 from hf_cl.training.environment import Environment
 from hf_cl.training.result_records import (
     STRICT,
@@ -180,6 +181,13 @@ class Results:
         Raises ValueError, naming the file and the key, for a newer format, a missing or unknown key, a wrong type, NaN, a matrix of the
         wrong shape, and for metrics that do not follow from the matrices; OSError where the file cannot be opened.
         """
+        try:
+            return cls._read(path)
+        except ValueError as error:
+            raise ValueError(display_name(str(error), 1000)) from error  # a key or a name in it may be a page long
+
+    @classmethod
+    def _read(cls, path: str | Path) -> Results:
         try:
             values = json.loads(Path(path).read_bytes())
         except (ValueError, RecursionError) as error:

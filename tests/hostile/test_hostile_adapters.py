@@ -292,6 +292,12 @@ def test_a_processor_cannot_ask_for_huge_images(made):
         hf_cl.load(case.folder)
 
 
+def test_null_patterns_are_no_patterns(made):
+    case = made["GLAD"]
+    case.write(adapter_config=json.dumps({**case.config, "alpha_pattern": None, "rank_pattern": None}).encode())
+    case.check_tensors(PeftModel.from_pretrained(base(case.family), case.folder))
+
+
 def test_a_config_that_was_changed_is_a_template_and_no_longer_bound_to_its_file(made):
     case = made["GLAD"]
     case.write()

@@ -80,11 +80,15 @@ class GladConfig(HeadedConfig, LoraConfig):
         for name in NOT_PLAIN:
             if getattr(self, name):
                 raise ValueError(f"GLAD is plain LoRA; it has no {name}.")
-        for pattern, rank in (self.rank_pattern or {}).items():
+        self.rank_pattern, self.alpha_pattern = (
+            self.rank_pattern or {},
+            self.alpha_pattern or {},
+        )  # peft's hint allows None, its code does not
+        for pattern, rank in self.rank_pattern.items():
             check_pattern("rank_pattern", pattern)
             if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
                 raise ValueError(f"rank_pattern holds {brief(rank)} for {brief(pattern)}; a rank is a whole number of at least 1.")
-        for pattern, alpha in (self.alpha_pattern or {}).items():
+        for pattern, alpha in self.alpha_pattern.items():
             check_pattern("alpha_pattern", pattern)
             if not isinstance(alpha, int | float) or not -math.inf < alpha < math.inf:
                 raise ValueError(f"alpha_pattern holds {brief(alpha)} for {brief(pattern)}, which is no number.")
