@@ -23,7 +23,7 @@ import yaml
 from shira_baseline import ShiraSettings
 
 from hf_cl.methods import METHODS
-from hf_cl.run import finish, parse_settings, quiet_libraries, train
+from hf_cl.run import parse_settings, quiet_libraries, train
 from hf_cl.training.results import Results
 
 KNOWN = {**METHODS, "shira": ShiraSettings}
@@ -46,7 +46,7 @@ def one_run(settings: Any) -> Results:
     folder = Path(settings.output_dir)
     if is_finished(folder):
         return Results.load(folder / "results.json")
-    return finish(train(settings, quiet=True))
+    return train(settings, quiet=True).finish()
 
 
 def spread(values: Sequence[float]) -> str:

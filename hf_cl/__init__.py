@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from hf_cl.backbones import load_backbone, load_processor
     from hf_cl.hub.load import load
     from hf_cl.hub.push import push_to_hub
-    from hf_cl.training import ContinualTrainer, TrainingSettings
+    from hf_cl.run import ContinualTrainer
+    from hf_cl.training import TrainingSettings
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ _ADAPTERS = (
 )
 _LAZY = {
     **dict.fromkeys(_ADAPTERS, "hf_cl.adapters"),
-    "ContinualTrainer": "hf_cl.training",
+    "ContinualTrainer": "hf_cl.run",
     "TrainingSettings": "hf_cl.training",
     "load": "hf_cl.hub.load",
     "load_backbone": "hf_cl.backbones",

@@ -139,7 +139,7 @@ class Context:
 
 
 class Trainer(Protocol):
-    """The members of `ContinualTrainer` that hooks may use, and nothing else of it."""
+    """The members of the trainer that hooks may use, and nothing else of it."""
 
     @property
     def model(self) -> nn.Module: ...  # the PeftModel

@@ -12,16 +12,16 @@ import sys
 
 from hf_cl import ContinualTrainer
 from hf_cl.methods.coact import CoactSettings
-from hf_cl.run import finish, launch, open_base, open_scenario
+from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: CoactSettings) -> None:
     scenario = open_scenario(settings)  # few shots in every session, or in all but the first
     method = settings.method()  # phases: LoRA, then the unfrozen blocks too; later sessions: prototypes, then what the objective says
-    backbone, processor, tokenizer = open_base(settings, method, scenario)  # one; student, teacher and pre-trained model are its roles
+    backbone, processor, tokenizer = open_base(settings, method)  # one; student, teacher and pre-trained model are its roles
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
     trainer.fit()
-    finish(trainer)  # report and model card
+    trainer.finish()  # report and model card; with --push_to_hub, on the Hub
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ import sys
 
 from hf_cl import ContinualTrainer
 from hf_cl.methods.glad import GladSettings
-from hf_cl.run import finish, launch, open_base, open_scenario
+from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: GladSettings) -> None:
     scenario = open_scenario(settings)  # the sessions, or one session and tests on classes it does not teach
     method = settings.method()  # LoRA, loss among all classes seen, the rule that the adapter's config records
-    backbone, processor, tokenizer = open_base(settings, method, scenario)  # both towers, frozen throughout
+    backbone, processor, tokenizer = open_base(settings, method)  # both towers, frozen throughout
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
     trainer.fit()
-    finish(trainer)  # report and model card
+    trainer.finish()  # report and model card; with --push_to_hub, on the Hub
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ import sys
 
 from hf_cl import ContinualTrainer
 from hf_cl.methods.ovor import OvorSettings
-from hf_cl.run import finish, launch, open_base, open_scenario
+from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: OvorSettings) -> None:
     scenario = open_scenario(settings)  # the sessions: which classes arrive when
     method = settings.method()  # phases: prefix and head on images, then the head on features and outliers
-    backbone, processor, tokenizer = open_base(settings, method, scenario)  # frozen throughout
+    backbone, processor, tokenizer = open_base(settings, method)  # frozen throughout
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
     trainer.fit()
-    finish(trainer)  # report and model card
+    trainer.finish()  # report and model card; with --push_to_hub, on the Hub
 
 
 if __name__ == "__main__":

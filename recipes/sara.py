@@ -11,16 +11,16 @@ import sys
 
 from hf_cl import ContinualTrainer
 from hf_cl.methods.sara import ActiveEntries, SaraSettings
-from hf_cl.run import finish, launch, open_base, open_scenario
+from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: SaraSettings) -> None:
     scenario = open_scenario(settings)  # the sessions: which classes arrive when
     method = settings.method()  # selection, rank term, progressive switch, decay of the values
-    backbone, processor, tokenizer = open_base(settings, method, scenario)  # frozen: the adapter holds positions and differences
+    backbone, processor, tokenizer = open_base(settings, method)  # frozen: the adapter holds positions and differences
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer, probes=[ActiveEntries()])
     trainer.fit()
-    finish(trainer)  # report and model card
+    trainer.finish()  # report and model card; with --push_to_hub, on the Hub
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from stream import Stream
 from transformers import ViTImageProcessor
 
+from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig
 from hf_cl.methods.coact import coact
-from hf_cl.training import ContinualTrainer, TrainingSettings
 
 
 def build(folder: Path, *parts, sessions: int = 3, lora_dropout: float = 0.1, settings=None, **kwargs) -> ContinualTrainer:

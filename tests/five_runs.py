@@ -14,6 +14,7 @@ from stream import Stream
 from tiny import SIZE
 from transformers import CLIPImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, GladConfig, SaraConfig
 from hf_cl.contracts import Method
 from hf_cl.losses import VirtualOutliers
@@ -22,7 +23,6 @@ from hf_cl.methods.cpe_clip import cpe_clip
 from hf_cl.methods.glad import glad
 from hf_cl.methods.ovor import ovor
 from hf_cl.methods.sara import sara
-from hf_cl.training import ContinualTrainer, TrainingSettings
 
 METHODS = ("ovor", "coact", "sara", "cpe_clip", "glad")
 WITH_TEXT = ("cpe_clip", "glad")

@@ -89,7 +89,7 @@ def what_a_reader_has(folder: Path) -> None:
 def train(words: list[str], report: bool = False) -> None:
     """`hf-cl train` with `words`, made small; nothing where base or data have to come from the Hub."""
     from hf_cl.methods import METHODS
-    from hf_cl.run import finish, parse_settings
+    from hf_cl.run import parse_settings
     from hf_cl.run import train as fit
 
     method, *arguments = words
@@ -102,7 +102,7 @@ def train(words: list[str], report: bool = False) -> None:
         return
     trainer = fit(replace(settings, backbone="demo", **tiny), quiet=True)
     if report:
-        finish(trainer)
+        trainer.finish()
 
 
 def run_command(line: str) -> None:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, GladConfig, SaraConfig
 from hf_cl.contracts import Method
 from hf_cl.methods import coact, cpe_clip, glad, lora, ovor, sara
-from hf_cl.training import ContinualTrainer, TrainingSettings
 from hf_cl.training.step import Stepper
 
 NO_POOLER = {"type": "linear", "bias": False, "pooler": False}

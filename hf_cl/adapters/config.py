@@ -50,6 +50,11 @@ class HeadedConfig:
         config._read = (folder, config._as_read()) if is_local else None
         return config
 
+    @property
+    def has_text_head(self) -> bool:
+        """Whether the class names themselves are the classifier, which takes a base with two towers."""
+        return (self.head or {}).get("type") == "text"
+
     def folder(self) -> Path | None:
         """The local folder this config was read from, for as long as nobody has changed a field: then its tensors must fit the config."""
         read = vars(self).get("_read")

@@ -38,7 +38,7 @@ def check_text_head(config: HeadedConfig, model: nn.Module) -> None:
     Raises ValueError for a text head on a lone tower, malformed settings, class names that the texts cannot tell apart, and an adapter
     that was made for another text tower.
     """
-    if (config.head or {}).get("type") != "text":
+    if not config.has_text_head:
         return
     if not has_two_towers(model):
         raise ValueError(f"A text head needs a base with two towers; {type(model).__name__} has one. Use head={{'type': 'linear'}}.")

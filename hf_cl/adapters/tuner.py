@@ -67,7 +67,7 @@ class HeadedTuner(BaseTuner):
         self.check_config(config)
         check_text_head(config, model)
         _check_modules_to_save(config, model)
-        headed = config.class_names and (config.head or {}).get("type") != "text"  # a text head is the model's own text tower
+        headed = config.class_names and not config.has_text_head  # a text head is the model's own text tower
         if headed:
             self._place_head(model, adapter_name, config)
         super().inject_adapter(model, adapter_name, *args, **kwargs)

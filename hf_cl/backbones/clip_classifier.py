@@ -236,7 +236,7 @@ def classifier_of(model: PeftModel, tokenizer: Any = None, adapter_name: str = "
     """
     config: Any = model.peft_config[adapter_name]
     tuner: Any = model.base_model
-    if (config.head or {}).get("type") != "text":
+    if not config.has_text_head:
         return ImageClassifier(model.get_base_model(), tuner.head_wrapper())
     if tokenizer is None:
         raise ValueError("A text head reads class names through the base's tokenizer, and none was given.")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from hf_cl.contracts import Scenario
 from hf_cl.methods import NearestClassMeanSettings, OvorSettings
-from hf_cl.run import finish, parse_settings, quiet_libraries, train
+from hf_cl.run import parse_settings, quiet_libraries, train
 from hf_cl.training import RunSettings
 
 NUM_PREDICTED = 6
@@ -26,7 +26,7 @@ def run_demo(output_dir: Path) -> None:
     trainer = train(settings)
     console.print("[bold]Three marks to judge it by[/bold] (the same images, the same backbone):")
     marks = {name: _final_accuracy(mark, output_dir / "marks" / folder) for folder, (name, mark) in _marks(settings).items()}
-    finish(trainer, comparisons=marks)
+    trainer.finish(comparisons=marks)
     images = _sample_images(trainer.scenario, output_dir / "samples")
     console.print("[bold]The adapter of the last session, loaded in a fresh process:[/bold]")
     subprocess.run([sys.executable, "-m", "hf_cl.cli", "predict", str(output_dir), *images], check=True)

@@ -101,12 +101,11 @@ def load(
     folder = adapter_folder(adapter, revision)
     with clear_errors(str(adapter)):
         config = _config(folder, adapter)
-        text_head = (config.head or {}).get("type") == "text"
         name = base_model or shared_name(config.base_model_name_or_path or "")
         at = None if base_model else config.revision
-        base = (load_two_towers if text_head else load_backbone)(name, revision=at).to(precision)
+        base = (load_two_towers if config.has_text_head else load_backbone)(name, revision=at).to(precision)
         model = PeftModel.from_pretrained(base, str(folder))
-        tokenizer = load_tokenizer(name, revision=at) if text_head else None
+        tokenizer = load_tokenizer(name, revision=at) if config.has_text_head else None
         return Classifier(model, _processor(folder, adapter), tokenizer, config.class_names, place)
 
 

@@ -13,7 +13,6 @@ from huggingface_hub.utils.sha import git_hash
 
 from hf_cl.hub.access import UNREACHED, HubError, attempt, check_push, explained
 from hf_cl.hub.published import Content, SessionFiles, all_sessions, record_files
-from hf_cl.training import ContinualTrainer
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Pushed:
 
 
 def push_to_hub(
-    run: str | Path | ContinualTrainer,
+    run: str | Path,
     repo_id: str,
     *,
     private: bool = False,
@@ -40,7 +39,7 @@ def push_to_hub(
     is replaced. Only adapters, their image processors and tokenizers, `results.json`, the plots and the card leave this machine.
 
     Args:
-        run: a run folder, or the trainer (in the main process).
+        run: a run folder.
         repo_id: `owner/name`; the repository is made if it does not exist.
         private: make it private.
         base_model: name of the base on the Hub, for a run whose base was a folder of this machine.
@@ -49,7 +48,7 @@ def push_to_hub(
     Raises ValueError for a run that cannot be published as it is, and HubError for everything that has to do with the Hub: no network, no
     token, no rights, a public repository where a private one was asked for, tags that hold other adapters.
     """
-    folder = Path(run) if isinstance(run, str | Path) else run.folder
+    folder = Path(run)
     sessions = all_sessions(folder, base_model)
     records, remarks = record_files(folder, repo_id, sessions[-1])
     check_push(repo_id, private=private)

@@ -34,6 +34,10 @@ class CheckpointTimes:
         timed_out, self.stopping = bool(agreed[0]), agreed[1]
         return timed_out or bool(self.stopping) or (every is not None and step % every == 0)
 
+    def agree_to_stop(self, step: int) -> None:
+        """Learn whether a signal has come; for the end of a session, where a checkpoint is written in any case."""
+        self.due(step, reading=True)
+
     def _agree(self, timed_out: int, signal: int) -> tuple[int, int]:
         mine = torch.tensor([[timed_out, signal]], device=self.accelerator.device)
         most = self.accelerator.gather(mine).amax(dim=0).tolist()  # [2]

@@ -12,7 +12,7 @@ from hf_cl.training.prepare import prepare_phase, release_phase
 from hf_cl.training.step import Stepper, TrainingDivergedError
 
 if TYPE_CHECKING:
-    from hf_cl.training.trainer import ContinualTrainer
+    from hf_cl.training.session_loop import SessionLoop
 
 
 class PhaseLoop:
@@ -24,7 +24,7 @@ class PhaseLoop:
         schedule: (epoch of the session, step of the epoch) -> one rate per parameter group.
     """
 
-    def __init__(self, trainer: ContinualTrainer, phase: Phase, schedule: Schedule) -> None:
+    def __init__(self, trainer: SessionLoop, phase: Phase, schedule: Schedule) -> None:
         self.trainer, self.phase, self.schedule = trainer, phase, schedule
         self.parts = trainer.parts_of(phase)
 

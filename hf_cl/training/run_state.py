@@ -14,7 +14,7 @@ from hf_cl.training.state_tree import rng_state, set_rng_state
 from hf_cl.training.tensors import owned_tensors, restore_tensors
 
 if TYPE_CHECKING:
-    from hf_cl.training.trainer import ContinualTrainer
+    from hf_cl.training.session_loop import SessionLoop
 
 
 class RunState:
@@ -40,7 +40,7 @@ class RunState:
         records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
         return position
 
-    def restore_if_due(self, trainer: ContinualTrainer) -> None:
+    def restore_if_due(self, trainer: SessionLoop) -> None:
         """Put the waiting state in place, once, when the trainer has the structure it was saved with."""
         if self._pending is None:
             return
@@ -66,7 +66,7 @@ class RunState:
         trainer.generator.set_state(state["generator"])
         set_rng_state(state["rng"])  # last: nothing above may draw after it
 
-    def save(self, trainer: ContinualTrainer) -> None:
+    def save(self, trainer: SessionLoop) -> None:
         """Write a checkpoint of the present position."""
         position = trainer.position
         state = {

@@ -27,13 +27,13 @@ from hf_cl.training.results import (
 from hf_cl.training.results_table import session_table
 
 if TYPE_CHECKING:
-    from hf_cl.training.trainer import ContinualTrainer
+    from hf_cl.training.session_loop import SessionLoop
 
 
 class SessionResults:
     """Evaluates after each session, writes results.json and prints the table."""
 
-    def __init__(self, trainer: ContinualTrainer) -> None:
+    def __init__(self, trainer: SessionLoop) -> None:
         self.trainer = trainer
         self._matrix = AccuracyMatrix()
         self._sessions: list[dict[str, Any]] = []

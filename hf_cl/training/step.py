@@ -107,10 +107,10 @@ class Stepper:
             finite = finite & norm.isfinite()
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_([p for _, p in self.named], self.max_grad_norm, norm)
+        bad = ~finite
         for gradient in gradients:
-            gradient.masked_fill_(~finite, 0.0)
-        now = torch.full_like(self._first_bad, step)
-        self._first_bad = torch.where((self._first_bad < 0) & ~finite, now, self._first_bad)
+            gradient.masked_fill_(bad, 0.0)
+        self._first_bad.masked_fill_((self._first_bad < 0) & bad, step)
 
     def read(self) -> tuple[dict[str, float], int | None]:
         """Mean losses since the last reading (over steps and processes), and the first step that was not finite. Syncs with the device."""

@@ -61,3 +61,11 @@ def restore_tensors(model: nn.Module, prefix: str, head: Head, saved: Mapping[st
 def snapshot(model: nn.Module, prefix: str, head: Head) -> dict[str, Tensor]:
     """Detached copies of adapter and head: an earlier state of the model without a second backbone."""
     return {name: tensor.detach().clone() for name, tensor in owned_tensors(model, prefix, head).items()}
+
+
+def first_not_finite(named: NamedParameters) -> str | None:
+    """Name of the first parameter with a value that is infinite or no number. Waits for the device once."""
+    named = [(name, p) for name, p in named if p.numel()]
+    with torch.no_grad():
+        finite = torch.stack([p.isfinite().all() for _, p in named]).tolist() if named else []
+    return next((name for (name, _), good in zip(named, finite, strict=True) if not good), None)

@@ -292,9 +292,10 @@ def test_a_processor_cannot_ask_for_huge_images(made):
         hf_cl.load(case.folder)
 
 
-def test_null_patterns_are_no_patterns(made):
+@pytest.mark.parametrize("values", [{"alpha_pattern": None, "rank_pattern": None}, {"trainable_token_indices": []}])
+def test_nothing_where_lora_has_an_extra_is_no_extra(made, values):
     case = made["GLAD"]
-    case.write(adapter_config=json.dumps({**case.config, "alpha_pattern": None, "rank_pattern": None}).encode())
+    case.write(adapter_config=json.dumps({**case.config, **values}).encode())
     case.check_tensors(PeftModel.from_pretrained(base(case.family), case.folder))
 
 

@@ -137,8 +137,8 @@ SETTINGS += [
 @given(setting=st.sampled_from(SETTINGS), value=values)
 def test_any_value_of_a_setting_trains_or_is_a_mistake(empty_folder, setting, value):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_cl.training.ContinualTrainer.fit", lambda trainer: None)  # everything before the first step is real
-        patch.setattr("hf_cl.run.finish", lambda trainer: None)
+        patch.setattr("hf_cl.run.ContinualTrainer.fit", lambda trainer: None)  # everything before the first step is real
+        patch.setattr("hf_cl.run.ContinualTrainer.finish", lambda trainer: None)
         text = json.dumps(value).replace("\\u0000", "")
         done = CliRunner().invoke(app, [*TRAIN, f"--{setting}={text}"])
     assert done.exception is None or isinstance(done.exception, SystemExit), (setting, text, done.exception)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from loop_case import build
 
 from hf_cl.methods import OvorSettings
-from hf_cl.run import finish, launch, parse_settings
+from hf_cl.run import launch, parse_settings
 from hf_cl.training import TrainingSettings
 from hf_cl.training.secrets import without_secrets
 
@@ -31,7 +31,7 @@ def test_a_run_writes_no_secret_of_its_environment(tmp_path, environment):
     trainer.quiet = True
     trainer.fit()
     trainer.settings = OvorSettings(**vars(trainer.settings))
-    finish(trainer)
+    trainer.finish()
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert {"config.yaml", "log.jsonl", "results.json", "README.md", "report.html", "adapter_model.safetensors"} <= names

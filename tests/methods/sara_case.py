@@ -11,11 +11,11 @@ from stream import Stream
 from tiny import SIZE
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import SaraConfig
 from hf_cl.contracts import Part
 from hf_cl.methods import sara
 from hf_cl.methods.sara import ActiveEntries
-from hf_cl.training import ContinualTrainer, TrainingSettings
 
 torch.set_num_threads(1)
 

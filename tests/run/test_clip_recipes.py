@@ -11,7 +11,7 @@ from clip_runs import NAMES, write_base, write_photos
 
 from hf_cl.methods import METHODS
 from hf_cl.methods.cpe_clip import CpeClipSettings
-from hf_cl.run import open_base, open_scenario, parse_settings
+from hf_cl.run import open_base, parse_settings
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SHARED = ["--batch_size=8", "--eval_batch_size=8", "--augmentation=none", "--cpu", "--num_workers=1"]
@@ -63,7 +63,6 @@ def test_pixels_stay_as_they_are_for_bases_of_both_kinds(head, tiny):
     settings = CpeClipSettings(
         backbone=backbone, dataset=dataset, normalize=False, num_base_classes=3, head={"type": head}, towers="vision"
     )
-    scenario = open_scenario(settings)
-    model, processor, tokenizer = open_base(settings, settings.method(), scenario)
+    model, processor, tokenizer = open_base(settings, settings.method())
     assert processor.do_normalize is False
     assert (type(model).__name__, tokenizer is None) == (("CLIPModel", False) if head == "text" else ("CLIPForImageClassification", True))

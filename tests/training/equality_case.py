@@ -21,12 +21,12 @@ from stream import Images, Stream
 from tiny import SIZE
 from transformers import CLIPImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, GladConfig, SaraConfig
 from hf_cl.adapters.glad.config import TEXT_HEAD
 from hf_cl.contracts import Method, Part
 from hf_cl.losses import VirtualOutliers
 from hf_cl.methods import coact, cpe_clip, glad, ovor, sara
-from hf_cl.training import ContinualTrainer, TrainingSettings
 
 torch.set_num_threads(1)
 

@@ -17,10 +17,10 @@ from stream import Stream
 from tiny import SIZE
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
+from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.contracts import Part
 from hf_cl.losses import VirtualOutliers
 from hf_cl.methods import ovor
-from hf_cl.training import ContinualTrainer, TrainingSettings
 
 torch.set_num_threads(1)
 

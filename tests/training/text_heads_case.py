@@ -10,11 +10,11 @@ import torch
 import two_towers
 from clip_runs import processor
 
+from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import GladConfig
 from hf_cl.contracts import Method
 from hf_cl.methods import cpe_clip, glad
 from hf_cl.scenarios import few_shot_class_incremental, open_images
-from hf_cl.training import ContinualTrainer, TrainingSettings
 
 torch.set_num_threads(1)
 

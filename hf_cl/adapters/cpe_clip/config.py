@@ -77,7 +77,7 @@ class CPEClipConfig(HeadedConfig, PeftConfig):
             raise ValueError("init='words' needs init_text.")
         if self.init == "words" and self.towers == "vision":
             raise ValueError("init='words' needs prompts in the text tower; towers is 'vision'.")
-        if (self.head or {}).get("type") == "text":
+        if self.has_text_head:
             check_text_head(self.head or {})
 
 

@@ -67,7 +67,7 @@ class GladConfig(HeadedConfig, LoraConfig):
         self.check_shared_fields()
         self._check_plain()
         self._check_rule()
-        if (self.head or {}).get("type") == "text":
+        if self.has_text_head:
             check_text_head(self.head or {})
 
     def _check_plain(self) -> None:
@@ -77,13 +77,12 @@ class GladConfig(HeadedConfig, LoraConfig):
             raise ValueError(f"init_lora_weights must be one of {', '.join(map(str, PLAIN_INITS))}, got {brief(self.init_lora_weights)}.")
         if self.bias not in ("none", "all", "lora_only"):
             raise ValueError(f"bias must be none, all or lora_only, got {brief(self.bias)}.")
+        plain = LoraConfig()
         for name in NOT_PLAIN:
             if getattr(self, name):
                 raise ValueError(f"GLAD is plain LoRA; it has no {name}.")
-        self.rank_pattern, self.alpha_pattern = (
-            self.rank_pattern or {},
-            self.alpha_pattern or {},
-        )  # peft's hint allows None, its code does not
+            setattr(self, name, getattr(plain, name))  # of some peft asks "is not None", and [] is not
+        self.rank_pattern, self.alpha_pattern = self.rank_pattern or {}, self.alpha_pattern or {}  # peft's hint allows None, its code not
         for pattern, rank in self.rank_pattern.items():
             check_pattern("rank_pattern", pattern)
             if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:

@@ -17,7 +17,7 @@ from accelerate.utils import DistributedDataParallelKwargs, TorchDynamoPlugin
 from peft import PeftModel, get_peft_model
 from torch import nn
 
-from hf_cl.backbones import ClipClassifier, TextHead, classifier_of, enable_gradient_checkpointing
+from hf_cl.backbones import ClipClassifier, TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
 from hf_cl.contracts import (
     FeatureSet,
     Head,
@@ -49,23 +49,23 @@ from hf_cl.training.session_results import SessionResults
 from hf_cl.training.settings import TrainingSettings
 from hf_cl.training.signals import StopSignals, TrainingInterruptedError
 from hf_cl.training.step import TrainingDivergedError
-from hf_cl.training.tensors import named_parameters, snapshot
+from hf_cl.training.tensors import first_not_finite, named_parameters, snapshot
 
 ADAPTER = "default"
 
 
-class ContinualTrainer:
+class SessionLoop:
     """Trains one adapter over the sessions of a scenario.
 
     Args:
-        backbone: the base, from `hf_cl.backbones.load_backbone` or any `...ForImageClassification` model; the adapter is injected into it.
-        processor: its Hugging Face image processor; evaluation uses it and it is saved beside every adapter.
-        method: what is trained, and how (`hf_cl.methods`, or a composition of your own).
+        backbone, processor, tokenizer: the base and what reads its input; the adapter is injected into the base.
+        method: what is trained, and how.
         scenario: the sessions, in order.
         settings: batch sizes, precision, folders.
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
-        tokenizer: the base's own, for text heads; saved beside every adapter.
+
+    Raises ValueError for a way of launching that shards the model, and for class names that the method's text head cannot use.
 
     Hooks use `model`, `tuner`, `head`, `accelerator`, `generator`, `session`, `features_of`, `class_statistics`, and nothing else.
     """
@@ -83,6 +83,8 @@ class ContinualTrainer:
     ) -> None:
         check_method(method)
         check_strategy()
+        if tokenizer is not None and method.adapter.has_text_head:
+            check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
         if settings.stability_every is not None:
             self.probes.append(StabilityProbe(settings.stability_every))
@@ -251,15 +253,12 @@ class ContinualTrainer:
 
     def _check_finite(self) -> None:
         """The losses were finite when they were read; what came after them, a hook or an overflow, may have spoilt the weights."""
-        with torch.no_grad():
-            named = [(name, p) for name, p in self.named_parameters if p.numel()]
-            finite = torch.stack([p.isfinite().all() for _, p in named]).tolist() if named else []
-        for (name, _), good in zip(named, finite, strict=True):
-            if not good:
-                raise TrainingDivergedError(
-                    f"{name} is not finite at step {self.position.step}, although the losses were; does a hook or an optimizer overflow? "
-                    f"Last good checkpoint: {self.state.last}."
-                )
+        spoilt = first_not_finite(self.named_parameters)
+        if spoilt is not None:
+            raise TrainingDivergedError(
+                f"{spoilt} is not finite at step {self.position.step}, although the losses were; does a hook or an optimizer overflow? "
+                f"Last good checkpoint: {self.state.last}."
+            )
 
     def _end_session(self, session: Session) -> None:
         self._check_finite()
@@ -272,7 +271,7 @@ class ContinualTrainer:
         self.results.add(session, seconds, trained)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         self.position.next_session()
-        self.times.due(self.position.step, reading=True)  # a checkpoint is written in any case; a signal may have come
+        self.times.agree_to_stop(self.position.step)
         self.checkpoint()
 
     def save_adapter(self, folder: Path) -> None:

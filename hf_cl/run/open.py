@@ -1,0 +1,77 @@
+"""What the settings name: the sessions, and the base."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any
+
+from torch import nn
+
+from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
+from hf_cl.contracts import Method, Scenario
+from hf_cl.hub.access import check_push
+from hf_cl.hub.published import published_base
+from hf_cl.run.parse import nearest
+from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
+from hf_cl.training import RunSettings
+
+
+def open_scenario(settings: RunSettings) -> Scenario:
+    """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names.
+
+    What can be refused before any data is read is refused first: a push to a place that is not ours, by `check_push`.
+
+    Raises ValueError for an unknown protocol, and for settings that it needs or does not know; HubError for a planned push that cannot
+    be made; DataError for faulty data.
+    """
+    _check_planned_push(settings)
+    if settings.protocol not in SCENARIOS:
+        raise ValueError(f"Unknown protocol {settings.protocol!r}.{nearest(settings.protocol, SCENARIOS)} Known: {', '.join(SCENARIOS)}.")
+    protocol = SCENARIOS[settings.protocol]
+    arguments = {name: getattr(settings, name) for name in inspect.signature(protocol).parameters if name != "source"}
+    unused = [name for name in ("shots", "index_list", "targets") if getattr(settings, name) and name not in arguments]
+    if unused:
+        raise ValueError(f"Protocol {settings.protocol} has no {unused[0]!r}; leave it out, or choose another protocol.")
+    if "shots" in arguments and settings.shots is None:
+        raise ValueError(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
+    if "targets" in arguments:
+        arguments["targets"] = [_open_source(settings, target) for target in settings.targets]
+    return protocol(_open_source(settings, settings.dataset), **arguments)
+
+
+def _check_planned_push(settings: RunSettings) -> None:
+    if settings.private and not settings.push_to_hub:
+        raise ValueError("private is about the repository of push_to_hub, and none is named.")
+    if settings.push_to_hub and os.environ.get("RANK", "0") == "0":  # one process asks the Hub
+        check_push(settings.push_to_hub, private=settings.private)
+        published_base(settings.backbone)
+
+
+def _open_source(settings: RunSettings, dataset: str) -> ImageSource:
+    return open_images(
+        dataset,
+        image_column=settings.image_column,
+        label_column=settings.label_column,
+        test_split=settings.test_split,
+        skip_bad_images=settings.skip_bad_images,
+    )
+
+
+def open_base(settings: RunSettings, method: Method) -> tuple[nn.Module, Any, Any]:
+    """The base that the method's head needs: (model, image processor, tokenizer).
+
+    Under a text head the model has both towers; under any other head it is one tower without a classifier, and the tokenizer is None.
+
+    Raises ValueError for a base that is not there.
+    """
+    name, revision = settings.backbone, settings.backbone_revision
+    tokenizer = None
+    if method.adapter.has_text_head:
+        model, tokenizer = load_two_towers(name, revision=revision), load_tokenizer(name, revision=revision)
+    else:
+        model = load_backbone(name, revision=revision)
+    processor = load_processor(name, revision=revision)
+    if not settings.normalize:
+        processor.do_normalize = False  # saved with the adapter, so whoever loads it feeds the same pixels
+    return model, processor, tokenizer

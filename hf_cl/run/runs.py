@@ -1,0 +1,25 @@
+"""A run, from its settings to its end."""
+
+from __future__ import annotations
+
+from hf_cl.run.open import open_base, open_scenario
+from hf_cl.run.trainer import ContinualTrainer
+from hf_cl.training import RunSettings
+from hf_cl.training.results import Results
+
+
+def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
+    """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
+    scenario, method = open_scenario(settings), settings.method()
+    backbone, processor, tokenizer = open_base(settings, method)
+    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
+    trainer.fit()
+    return trainer
+
+
+def run(settings: RunSettings) -> Results:
+    """A whole run: data, base, method, training, report and card; with `push_to_hub`, on the Hub.
+
+    Raises what `open_scenario`, `open_base`, training and `push_to_hub` raise.
+    """
+    return train(settings).finish()

@@ -1,0 +1,78 @@
+"""The trainer people use: the loop, and what is made of a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from rich.text import Text
+
+from hf_cl.backbones import TextHead
+from hf_cl.hub.card import ModelCardInput, is_hub_id
+from hf_cl.hub.published import PLOTS, write_run_card
+from hf_cl.hub.push import push_to_hub
+from hf_cl.training import RunSettings, SessionLoop
+from hf_cl.training.report import write_report
+from hf_cl.training.results import Results
+from hf_cl.training.results_table import summary_table
+
+
+class ContinualTrainer(SessionLoop):
+    """Trains one adapter over the sessions of a scenario (`fit`), describes it (`finish`) and publishes it (`push_to_hub`).
+
+    Its arguments are those of `hf_cl.training.SessionLoop`:
+
+    Args:
+        backbone: the base, from `hf_cl.load_backbone` or any `...ForImageClassification` model; the adapter is injected into it.
+        processor: its Hugging Face image processor; evaluation uses it and it is saved beside every adapter.
+        method: what is trained, and how (`hf_cl.methods`, or a composition of your own).
+        scenario: the sessions, in order.
+        settings: batch sizes, precision, folders.
+        probes: observers.
+        quiet: print no table and no bar; files are written all the same.
+        tokenizer: the base's own, for text heads; saved beside every adapter.
+    """
+
+    def finish(self, comparisons: Mapping[str, float] | None = None) -> Results:
+        """Write report and model card of a trained run and print its summary; with the setting `push_to_hub`, publish it.
+
+        Args:
+            comparisons: accuracies on all classes of other models, by name: drawn and listed beside the run's own.
+
+        Raises what `push_to_hub` raises.
+        """
+        settings = asdict(self.settings)
+        results = replace(self.results.results, comparisons=dict(comparisons or {}))
+        if self.accelerator.is_main_process:
+            results.save(self.folder / "results.json")
+            write_report(self.folder, results, settings, method=self.method.title)
+            write_run_card(self.folder, self._card(results, settings))
+        self.records.say(summary_table(results))
+        files = f"Report {self.folder / 'report.html'}, card {self.folder / 'README.md'}, adapters in {self.folder / 'adapters'}"
+        self.records.say(Text(files))
+        if isinstance(self.settings, RunSettings) and self.settings.push_to_hub:
+            self.push_to_hub(self.settings.push_to_hub, private=self.settings.private)
+        return results
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, base_model: str | None = None) -> None:
+        """Publish the run, one revision per session (`revision="session-k"`), from the main process; see `hf_cl.push_to_hub`."""
+        if self.accelerator.is_main_process:
+            pushed = push_to_hub(self.folder, repo_id, private=private, base_model=base_model, say=self.records.say)
+            self.records.say("\n".join([*pushed.remarks, f"Pushed to {pushed.url}"]))
+
+    def _card(self, results: Results, settings: Mapping[str, Any]) -> ModelCardInput:
+        dataset = str(settings.get("dataset", ""))  # settings of the loop alone, from Python, name no data set
+        return ModelCardInput(
+            results=results,
+            settings=settings,
+            base_model=self.settings.backbone,
+            adapter=str(self.folder / "adapters" / f"session-{results.sessions[-1].id}"),
+            method=self.method.title or self.method.name,
+            adapter_type=self.method.adapter.peft_type.value,
+            citation=self.method.citation,
+            license=settings.get("license"),
+            dataset_id=dataset if is_hub_id(dataset) else None,
+            two_towers=isinstance(self.head, TextHead),
+            plots=PLOTS if results.accuracy_matrix is not None else (),
+        )
