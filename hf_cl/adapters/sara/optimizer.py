@@ -38,7 +38,7 @@ class _Hooks:
                         self.kept.append((e.values, e.active, e.values.clone()))
                     if self.weight_decay:
                         shrink = rates[id(e.values)] * self.weight_decay
-                        e.values.mul_(1 - shrink).sub_(e.base_values() * shrink)
+                        e.values.mul_(1 - shrink).sub_(e.base_values(), alpha=shrink)
 
     @torch.no_grad()
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
