@@ -35,6 +35,7 @@ GROUPS = {
     "lora": "plain_lora",
     "sara": "sparse",
     "coact": "async_lora",
+    "texts": "texts",
     "data": "input",
     "loop": "loop",
     "start": "startup",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hf_cl.cli.app import AsJson, app, mistakes_in_a_line, print_json
-from hf_cl.cli.places import local_session
 
 if TYPE_CHECKING:
     from hf_cl.hub.evaluate import Evaluation
@@ -39,8 +38,7 @@ def evaluate(
     with mistakes_in_a_line():
         source = open_images(dataset, image_column=image_column, label_column=label_column, test_split=test_split)
         images, which = _chosen(source, adapter)
-        where, at = local_session(adapter, revision)
-        classifier = load(where, revision=at)
+        classifier = load(adapter, revision=revision)
         found = evaluate_adapter(classifier, images, source.class_names, batch_size=batch_size)
     if as_json:
         print_json(_as_json(found, adapter, revision, source.name, which))

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from hf_cl.cli.app import app, mistake, mistakes_in_a_line
-from hf_cl.cli.places import local_session
 
 
 @app.command()
@@ -25,9 +24,8 @@ def export(
 
     quiet_libraries()
     with mistakes_in_a_line():
-        where, at = local_session(adapter, revision)
         try:
-            place = write(where, folder, form, revision=at, base_model=base_model)
+            place = write(adapter, folder, form, revision=revision, base_model=base_model)
         except RuntimeError as error:  # the export is not the adapter: no mistake of the user's, and no traceback either
             raise mistake(str(error)) from error
     typer.echo(f"{form}: {place}")

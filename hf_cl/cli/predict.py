@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from hf_cl.cli.app import AsJson, app, mistakes_in_a_line, print_json
-from hf_cl.cli.places import local_session
 
 
 @app.command()
@@ -26,8 +25,7 @@ def predict(
 
     quiet_libraries()
     with mistakes_in_a_line():
-        where, at = local_session(adapter, revision)
-        predictions = load(where, revision=at).predict(images, top_k=top_k)
+        predictions = load(adapter, revision=revision).predict(images, top_k=top_k)
     if as_json:
         print_json({str(image): {p.name: p.score for p in best} for image, best in zip(images, predictions, strict=True)})
         return

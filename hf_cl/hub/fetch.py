@@ -40,13 +40,13 @@ def adapter_folder(adapter: str | Path, revision: str | None = None) -> Path:
 
     Args:
         adapter: a Hub id, an adapter folder, or a run folder (its last session).
-        revision: of the Hub id.
+        revision: of the Hub id, or the name of one of the run folder's sessions.
 
-    Raises ValueError where there is no adapter, and HubError for what the Hub did not give.
+    Raises ValueError where there is no adapter or no such session, and HubError for what the Hub did not give.
     """
     here = Path(adapter)
     if exists(here / "adapters"):
-        return _checked(session_folders(here)[-1], adapter)
+        return _checked(_session_folder(here, revision), adapter)
     if exists(here) and here.is_dir():
         return _checked(here, adapter)
     try:
@@ -56,6 +56,13 @@ def adapter_folder(adapter: str | Path, revision: str | None = None) -> Path:
     if "/" not in str(adapter) or here.parent.is_dir():
         raise ValueError(f"There is no folder {str(adapter)!r}, and a Hub id has the form owner/name.")
     return _checked(_fetched(str(adapter), revision), adapter)
+
+
+def _session_folder(run: Path, revision: str | None) -> Path:
+    folders = {folder.name: folder for folder in session_folders(run)}
+    if revision is not None and revision not in folders:
+        raise ValueError(f"{run} has no revision {revision!r}; it has {', '.join(folders)}.")
+    return [*folders.values()][-1] if revision is None else folders[revision]
 
 
 def _fetched(repo_id: str, revision: str | None) -> Path:

@@ -89,7 +89,7 @@ def load(
 
     Args:
         adapter: a Hub id, an adapter folder, or a run folder (its last session). What is cached needs no network (`HF_HUB_OFFLINE=1`).
-        revision: of the adapter: `session-3` is the model as it was after session 3.
+        revision: of the Hub id or run folder: `session-3` is the model as it was after session 3.
         device: the GPU where there is one, by default.
         dtype: of the base: float32 (default), float16 or bfloat16. Adapter and head stay float32.
         base_model: where the base is, if not where the adapter says.
