@@ -4,7 +4,9 @@
 
 Each document has a namespace and a folder of its own, with what a reader has: a run of the demo, some photos, a picture of a digit. There
 are six digits of each class. Commands that train do so in this process, for one epoch and on digits in two sessions; a base from the Hub
-is replaced by the demo's. What needs the network or an environment of its own is left to test_docs.py, which parses every command.
+is replaced by the demo's. The Hub is the one that HF_ENDPOINT names, of this machine. Runs that a comparison names and nobody trained are
+copies of the demo's with seeds of their own. What needs an environment of its own, and the page of `hf-cl app`, which ends with Ctrl-C, are
+left to test_docs.py, which parses every command.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ def train(words: list[str], report: bool = False) -> None:
 
 
 def run_command(line: str) -> None:
-    """A command of a document, where it needs neither the network nor an environment of its own."""
+    """A command of a document, where it needs no environment of its own and ends by itself."""
     from typer.testing import CliRunner
 
     from hf_cl.cli import app
@@ -119,9 +121,18 @@ def run_command(line: str) -> None:
     if words[:2] == ["hf-cl", "train"] and "--help" not in words:
         if str(DEMO) not in words:  # which was made by this very command
             train(words[2:])
-    elif words[0] == "hf-cl" and words[1] in ("train", "predict", "report", "list", "env"):
+    elif words[0] == "hf-cl" and words[1] in ("train", "predict", "report", "compare", "push", "evaluate", "export", "list", "env"):
+        if words[1] == "compare":
+            copy_runs([Path(word) for word in words[2:] if not word.startswith("--")])
         result = CliRunner().invoke(app, words[1:])
         assert result.exit_code == 0, f"{line}: {result.output}"
+
+
+def copy_runs(folders: list[Path]) -> None:
+    for seed, folder in enumerate(folder for folder in folders if not folder.exists()):
+        shutil.copytree(DEMO, folder)
+        results = json.loads((folder / "results.json").read_text())
+        (folder / "results.json").write_text(json.dumps(results | {"seed": 100 + seed}))
 
 
 def main(documents: list[Path]) -> None:
@@ -144,4 +155,5 @@ def main(documents: list[Path]) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Use 'content=", category=DeprecationWarning)  # huggingface_hub calls httpx by an old name
     main([Path(argument).resolve() for argument in sys.argv[1:]])

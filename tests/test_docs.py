@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from loopback_hub import serving
 from peft import PeftType
 from run_snippets import shell_lines, steps
 from test_architecture import LEVELS
@@ -60,17 +61,21 @@ STANDS_FOR = {"RUN": "runs/demo", "RUN...": "runs/demo", "ADAPTER": "runs/demo/a
 def ran(tmp_path_factory):
     """The folder in which all documents were followed, in a process of their own, one folder each; its output, its exit status."""
     folder = tmp_path_factory.mktemp("readers")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
     documents = [document for document in (ROOT / "README.md", *PAGES, *NOTEBOOKS) if any(steps(document))]
     command = [sys.executable, str(ROOT / "tests" / "run_snippets.py"), *map(str, documents)]
-    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with serving() as hub:
+        environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_loopback", "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode != 0 or hub.repositories["me/photos"].tags.keys() == {"session-0", "session-1"}
     return folder, done.stdout, done.returncode
 
 
 def test_the_snippets_run(ran):
     folder, output, status = ran
     assert status == 0, output[-3000:]
-    assert {path.name for path in (folder / "README" / "runs").iterdir()} == {"demo", "first", "photos", "digits"}
+    copied = {"ovor-0", "ovor-1", "lora-0", "lora-1"}
+    assert {path.name for path in (folder / "README" / "runs").iterdir()} == {"demo", "first", "photos", "digits"} | copied
     assert {path.name for path in (folder / "docs-quick_start" / "runs").iterdir()} == {"demo", "first", "second", "means"}
     assert {path.name for path in (folder / "notebooks-quick_start" / "runs").iterdir()} == {"demo", "notebook"}
 
