@@ -190,11 +190,12 @@ class LossTerm(Part):
     weight: float | Callable[[int], float] = 1.0
     """A number, or a function of the phase's epoch."""
     needs: frozenset[str] = frozenset()
-    """What the term reads beyond images and labels: checked before training starts. "two_views" through the model, "frozen_view" (a second
-    view for `ctx.frozen` alone), "pretrained", "previous", the adapter's own roles, "all_classes"."""
+    """What the term reads beyond images and labels, checked for all sessions before the first one trains: "two_views" through the model,
+    "frozen_view" (a second view for `ctx.frozen` alone), "pretrained", "previous", the adapter's own roles, "all_classes"."""
 
     def __call__(self, ctx: Context) -> Tensor:
-        """Scalar, mean over the batch. Pure: changes nothing, may be called twice per batch; state changes belong in `after_step`."""
+        """A tensor without dimensions, the mean over the batch. Pure: a gradient rule may call it twice per batch. State that a run resumes
+        with changes in `after_step`; a value that is only kept for it, detached, may be put aside here."""
         raise NotImplementedError(f"{type(self).__name__} does not implement __call__")
 
     def weight_at(self, epoch: int) -> float:
@@ -220,7 +221,10 @@ class Head(nn.Module):
 
 
 class GradientRule(Part):
-    """How an optimizer step's gradient comes about. One class per rule; settings in the constructor."""
+    """How an optimizer step's gradient comes about. One class per rule; settings in the constructor.
+
+    A rule that only changes the plain gradient subclasses `hf_cl.rules.Plain` and writes `transform`.
+    """
 
     def compute(
         self,
@@ -236,7 +240,7 @@ class GradientRule(Part):
         A rule may run several passes; in each, `accelerator.no_sync(model)` surrounds forward AND backward of every micro-batch but the
         last, and every backward has its own forward. Augmentation and frozen results lie outside the closures.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement compute")
+        raise NotImplementedError(f"{type(self).__name__} does not implement compute; with `transform` alone, subclass hf_cl.rules.Plain.")
 
     def transform(self, named_parameters: NamedParameters) -> None:
         """Change `p.grad` in place; called on unscaled gradients, before clipping."""

@@ -27,14 +27,23 @@ def recorded_rule(config: GladConfig) -> GradientRule:
     return Plain()
 
 
+RECORDABLE = (Glad, Sam, Sagm, GradientNorm, ProGrad)
+"""The rules that a config has a name and numbers for."""
+
+
 def check_recorded(config: GladConfig, rule: GradientRule) -> None:
-    """Raise ValueError where a method trains by another rule than its config records: the adapter would carry a wrong record."""
+    """Raise ValueError where a method trains by another rule than its config records: the adapter would carry a wrong record.
+
+    A rule that a config cannot name, one of your own, goes with `rule="none"`: nothing is recorded then.
+    """
     recorded = recorded_rule(config)
     if type(rule) is type(recorded) and vars(rule) == vars(recorded):
         return
+    if config.rule == "none" and type(rule) not in RECORDABLE:
+        return
     raise ValueError(
         f"The adapter's config records the rule {_words(recorded)}, but the method trains by {_words(rule)}. Set the config's rule and its "
-        "numbers (rule='none' for plain LoRA)."
+        "numbers (rule='none' for plain LoRA and for a rule of your own)."
     )
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import sysconfig
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -21,7 +25,8 @@ from hf_cl.training.signals import TrainingInterruptedError
 def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], method: str, arguments: Sequence[str] | None = None) -> int:
     """Entry point of a recipe: parse, run, and turn a user's mistake into two lines instead of a traceback.
 
-    `HF_CL_DEBUG=1` shows the traceback. Returns the exit status: 0, 2 for a mistake or a fault of the machine (no space, no permission),
+    Where the error went through code that is neither hf_cl's nor a library's, a loss of the user's own say, the traceback is shown;
+    `HF_CL_DEBUG=1` shows every one. Returns the exit status: 0, 2 for a mistake or a fault of the machine (no space, no permission),
     128 + n where signal n stopped the training.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -35,9 +40,27 @@ def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], me
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("HF_CL_DEBUG"):
             raise
+        if _through_own_code(error.__traceback__):
+            traceback.print_exception(error)
         sys.stderr.write(f"hf_cl: {printable(without_secrets(str(error)))}\n")
         return error.exit_status if isinstance(error, TrainingInterruptedError) else 2
     return 0
+
+
+OURS = Path(__file__).parents[1]
+LIBRARIES = tuple(str(Path(path)) for path in set(sysconfig.get_paths().values()) if path != sysconfig.get_path("data"))
+
+
+def _through_own_code(trace: TracebackType | None) -> bool:
+    """Whether hf_cl called code that is neither its own nor a library's on the way to the error."""
+    inside = 0  # of hf_cl, after `launch` itself and whatever `main` it was given
+    for frame in traceback.walk_tb(trace):
+        path = frame[0].f_code.co_filename
+        if Path(path).is_relative_to(OURS):
+            inside += path != __file__
+        elif inside and not path.startswith((*LIBRARIES, "<")):
+            return True
+    return False
 
 
 def quiet_libraries() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from accelerate.utils import parse_flag_from_env
 
 from hf_cl.adapters import GladConfig
-from hf_cl.contracts import LossTerm, Method, Phase, Session
+from hf_cl.contracts import LossTerm, Method, Phase, Probe, Scenario, Session
 from hf_cl.rules.recorded import check_recorded
 from hf_cl.training.settings import TrainingSettings
 
@@ -44,8 +45,47 @@ def check_strategy() -> None:
             )
 
 
-def check_session(session: Session, phases: Sequence[Phase], settings: TrainingSettings, world: int, roles: Collection[str] = ()) -> None:
-    """Raise ValueError for phases that this loop cannot run on this session; `roles` are those of the adapter."""
+def check_parts(method: Method, scenario: Scenario, probes: Sequence[Probe]) -> None:
+    """Raise ValueError for losses and probes that are none, or that have no name or the name of another."""
+    for session in scenario:
+        for phase in method.phases(session):
+            if isinstance(phase.losses, LossTerm):
+                raise ValueError(f"Phase {phase.name!r}: losses must be a list; got the loss {type(phase.losses).__name__} itself.")
+            _check_kind(phase.losses, LossTerm, f"Phase {phase.name!r} of session {session.id}")
+    _check_kind(probes, Probe, "The trainer")
+    names = [probe.name for probe in probes]
+    if len(set(names)) != len(names):
+        raise ValueError(f"Probes need different names, got {names}.")
+
+
+def _check_kind(parts: Sequence[Any], kind: type[LossTerm | Probe], where: str) -> None:
+    for part in parts:
+        if not isinstance(part, kind):
+            found = f"the class {part.__name__}, not an object of it" if isinstance(part, type) else f"a {type(part).__name__}"
+            raise ValueError(f"{where} needs subclasses of hf_cl.contracts.{kind.__name__}; got {found}.")
+        if not isinstance(getattr(part, "name", None), str):
+            raise ValueError(f"{where}: {type(part).__name__} has no name; give the class one, such as name = 'mine'.")
+        if isinstance(part, LossTerm) and not isinstance(part.needs, frozenset | set):
+            raise ValueError(f"Loss {part.name!r}: needs must be a set of words, got {part.needs!r}.")
+
+
+def check_session(
+    session: Session,
+    phases: Sequence[Phase],
+    settings: TrainingSettings,
+    world: int,
+    roles: Collection[str] = (),
+    names_unseen: bool = False,
+) -> None:
+    """Raise ValueError for phases and tests that this loop cannot run on this session.
+
+    Args:
+        session, phases, settings: what would run.
+        world: number of processes.
+        roles: those of the adapter.
+        names_unseen: whether the head can name classes that no session teaches.
+    """
+    _check_tests(session, names_unseen)
     if len(session.train) == 0:
         raise ValueError(f"Session {session.id} has no training images.")
     empty = [test.name for test in session.tests if len(test.data) == 0]
@@ -87,8 +127,7 @@ def has_own_candidates(session: Session) -> bool:
     return any(tuple(test.candidates) != seen for test in session.tests)
 
 
-def check_tests(session: Session, names_unseen: bool) -> None:
-    """Raise ValueError where a test names classes that no session teaches and the head cannot name such classes."""
+def _check_tests(session: Session, names_unseen: bool) -> None:
     unseen = [test.name for test in session.tests if max(test.candidates) >= len(session.class_names)]
     if unseen and not names_unseen:
         raise ValueError(

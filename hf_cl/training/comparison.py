@@ -116,13 +116,25 @@ def compare(runs: Sequence[Run], across: Iterable[str] = ()) -> Comparison:
     allowed = across | ({"class_names"} if across else set())
     refused = {key: values for key, values in differing.items() if key not in allowed}
     if refused:
+        _check_finished(runs, refused.keys())
         if len(refused) > 1:
             refused.pop("class_names", None)  # it follows from the others, and would fill the screen
         raise ProtocolsDifferError(refused)
-    groups = _groups(runs)
+    groups = _groups(runs, across)
     metrics = dict.fromkeys(name for run in runs for name in headlines(run.results))
     common = {key: value for key, value in protocols[0].items() if key not in differing and key != "class_names"}
     return Comparison(groups, tuple(metrics), common, {key: values for key, values in differing.items() if key != "class_names"})
+
+
+def _check_finished(runs: Sequence[Run], differing: Iterable[str]) -> None:
+    """Raise ValueError where protocols differ only because a run has not come to its end."""
+    most = max(len(run.results.sessions) for run in runs)
+    short = next((run for run in runs if len(run.results.sessions) < most), None)
+    if short is not None and {*differing} <= {"sessions", "test_images", "class_names"}:
+        done = len(short.results.sessions)
+        raise ValueError(
+            f"{short.folder} has {done} of {most} sessions. If it was stopped, go on with it by the same command and --resume auto."
+        )
 
 
 def protocol_of(run: Run) -> dict[str, Any]:
@@ -136,17 +148,17 @@ def protocol_of(run: Run) -> dict[str, Any]:
     }
 
 
-def _groups(runs: Sequence[Run]) -> tuple[Group, ...]:
+def _groups(runs: Sequence[Run], across: set[str]) -> tuple[Group, ...]:
     nameless = [str(run.folder) for run in runs if run.results.method is None]
     if nameless:
         raise ValueError(f"{nameless[0]}: results.json does not name the method, so nothing can be grouped by it.")
-    parted: dict[tuple[str, str], list[Run]] = {}
+    parted: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         settings = {key: value for key, value in flat(run.settings).items() if key.split(".")[0] not in NO_DIFFERENCE}
-        parted.setdefault((_name(run), repr(sorted(settings.items()))), []).append(run)
+        parted.setdefault((_name(run), repr(sorted(settings.items())), repr(_made_of(run))), []).append(run)
     groups = list(parted.values())
     for group in groups:
-        _check_seeds(group)
+        _check_seeds(group, across)
     return tuple(Group(_label(group[0], [other[0] for other in groups]), tuple(group)) for group in groups)
 
 
@@ -155,15 +167,25 @@ def _name(run: Run) -> str:
     return run.results.method.name
 
 
-def _check_seeds(group: Sequence[Run]) -> None:
-    seen: dict[int, Run] = {}
+def _made_of(run: Run) -> dict[str, Any]:
+    """What tells compositions apart whose name and settings are the same: losses, rule, adapter."""
+    return {key: value for key, value in flat(run.composition).items() if key not in ("name", "sessions")}
+
+
+def drawn(run: Run, across: Iterable[str]) -> tuple[Any, ...]:
+    """What a run was one draw of: its seed, and the values of the protocol's keys that the mean goes over."""
+    protocol = protocol_of(run)
+    return (run.results.seed, *(protocol[key] for key in sorted(across)))
+
+
+def _check_seeds(group: Sequence[Run], across: set[str]) -> None:
+    seen: dict[str, Run] = {}
     for run in group:
-        seed = run.results.seed
-        if seed in seen:
-            raise ValueError(
-                f"{seen[seed].folder} and {run.folder} are the same method, settings and seed ({seed}): one of them would count twice."
-            )
-        seen[seed] = run
+        draw = repr(drawn(run, across))
+        if draw in seen:
+            same = f"method, settings and seed ({run.results.seed})"
+            raise ValueError(f"{seen[draw].folder} and {run.folder} are the same {same}: one of them would count twice.")
+        seen[draw] = run
 
 
 def _label(run: Run, others: Sequence[Run]) -> str:
@@ -173,7 +195,12 @@ def _label(run: Run, others: Sequence[Run]) -> str:
     everyone = [flat(other.settings) for other in others]
     keys = [key for key in mine if key.split(".")[0] not in NO_DIFFERENCE]
     told_apart = [key for key in keys if any(other.get(key) != mine[key] for other in (everyone if key in OF_ALL_METHODS else same_method))]
-    return _name(run) + (f" ({', '.join(f'{key} {shown(mine[key])}' for key in told_apart)})" if told_apart else "")
+    words = [f"{key} {shown(mine[key])}" for key in told_apart]
+    if not words:  # the same settings: a composition of somebody's own
+        made = _made_of(run)
+        others_made = [_made_of(other) for other in others if _name(other) == _name(run)]
+        words = [f"{key} {shown(made[key])}" for key in made if any(other.get(key) != made[key] for other in others_made)]
+    return _name(run) + (f" ({', '.join(words)})" if words else "")
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hf_cl.metrics import description
 from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.comparison import NO_DIFFERENCE, Comparison, Group, Spread
+from hf_cl.training.comparison import NO_DIFFERENCE, Comparison, Group, Spread, drawn
 from hf_cl.training.display import MISSING, flat, percent
 from hf_cl.training.pages import page_templates, variants
 from hf_cl.training.report_figures import MARKED_SESSIONS, Theme, add_legend, drawable, style
@@ -44,7 +44,7 @@ def render_comparison(comparison: Comparison) -> str:
             sessions=_session_rows(comparison.groups) if drawn else [],
             meanings={name: description(name) for name in comparison.metrics},
             settings=_differing_settings(comparison.groups),
-            remarks=_remarks(comparison),
+            remarks=comparison_remarks(comparison),
             missing=MISSING,
         )
     )
@@ -102,12 +102,19 @@ def _differing_settings(groups: Sequence[Group]) -> dict[str, list[Any]]:
     return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
 
 
-def _remarks(comparison: Comparison) -> list[str]:
+def comparison_remarks(comparison: Comparison) -> list[str]:
+    """What a reader must know before comparing the groups, a sentence each."""
     sentences = ["Mean over seeds ± standard deviation (dividing by n - 1). A single run has no deviation, and its mean is one number."]
     if comparison.across:
         keys = ", ".join(comparison.across)
         sentences.append(f"The protocols differ in {keys}, as asked for: means go over it, and numbers compare with that in mind.")
     runs = [run for group in comparison.groups for run in group.runs]
+    draws = [sorted(repr(drawn(run, comparison.across)) for run in group.runs) for group in comparison.groups]
+    if any(draw != draws[0] for draw in draws):
+        what = " and ".join(["seeds", *comparison.across])
+        sentences.append(f"The groups were not run with the same {what}: part of their difference may come from that.")
+    if len(runs) > len(comparison.groups) and "class_order_seed" not in comparison.across:
+        sentences.append("All runs share one order of classes and one split: the deviation is that of training alone.")
     for key in ("devices", "torch", "hf_cl", "mixed_precision"):
         if len({str(run.results.environment.get(key)) for run in runs}) > 1:
             sentences.append(

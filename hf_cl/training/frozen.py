@@ -47,7 +47,7 @@ class FrozenStates:
                     return self.classifier.outputs(pixel_values)
             if role not in self.snapshots:
                 known = sorted({"pretrained", *self.snapshots, *self.tuner.roles})
-                raise ValueError(f"frozen({role!r}): there is no such state; this run has {known}.")
+                raise ValueError(f"frozen({role!r}): there is no such state; this run has {known}. A loss names in `needs` what it reads.")
             tensors = {f"model.{name.removeprefix(PEFT_ROOT)}": tensor for name, tensor in self.snapshots[role].items()}
             return Outputs(*torch.func.functional_call(self.classifier, tensors, (pixel_values,)))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_cl.backbones import ClipClassifier, FeatureClassifier
@@ -13,6 +14,10 @@ from hf_cl.training.step import Stepper, TrainingDivergedError
 
 if TYPE_CHECKING:
     from hf_cl.training.session_loop import SessionLoop
+
+
+SHOWN = 8
+"""Samples that a message names."""
 
 
 class PhaseLoop:
@@ -97,13 +102,20 @@ class PhaseLoop:
         trainer, at = self.trainer, self.trainer.position
         losses, first_bad = self.stepper.read()
         if first_bad is not None:
-            samples = trainer.images.samples_of_step(trainer.session.train, at.batch - (at.step - first_bad))
-            raise TrainingDivergedError(
-                f"A loss or gradient was not finite at step {first_bad} (session {trainer.session.id}, phase {self.phase.name}), on the "
-                f"samples with index {samples}. Nothing was saved since; last good checkpoint: {trainer.state.last}."
-            )
+            raise TrainingDivergedError(self._diverged(losses, first_bad))
         if losses:
             values: dict[str, Any] = {f"loss_{name}": value for name, value in losses.items()}
             values |= {f"learning_rate_{i}": rate for i, rate in enumerate(rates)}
             trainer.records.write("train", at.step, session=trainer.session.id, phase=self.phase.name, epoch=at.epoch, **values)
             trainer.records.note("  ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+
+    def _diverged(self, losses: Mapping[str, float], step: int) -> str:
+        trainer = self.trainer
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]  # a gradient alone is put to zero, and spoils no loss
+        what = f"The loss {' + '.join(map(repr, bad))} was" if bad else "The losses were finite, a gradient was"
+        samples = trainer.images.samples_of_step(trainer.session.train, trainer.position.batch - (trainer.position.step - step))
+        more = f" and {len(samples) - SHOWN} more" if len(samples) > SHOWN else ""
+        return (
+            f"{what} not finite at step {step} (session {trainer.session.id}, phase {self.phase.name}), on the samples with index "
+            f"{', '.join(map(str, samples[:SHOWN]))}{more}. Nothing was saved since; last good checkpoint: {trainer.state.last}."
+        )

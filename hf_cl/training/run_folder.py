@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
 from hf_cl.training.atomic_write import write_atomically
+from hf_cl.training.composition import FILE, changed
 from hf_cl.training.settings import MAY_CHANGE_ON_RESUME, TrainingSettings
 
 
@@ -21,13 +24,13 @@ class RunFolder:
         self.path, self.accelerator = path, accelerator
         self._lock = FileLock(path / ".lock", timeout=0)
 
-    def open(self, settings: TrainingSettings) -> None:
-        """Lock the folder and write `config.yaml` into it.
+    def open(self, settings: TrainingSettings, composed: Mapping[str, Any]) -> None:
+        """Lock the folder and write `config.yaml`, and `method.json` with what the method is made of, into it.
 
         Raises ValueError, on every process, where another run is writing there, where a run is there that nobody asked to resume, and
-        where the settings of the run to resume differ.
+        where settings or method of the run to resume differ.
         """
-        refusals = [self._open(settings) if self.accelerator.is_main_process else None]
+        refusals = [self._open(settings, composed) if self.accelerator.is_main_process else None]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(refusals)
         if refusals[0] is not None:
@@ -37,7 +40,7 @@ class RunFolder:
         """Let the next run in."""
         self._lock.release()
 
-    def _open(self, settings: TrainingSettings) -> str | None:
+    def _open(self, settings: TrainingSettings, composed: Mapping[str, Any]) -> str | None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -47,11 +50,12 @@ class RunFolder:
             return f"Cannot write to {self.path}: {error.strerror}; choose another --output_dir."
         text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
         if any(self.path.glob("checkpoints/step-*")):
-            refusal = self._refuse(settings, yaml.safe_load(text))
+            refusal = self._refuse(settings, yaml.safe_load(text)) or self._refuse_method(composed)
             if refusal is not None:
                 self.close()
                 return refusal
         write_atomically(self.path / "config.yaml", text)
+        write_atomically(self.path / FILE, json.dumps(composed, indent=2))
         return None
 
     def _refuse(self, settings: TrainingSettings, values: dict[str, Any]) -> str | None:
@@ -68,3 +72,17 @@ class RunFolder:
                     "choose another --output_dir."
                 )
         return None
+
+    def _refuse_method(self, composed: Mapping[str, Any]) -> str | None:
+        path = self.path / FILE
+        try:
+            found = changed(json.loads(path.read_text()), composed)
+        except (OSError, ValueError) as error:
+            return f"{path} cannot be read ({error}), so nobody knows what its checkpoints belong to."
+        if found is None:
+            return None
+        where, before, now = found
+        return (
+            f"{self.path} was trained by a method with {where} = {before!r}, this one has {now!r}: resume with the same method, or choose "
+            "another --output_dir."
+        )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hf_cl.contracts import Part
 from hf_cl.training.checkpoint import KEEP, CheckpointStore
 from hf_cl.training.position import Position
 from hf_cl.training.records import Records
-from hf_cl.training.state_tree import rng_state, set_rng_state
+from hf_cl.training.state_tree import pack, rng_state, set_rng_state
 from hf_cl.training.tensors import owned_tensors, restore_tensors
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ class RunState:
         records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
         return position
 
+    def check(self, trainer: SessionLoop) -> None:
+        """Raise TypeError, naming the part, for state that has no place in a checkpoint: better now than when a signal asks for one."""
+        pack({name: part.state_dict() for name, part in trainer.named_parts().items() if name != "head"}, {}, "state/parts")
+
     def restore_if_due(self, trainer: SessionLoop) -> None:
         """Put the waiting state in place, once, when the trainer has the structure it was saved with."""
         if self._pending is None:
@@ -54,7 +60,10 @@ class RunState:
             for name, parameter in trainer.named_parameters:
                 if name in state["losses"]:
                     parameter.copy_(state["losses"][name])
-        for name, part in trainer.named_parts().items():
+        parts = trainer.named_parts()
+        if trainer.position.begun:  # between two sessions the losses are those of the one that ended
+            _check_same_parts(state["parts"], parts)
+        for name, part in parts.items():
             if name in state["parts"]:
                 part.load_state_dict(state["parts"][name])
         device = self.accelerator.device
@@ -90,3 +99,12 @@ class RunState:
     def last(self) -> str:
         """The last checkpoint in words, for error messages."""
         return self._last
+
+
+def _check_same_parts(saved: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
+    """Raise ValueError where one side has state of a part that the other side knows nothing of."""
+    here = {name for name, part in parts.items() if name != "head" and part.state_dict()}
+    odd = sorted({name for name, state in saved.items() if state} - parts.keys()) or sorted(here - saved.keys())
+    if odd:
+        where = "the checkpoint has" if odd[0] in saved else "this run has"
+        raise ValueError(f"The checkpoint belongs to another configuration: only {where} {odd[0]}. Resume with the same method and probes.")

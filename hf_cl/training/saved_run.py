@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hf_cl.training.composition import FILE as METHOD
 from hf_cl.training.results import Results
 
 
@@ -20,6 +22,8 @@ class Run:
     results: Results
     settings: Mapping[str, Any]
     """Every setting, resolved."""
+    composition: Mapping[str, Any] = field(default_factory=dict)
+    """What the method is made of; empty for a run of an earlier version."""
 
     @property
     def method(self) -> str:
@@ -28,7 +32,7 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Read `results.json` and `config.yaml` of a run.
+    """Read `results.json`, `config.yaml` and, where it is there, `method.json` of a run.
 
     Raises ValueError, naming the folder or file, where there is no run or its files are not as hf_cl writes them.
     """
@@ -45,4 +49,16 @@ def read_run(folder: str | Path) -> Run:
         raise ValueError(f"{config}: not valid YAML: {str(error).splitlines()[0]}.") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{config}: expected keys and values, found {type(settings).__name__}.")
-    return Run(folder, Results.load(results), settings)
+    return Run(folder, Results.load(results), settings, _composition(folder / METHOD))
+
+
+def _composition(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON: {str(error).splitlines()[0]}.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected keys and values, found {type(found).__name__}.")
+    return found

@@ -35,7 +35,8 @@ from hf_cl.heads import ClassStatistics
 from hf_cl.probes import StabilityProbe
 from hf_cl.training.adapter_files import save_adapter_files
 from hf_cl.training.checkpoint_times import CheckpointTimes
-from hf_cl.training.checks import check_method, check_session, check_strategy, check_tests
+from hf_cl.training.checks import check_method, check_parts, check_session, check_strategy
+from hf_cl.training.composition import composition
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
@@ -88,6 +89,7 @@ class SessionLoop:
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
         if settings.stability_every is not None:
             self.probes.append(StabilityProbe(settings.stability_every))
+        check_parts(method, scenario, self.probes)
         self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
         self.accelerator = Accelerator(
@@ -158,7 +160,7 @@ class SessionLoop:
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
         folder = RunFolder(self.folder, self.accelerator)
-        folder.open(self.settings)
+        folder.open(self.settings, composition(self.method, self.scenario))
         try:
             with StopSignals() as signals:
                 self._start(CheckpointTimes(self.settings, self.accelerator, signals))
@@ -185,13 +187,16 @@ class SessionLoop:
 
     def _enter_session(self, session: Session) -> None:
         self._session = session
-        self._phases = [phase for phase in self.method.phases(session) if phase.epochs > 0]
+        self._phases = self._phases_of(session)
         if session.id == self.position.session and not self.position.begun:
             self.state.restore_if_due(self)
             self._remember_previous()
         self._grow(session)
         if session.id >= self.position.session:  # else its structure is all that is needed: the values come from the checkpoint
             self._run_session(session)
+
+    def _phases_of(self, session: Session) -> list[Phase]:
+        return [phase for phase in self.method.phases(session) if phase.epochs > 0]
 
     def _remember_previous(self) -> None:
         """Before a session changes anything: what its losses know as "previous"."""
@@ -214,15 +219,17 @@ class SessionLoop:
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self._backbone)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
+        for coming in self.scenario:  # so that no mistake waits for a late session
+            world = self.accelerator.num_processes
+            check_session(coming, self._phases_of(coming), self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
         self.features = FeatureCache(self.images, self.classifier)
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
 
     def _run_session(self, session: Session) -> None:
         phases, at = self._phases, self.position
-        check_session(session, phases, self.settings, self.accelerator.num_processes, self.tuner.roles)
-        check_tests(session, isinstance(self.head, TextHead))
         for part in self.named_parts().values():
             part.begin_session(self, session)
+        self.state.check(self)
         self.optimizer, schedule = self.method.optimizer(session, self.named_parameters)
         if at.begun:
             self.state.restore_if_due(self)
@@ -238,7 +245,7 @@ class SessionLoop:
             PhaseLoop(self, phase, schedule).run()
             at.next_phase()
         self.records.stop_bar()
-        if self.times.due(at.step, reading=True):  # evaluation may take long
+        if self.times.due(at.step, reading=True) or self.probes:  # evaluation may take long, and what observes may raise
             self.checkpoint()
         self._end_session(session)
 

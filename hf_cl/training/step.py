@@ -5,6 +5,7 @@ No host sync happens here: losses and the guard's flag stay on the device until 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_cl.contracts import Context, GradientRule, NamedParameters, Outputs, Phase, Session
+from hf_cl.contracts import Context, GradientRule, LossTerm, NamedParameters, Outputs, Phase, Session
 from hf_cl.training.checks import num_model_views
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingDivergedError(RuntimeError):
@@ -53,6 +56,7 @@ class Stepper:
         self.accelerator, self.max_grad_norm, self.frozen = accelerator, max_grad_norm, frozen
         self._sums: dict[str, Tensor] = {}
         self._count = 0
+        self._without_gradient: set[str] = set()
         self._first_bad = torch.full((), -1, dtype=torch.long, device=accelerator.device)
 
     def step(self, micro_batches: Sequence[MicroBatch], epoch: int, step: int, rates: Sequence[float]) -> bool:
@@ -77,15 +81,27 @@ class Stepper:
 
         def frozen(role: str, view: int = -1) -> Outputs:
             if (role, view) not in memo:
+                if not -len(pixels) <= view < len(pixels):
+                    raise ValueError(f"frozen({role!r}, view={view}): there are {len(pixels)} views; ask for more by the loss's `needs`.")
                 memo[role, view] = self.frozen(role, pixels[view])
             return memo[role, view]
 
         def losses() -> dict[str, Tensor]:
             views = self._views(pixels[: num_model_views(self.phase)], micro.batch)
             context = Context(micro.batch, views, self.session, epoch, step, frozen)
-            return {term.name: term(context) * (term.weight_at(epoch) * micro.weight) for term in self.phase.losses}
+            return {term.name: self._value(term, context) * (term.weight_at(epoch) * micro.weight) for term in self.phase.losses}
 
         return losses
+
+    def _value(self, term: LossTerm, context: Context) -> Tensor:
+        value = term(context)
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            found = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"Loss {term.name!r} returned {found}; it must be a tensor without dimensions, the mean over the batch.")
+        if not value.requires_grad and term.name not in self._without_gradient:
+            self._without_gradient.add(term.name)
+            logger.warning("Loss %r of phase %r has no gradient: nothing is trained by it.", term.name, self.phase.name)
+        return value
 
     def _views(self, pixels: Sequence[Tensor], batch: Mapping[str, Tensor]) -> tuple[Outputs, ...]:
         if not pixels:

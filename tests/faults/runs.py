@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import sys
 import traceback
-from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def _train(name: str, folder: Path, fault: str | None, settings: dict[str, Any])
     try:
         probes = [FAULTS[fault]()] if fault else []
         trainer = five_runs.build(name, folder, **settings)
-        trainer.method = replace(trainer.method, parts=[*trainer.method.parts, *probes])
+        trainer.probes += probes
         trainer.fit()
     except (ValueError, RuntimeError, OSError) as error:
         print(f"hf_cl: {type(error).__name__}: {error}", flush=True)
@@ -77,9 +76,11 @@ def _broken_probe() -> Any:
 def _not_a_number() -> Any:
     import torch
 
-    from hf_cl.contracts import Part
+    from hf_cl.contracts import Probe
 
-    class Poison(Part):
+    class Poison(Probe):
+        name = "poison"
+
         def after_step(self, trainer: Any) -> None:
             if trainer.position.step == 4:
                 with torch.no_grad():
@@ -90,10 +91,12 @@ def _not_a_number() -> Any:
 
 
 def _vanishing_images() -> Any:
-    from hf_cl.contracts import Part
+    from hf_cl.contracts import Probe
 
-    class Vanish(Part):
+    class Vanish(Probe):
         """As if the disk with the data of later sessions had gone."""
+
+        name = "vanish"
 
         def end_session(self, trainer: Any, session: Any) -> None:
             import stream

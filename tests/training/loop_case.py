@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,15 +17,17 @@ from tiny import SIZE
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from hf_cl import ContinualTrainer, TrainingSettings
-from hf_cl.contracts import Part
+from hf_cl.contracts import Probe
 from hf_cl.losses import VirtualOutliers
 from hf_cl.methods import ovor
 
 torch.set_num_threads(1)
 
 
-class DieAt(Part):
+class DieAt(Probe):
     """Ends the process, as a power cut would, after an optimizer step."""
+
+    name = "die"
 
     def __init__(self, step: int) -> None:
         self.step, self.seen = step, 0
@@ -36,8 +37,10 @@ class DieAt(Part):
             os._exit(9)
 
 
-class StopLauncherAt(Part):
+class StopLauncherAt(Probe):
     """Sends SIGTERM to the launcher, as a cluster does, and waits until it has arrived here."""
+
+    name = "stop"
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -72,12 +75,10 @@ def build(
 ) -> ContinualTrainer:
     outliers = VirtualOutliers(mode=mode, k=5, num_offsets=30, num_boundary=6, per_class=6, batch_size=8)
     method = ovor(epochs=2, vor_epochs=1, outliers=outliers, head={"type": head}, learning_rate=1e-2)
-    if die_at:
-        method = replace(method, parts=[DieAt(die_at)])
-    if stop_at:
-        method = replace(method, parts=[StopLauncherAt(stop_at)])
+    probes = [*([DieAt(die_at)] if die_at else []), *([StopLauncherAt(stop_at)] if stop_at else [])]
     values = {"batch_size": 8, "eval_batch_size": 8, "augmentation": "crop_flip", "cpu": True, "logging_steps": 2, **settings}
-    return ContinualTrainer(backbone(dropout), processor(), method, Stream(sessions), TrainingSettings(output_dir=str(folder), **values))
+    trained = TrainingSettings(output_dir=str(folder), **values)
+    return ContinualTrainer(backbone(dropout), processor(), method, Stream(sessions), trained, probes=probes)
 
 
 def digest(folder: Path) -> str:

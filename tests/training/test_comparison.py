@@ -1,3 +1,4 @@
+import json
 import statistics
 from dataclasses import replace
 
@@ -127,3 +128,40 @@ def test_a_run_says_its_method(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     assert run.method == "OVOR" and run.settings["learning_rate"] == 0.01
     assert Results.load(run.folder / "results.json").method == MethodRecord("ovor", "OVOR")
+
+
+def test_seeds_times_orders_are_a_grid_and_no_repetition(tmp_path):
+    protocol = example_results().protocol
+    runs = [
+        write_run(tmp_path / f"{seed}-{order}", seed=seed, protocol=replace(protocol, class_order_seed=order))
+        for seed in (0, 1)
+        for order in (0, 1)
+    ]
+    (group,) = compared(runs, across=["class_order_seed"]).groups
+    assert len(group.runs) == 4
+    with pytest.raises(ValueError, match="would count twice"):
+        compared([*runs, runs[0]], across=["class_order_seed"])
+
+
+def test_one_name_and_the_same_settings_for_other_losses_are_two_groups(tmp_path):
+    runs = [write_run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    for run, smoothing in zip(runs, (0.0, 0.1), strict=True):
+        (run / "method.json").write_text(json.dumps({"name": "ovor", "phases": {"from session 0": {"smoothing": smoothing}}}))
+    labels = [group.label for group in compared(runs).groups]
+    assert labels == ["ovor (phases.from session 0.smoothing 0.0)", "ovor (phases.from session 0.smoothing 0.1)"]
+
+
+def test_a_run_that_was_stopped_is_called_so(tmp_path):
+    whole = write_run(tmp_path / "whole")
+    results = example_results()
+    short = {"sessions": results.sessions[:2], "test_counts": results.test_counts[:2]}
+    matrices = ("accuracy_matrix", "accuracy_matrix_within", "accuracy_matrix_task_aware", "class_accuracy_matrix")
+    short |= {name: getattr(results, name)[:2] for name in matrices if getattr(results, name) is not None}
+    unfinished = tmp_path / "short"
+    unfinished.mkdir()
+    short["times"] = replace(results.times, training=results.times.training[:2], evaluation=results.times.evaluation[:2])
+    short["memory"] = replace(results.memory, peak_bytes=results.memory.peak_bytes[:2])
+    replace(results, **short, session_confusion=None, confused_pairs=None).save(unfinished / "results.json")
+    (unfinished / "config.yaml").write_text((whole / "config.yaml").read_text())
+    with pytest.raises(ValueError, match=r"short has 2 of 3 sessions. If it was stopped"):
+        compared([whole, unfinished])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,13 +13,15 @@ from loop_case import build, digest
 from safetensors import SafetensorError
 
 import hf_cl.training.checkpoint
-from hf_cl.contracts import Part
+from hf_cl.contracts import Probe
 from hf_cl.training.checkpoint_times import CheckpointTimes
 from hf_cl.training.signals import StopSignals, TrainingInterruptedError
 from hf_cl.training.step import TrainingDivergedError
 
 
-class SignalAt(Part):
+class SignalAt(Probe):
+    name = "signal"
+
     def __init__(self, step, number):
         self.step, self.number = step, number
 
@@ -29,7 +30,9 @@ class SignalAt(Part):
             os.kill(os.getpid(), self.number)
 
 
-class SignalAtEnd(Part):
+class SignalAtEnd(Probe):
+    name = "signal"
+
     def end_session(self, trainer, session):
         if session.id == 1:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -44,7 +47,7 @@ def heard():
 
 
 def with_part(trainer, part):
-    trainer.method = replace(trainer.method, parts=[part])
+    trainer.probes.append(part)
     return trainer
 
 
@@ -77,7 +80,9 @@ def test_a_signal_writes_a_checkpoint_and_the_same_command_goes_on(uninterrupted
 
 
 def test_weights_that_a_hook_spoils_reach_no_checkpoint_and_no_adapter(uninterrupted, tmp_path):
-    class Spoil(Part):
+    class Spoil(Probe):
+        name = "spoil"
+
         def after_step(self, trainer):
             if trainer.position.step == 9:  # the last one of session 0: its loss has been read
                 with torch.no_grad():

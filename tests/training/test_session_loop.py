@@ -140,7 +140,8 @@ def test_a_nan_stops_the_run_and_names_step_and_samples(tmp_path):
     with pytest.raises(TrainingDivergedError, match=r"step 7 \(session 1, phase train\).*last good checkpoint: .*step-000000006") as error:
         trainer.fit()
     batch = trainer.images._plan[1]
-    assert str([1000 + position for position in batch]) in str(error.value)
+    assert f"with index {', '.join(str(1000 + position) for position in batch)}. " in str(error.value)
+    assert "The loss 'poison' was not finite" in str(error.value)
     assert all(torch.isfinite(p).all() for _, p in trainer.named_parameters)
     assert not (tmp_path / "adapters" / "session-1").exists()
 

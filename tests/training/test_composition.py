@@ -1,0 +1,162 @@
+"""What a method is made of, and what a run may not resume with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from loop_case import build
+from stream import Stream
+
+from hf_cl.contracts import LossTerm, Probe
+from hf_cl.losses import MaskedCrossEntropy
+from hf_cl.methods import lora, ovor
+from hf_cl.rules import Plain
+from hf_cl.training.composition import changed, composition
+
+
+def test_a_composition_says_adapter_rule_and_losses_of_the_phases():
+    found = composition(ovor(epochs=2, vor_epochs=1, learning_rate=1e-2), Stream(3))
+    assert found["name"] == "ovor" and found["adapter"]["type"] == "ONE_PROMPT" and found["rule"] == {"type": "Plain"}
+    first = found["phases"]["from session 0"]
+    assert [phase["epochs"] for phase in first] == [2, 1] and found["sessions"] == 3
+    assert first[1]["losses"]["virtual_outliers"]["type"] == "VirtualOutliers"
+
+
+def test_the_same_method_is_the_same_and_later_sessions_are_no_change():
+    before = composition(ovor(epochs=2), Stream(1))
+    assert changed(before, composition(ovor(epochs=2), Stream(3))) is None
+    where, old, new = changed(before, composition(ovor(epochs=3), Stream(3)))
+    assert where.endswith(".epochs") and (old, new) == (2, 3)
+
+
+def with_losses(trainer, losses):
+    phases = trainer.method.phases
+    trainer.method = replace(trainer.method, phases=lambda session: [replace(phase, losses=losses) for phase in phases(session)[:2]])
+    return trainer
+
+
+class Smooth(MaskedCrossEntropy):
+    name = "smooth"
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+
+
+def test_another_loss_or_other_numbers_of_a_loss_do_not_resume(tmp_path):
+    with_losses(build(tmp_path, sessions=1), [Smooth(0.1)]).fit()
+    with pytest.raises(ValueError, match=r"losses\.smooth\.smoothing = 0\.1, this one has 0\.9: resume with the same method"):
+        with_losses(build(tmp_path, sessions=2, resume="auto"), [Smooth(0.9)]).fit()
+    with pytest.raises(ValueError, match=r"losses\.smooth = .*this one has None"):
+        with_losses(build(tmp_path, sessions=2, resume="auto"), [MaskedCrossEntropy()]).fit()
+    with_losses(build(tmp_path, sessions=2, resume="auto"), [Smooth(0.1)]).fit()
+
+
+class Counter(Probe):
+    name = "counter"
+
+    def state_dict(self):
+        return {"count": 1}
+
+
+def test_a_probe_with_state_does_not_join_in_the_middle(tmp_path):
+    with pytest.raises(BaseException):  # noqa: B017 (the loop is stopped from outside, after a checkpoint)
+        trainer = build(tmp_path, sessions=1, checkpoint_steps=2)
+        trainer.probes.append(_Stop())
+        trainer.fit()
+    trainer = build(tmp_path, sessions=1, checkpoint_steps=2, resume="auto")
+    trainer.probes.append(Counter())
+    with pytest.raises(ValueError, match=r"only this run has probes\.counter"):
+        trainer.fit()
+
+
+class _Stop(Probe):
+    name = "stop"
+
+    def after_step(self, trainer):
+        if trainer.position.step == 3:
+            raise KeyboardInterrupt
+
+
+class Returns(LossTerm):
+    name = "mine"
+
+    def __init__(self, make):
+        self._make = make
+
+    def __call__(self, ctx):
+        return self._make(ctx)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda ctx: ctx.logits.logsumexp(-1), r"Loss 'mine' returned a tensor of shape \[8\]"),
+        (lambda ctx: ctx.logits.mean().reshape(1), r"a tensor of shape \[1\]"),
+        (lambda ctx: 0.5, "a float"),
+        (lambda ctx: None, "a NoneType"),
+    ],
+)
+def test_a_loss_that_is_no_mean_is_named_at_the_first_step(tmp_path, make, message):
+    with pytest.raises(ValueError, match=message):
+        with_losses(build(tmp_path, sessions=1), [Returns(make)]).fit()
+
+
+def test_a_loss_without_gradient_is_told_of_once(tmp_path, caplog):
+    with_losses(build(tmp_path, sessions=1), [MaskedCrossEntropy(), Returns(lambda ctx: ctx.logits.detach().mean())]).fit()
+    said = [record.getMessage() for record in caplog.records if "has no gradient" in record.getMessage()]
+    assert said and said[0].startswith("Loss 'mine' of phase 'train' has no gradient") and len(said) == len(set(said))
+
+
+def nameless():
+    class Nameless(LossTerm):
+        pass
+
+    return Nameless()
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        (MaskedCrossEntropy(), "losses must be a list"),
+        ([MaskedCrossEntropy], "the class MaskedCrossEntropy, not an object of it"),
+        ([lambda ctx: ctx.logits.mean()], "a function"),
+        ([nameless()], "Nameless has no name"),
+    ],
+)
+def test_what_is_no_loss_is_refused_as_the_trainer_is_built(tmp_path, losses, message):
+    method = with_losses(build(tmp_path), losses).method
+    trainer = build(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        type(trainer)(trainer._backbone, trainer.processor, method, Stream(1), trainer.settings)
+
+
+def test_probes_of_one_name_are_refused(tmp_path):
+    trainer = build(tmp_path)
+    with pytest.raises(ValueError, match="Probes need different names"):
+        type(trainer)(trainer._backbone, trainer.processor, trainer.method, Stream(1), trainer.settings, probes=[Counter(), Counter()])
+
+
+class Unsaveable(Returns):
+    def state_dict(self):
+        return {"seen": {1, 2}}
+
+
+def test_state_that_cannot_be_saved_is_refused_before_a_step(tmp_path):
+    with pytest.raises(TypeError, match=r"state/parts/losses\.mine/seen: a set has no place in a checkpoint"):
+        with_losses(build(tmp_path, sessions=1), [Unsaveable(lambda ctx: pytest.fail("it trained"))]).fit()
+
+
+class Sign(Plain):
+    def transform(self, named_parameters):
+        for _, parameter in named_parameters:
+            if parameter.grad is not None:
+                parameter.grad.sign_()
+
+
+def test_lora_trains_by_a_rule_of_ones_own(tmp_path):
+    trainer = build(tmp_path)
+    method = replace(lora(epochs=1, learning_rate=1e-3), name="lora_sign", rule=Sign())
+    trainer = type(trainer)(trainer._backbone, trainer.processor, method, Stream(2), trainer.settings, quiet=True)
+    assert trainer.fit().method.name == "lora_sign"
