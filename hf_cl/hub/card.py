@@ -6,7 +6,6 @@ Markup.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -20,8 +19,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hf_cl.hub import snippets
+from hf_cl.hub.access import endpoint
 from hf_cl.hub.markdown import escape, fence, finalize
-from hf_cl.hub.snippets import endpoint, other_endpoint
+from hf_cl.hub.snippets import other_endpoint
 from hf_cl.metrics import description
 from hf_cl.training.atomic_write import write_atomically
 from hf_cl.training.display import display_name, duration, flat, percent, shown, without_folders

@@ -6,18 +6,10 @@ import json
 import shlex
 from pathlib import PurePath
 
-from huggingface_hub import constants
-
+from hf_cl.hub.access import HUB, endpoint
 from hf_cl.training.display import display_name, without_folders
-from hf_cl.training.secrets import without_secrets
 
-HUB = "https://huggingface.co"
 PICTURE = "path/to/image.jpg"
-
-
-def endpoint() -> str:
-    """The Hub in use, `HF_ENDPOINT`, without a password."""
-    return without_secrets(constants.ENDPOINT)
 
 
 def other_endpoint() -> str | None:
