@@ -20,8 +20,6 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from hf_cl.training.secrets import without_secrets
-
 logger = logging.getLogger(__name__)
 
 WAITS = (1.0, 2.0, 4.0, 8.0)
@@ -32,6 +30,7 @@ HUB = "https://huggingface.co"
 UNREACHED = (HTTPError, ConnectionError)
 """What huggingface_hub raises where the Hub does not answer, or does not do what was asked (ConnectionError: offline, or its uploads)."""
 
+_PASSWORD = re.compile(r"(?<=://)[^/\s@]+@")
 _LONGEST_REASON = 300
 """Characters of what a library says."""
 
@@ -40,7 +39,7 @@ T = TypeVar("T")
 
 def endpoint() -> str:
     """The Hub in use (`HF_ENDPOINT`), without a password."""
-    return without_secrets(HfApi().endpoint)
+    return _PASSWORD.sub("***@", HfApi().endpoint)
 
 
 def tokens() -> str:
@@ -65,11 +64,7 @@ def check_push(repo_id: str, *, private: bool = False) -> None:
     owner = _owner(repo_id)
     if is_offline_mode():
         raise HubError(f"Pushing to {repo_id} needs the network, and HF_HUB_OFFLINE is set. {_later(repo_id)}")
-    if get_token() is None:
-        raise HubError(
-            f"Pushing to {repo_id} needs a token of {endpoint()}, and there is none: run `hf auth login`, or set HF_TOKEN to one that may "
-            f"write ({tokens()})."
-        )
+    check_token(repo_id)
     api = HfApi()
     try:
         who = attempt(api.whoami)
@@ -79,6 +74,15 @@ def check_push(repo_id: str, *, private: bool = False) -> None:
     _check_rights(repo_id, owner, who)
     if private and public:
         raise HubError(f"{repo_id} exists and is public. Make it private in its settings, or choose another name.")
+
+
+def check_token(repo_id: str) -> None:
+    """Raise HubError where this machine has no token. Asks no network."""
+    if get_token() is None:
+        raise HubError(
+            f"Pushing to {repo_id} needs a token of {endpoint()}, and there is none: run `hf auth login`, or set HF_TOKEN to one that may "
+            f"write ({tokens()})."
+        )
 
 
 def _owner(repo_id: str) -> str:
@@ -198,7 +202,7 @@ def _unreached(error: Exception) -> str:
 def _said(text: str) -> str:
     """The first line of what a library says. The query of an address may hold a signature: it is left out."""
     line = re.sub(r"\?\S*", "", text.strip().partition("\n")[0])
-    return without_secrets(line[:_LONGEST_REASON]).rstrip(".")
+    return _PASSWORD.sub("***@", line[:_LONGEST_REASON]).rstrip(".")
 
 
 def _later(repo_id: str) -> str:

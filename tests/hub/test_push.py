@@ -178,9 +178,7 @@ def test_what_an_upload_library_was_told_is_passed_on_without_signatures(hub, tw
 
 def test_a_refusal_without_a_sentence_of_its_own_names_status_and_address(hub, two_sessions):
     hub.interrupt = lambda number, method, path: 418 if "/commit/" in path else None
-    with pytest.raises(
-        HubError, match=r"it refused the request \(status 418 at http.*/api/models/me/photos/commit/main: "
-    ):
+    with pytest.raises(HubError, match=r"it refused the request \(status 418 at http.*/api/models/me/photos/commit/main: "):
         push_to_hub(two_sessions, "me/photos")
 
 

@@ -40,7 +40,7 @@ def test_everything_wrong_is_one_error(write_parquet):
         open_images(folder, check=lambda images: [bad] if len(images) == 4 else [])
     assert str(error.value).splitlines() == [
         "tables cannot be used as it is:",
-        "  train: 1 unreadable images: train row 0 (cut off)",
+        "  train: 1 unreadable image: train row 0 (cut off)",
         "  train: 1 images without a valid label: train row 1 (no label)",
         "  test: 1 classes have no images: 'bee'",
         "  --skip_bad_images leaves these images and classes out and goes on.",
