@@ -19,7 +19,7 @@ def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     backbone, processor, tokenizer = open_base(settings, method)
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
     if trainer.accelerator.is_main_process and not quiet:
-        Console(stderr=True).print(Text(overview(scenario, trainer.accelerator.num_processes, trainer.accelerator.device)))
+        Console(stderr=True).print(Text(overview(scenario, trainer.accelerator.num_processes, trainer.accelerator.device)), soft_wrap=True)
     trainer.fit()
     return trainer
 
@@ -28,13 +28,13 @@ def overview(scenario: Scenario, num_processes: int, device: object) -> str:
     """What a run is about to do, in a line: classes by session, images, processes."""
     sessions = list(scenario)
     groups = " | ".join(", ".join(session.new_class_names) for session in sessions)
-    num_train = sum(len(session.train) for session in sessions)
-    num_test = sum(len(test.data) for test in sessions[-1].tests)
-    where = f"{num_processes} {'process' if num_processes == 1 else 'processes'} on {device}"
-    return (
-        f"{display_name(str(scenario.protocol['dataset']))}: {len(sessions[-1].class_names)} classes, {num_train} training and {num_test} test "
-        f"images, {len(sessions)} {'session' if len(sessions) == 1 else 'sessions'} ({display_name(groups, 300)}); {where}."
+    images = (
+        f"{sum(len(session.train) for session in sessions)} training and {sum(len(test.data) for test in sessions[-1].tests)} test images"
     )
+    stream = f"{len(sessions)} {'session' if len(sessions) == 1 else 'sessions'} ({display_name(groups, 300)})"
+    where = f"{num_processes} {'process' if num_processes == 1 else 'processes'} on {device}"
+    name, classes = display_name(str(scenario.protocol["dataset"])), len(sessions[-1].class_names)
+    return f"{name}: {classes} classes, {images}, {stream}; {where}."
 
 
 def run(settings: RunSettings) -> Results:

@@ -96,7 +96,8 @@ def validate(
     lacking = _lacking_classes(kept, len(splits.class_names))
     for split, labels in lacking.items():
         number = "fewer than 2" if len(kept) == 1 else "no"
-        problems.append(f"{split}: {len(labels)} classes have {number} images: {first_ten(repr(splits.class_names[c]) for c in labels)}")
+        classes = "1 class has" if len(labels) == 1 else f"{len(labels)} classes have"
+        problems.append(f"{split}: {classes} {number} images: {first_ten(repr(splits.class_names[c]) for c in labels)}")
     names = _bad_names(splits.class_names)
     if problems and not names and skip_bad_images:
         logger.warning("%s: left out because of --skip_bad_images:\n  %s", name, "\n  ".join(problems))

@@ -67,8 +67,8 @@ class Records:
             self.accelerator.log(numbers, step=step)
 
     def say(self, text: Any) -> None:
-        """Print a line or a rich table on the main process."""
-        self.console.print(text)
+        """Print a line or a rich table on the main process; a line is not broken, so that a path in it can be copied."""
+        self.console.print(text, soft_wrap=isinstance(text, (str, Text)))
 
     def _epoch(self, epoch: int, phase: str) -> str:
         """epoch 3 of 10; with the phase's name where the session has several."""
@@ -88,7 +88,8 @@ class Records:
             return
         if not self.console.is_terminal:
             planned = ", ".join(f"{phase} {count} epochs" for phase, count in self._epochs.items())
-            self.console.print(Text(f"{description}: {total - completed} steps{f' ({planned})' if planned else ''}"))
+            if total > completed:
+                self.console.print(Text(f"{description}: {total - completed} steps{f' ({planned})' if planned else ''}"))
             return
         columns = (
             TextColumn("{task.description}"),
