@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +26,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Name what is in images. Files that are no images are named at the end; the others are answered all the same."""
-    missing = [f"There is no file {str(image)!r}." for image in images if not image.exists()]
+    missing = [f"There is no file {str(image)!r}." for image in images if not os.path.exists(image)]  # noqa: PTH110 (False for what can be no path)
     if len(missing) == len(images):
         raise early_mistake("\n".join(missing))
     from hf_cl.hub.load import load  # noqa: PLC0415
