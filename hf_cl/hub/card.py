@@ -177,7 +177,8 @@ def _base(card: ModelCardInput) -> Markup:
 def _code_blocks(card: ModelCardInput) -> dict[str, Markup | None]:
     """What a reader copies: code that runs as it stands, with the names as string literals."""
     adapter, last = card.adapter, card.results.sessions[-1].id
-    base = (card.base_model, card.results.environment.get("backbone_revision"))
+    revision = card.results.environment.get("backbone_revision")
+    base = (card.base_model, str(revision) if revision else None)
     plain = not (card.two_towers or card.base_model.startswith("open_clip:"))  # transformers and peft load it without hf_cl.load
     on_hub, earlier = is_hub_id(adapter), last > 0
     beside = earlier and not on_hub and PurePath(adapter).name == f"session-{last}"
