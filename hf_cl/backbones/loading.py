@@ -21,6 +21,11 @@ def demo_backbone() -> Path:
     return Path(str(files("hf_cl"))) / "demo" / "vit_tiny_demo"
 
 
+def shared_name(base: str) -> str:
+    """`demo` for the base that ships with hf_cl, wherever that is installed; any other base's name as it is."""
+    return DEMO if Path(base).parts[-3:] == demo_backbone().parts[-3:] else base
+
+
 def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
     """A base without a classifier of its own: the adapter brings the head.
 

@@ -27,6 +27,12 @@ def mistake(message: str) -> typer.Exit:
     return typer.Exit(2)
 
 
+def early_mistake(message: str) -> typer.Exit:
+    """As `mistake`, of what the user has typed or set himself, and before anything loads torch: what `mistake` guards with would."""
+    typer.echo(f"hf-cl: {message}", err=True)
+    return typer.Exit(2)
+
+
 @contextmanager
 def mistakes_in_a_line() -> Iterator[None]:
     """What a user did wrong, or the machine refuses, as a sentence instead of a traceback."""

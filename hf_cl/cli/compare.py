@@ -72,7 +72,7 @@ def _print(comparison: Comparison, page: Path) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from hf_cl.training.comparison_page import spread_text  # noqa: PLC0415
+    from hf_cl.training.comparison_page import comparison_remarks, spread_text  # noqa: PLC0415
     from hf_cl.training.display import display_name  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE, pad_edge=False, title="percent, mean over seeds ± standard deviation (n - 1)", title_justify="left")
@@ -84,6 +84,6 @@ def _print(comparison: Comparison, page: Path) -> None:
         table.add_row(name, *(spread_text(group.metric(name)) for group in comparison.groups))
     console = Console()
     console.print(table)
-    if comparison.across:
-        console.print(Text(f"Protocols differ, as asked for, in {', '.join(comparison.across)}."))
+    for sentence in comparison_remarks(comparison):
+        console.print(Text(sentence))
     typer.echo(f"Page {page}")

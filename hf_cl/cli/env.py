@@ -13,9 +13,9 @@ from hf_cl.cli.app import AsJson, app, print_json
 
 LIBRARIES = ("hf-cl", "torch", "torchvision", "transformers", "peft", "accelerate", "datasets", "huggingface-hub", "safetensors", "kornia")
 EXTRAS = {
-    "open-clip-torch": ("open_clip backbones", "pip install 'hf-cl[open-clip]'"),
-    "timm": ("timm backbones", "pip install 'hf-cl[timm]'"),
-    "gradio": ("the page of hf-cl app", "pip install 'hf-cl[app]'"),
+    "open-clip-torch": ("open_clip backbones", "pip install open-clip-torch"),
+    "timm": ("timm backbones", "pip install timm"),
+    "gradio": ("the page of hf-cl app", "pip install gradio"),
     "tensorboard": ("--report_to tensorboard", "pip install tensorboard"),
     "wandb": ("--report_to wandb", "pip install wandb"),
     "trackio": ("--report_to trackio", "pip install trackio"),

@@ -22,6 +22,9 @@ def evaluate(
     test_split: Annotated[str, typer.Option("--test_split", "--test-split", help="the split to evaluate on")] = "test",
     image_column: Annotated[str | None, typer.Option("--image_column", "--image-column", help="where there are several")] = None,
     label_column: Annotated[str | None, typer.Option("--label_column", "--label-column", help="where there are several")] = None,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip_bad_images", "--skip-bad-images", help="leave unreadable images out instead of stopping")
+    ] = False,
     batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", min=1, help="images per forward")] = 64,
     as_json: AsJson = False,
 ) -> None:
@@ -36,7 +39,9 @@ def evaluate(
 
     quiet_libraries()
     with mistakes_in_a_line():
-        source = open_images(dataset, image_column=image_column, label_column=label_column, test_split=test_split)
+        source = open_images(
+            dataset, image_column=image_column, label_column=label_column, test_split=test_split, skip_bad_images=skip_bad_images
+        )
         images, which = _chosen(source, adapter)
         classifier = load(adapter, revision=revision)
         found = evaluate_adapter(classifier, images, source.class_names, batch_size=batch_size)

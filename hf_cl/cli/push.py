@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hf_cl.cli.app import app, mistakes_in_a_line
+from hf_cl.cli.app import app, early_mistake, mistakes_in_a_line
 
 
 @app.command()
@@ -20,8 +20,22 @@ def push(
     ] = None,
 ) -> None:
     """Publish a run: one revision per session, results, plots and card. Run it again to go on, or to add sessions."""
-    from hf_cl.hub.push import push_to_hub  # noqa: PLC0415
+    from huggingface_hub import is_offline_mode  # noqa: PLC0415
+    from huggingface_hub.utils import logging  # noqa: PLC0415
 
+    from hf_cl.hub.access import HubError, check_token  # noqa: PLC0415
+
+    if not is_offline_mode():  # else that is what stands in the way, and the push says so
+        try:
+            check_token(repo)
+        except HubError as error:
+            raise early_mistake(str(error)) from error
+
+    from hf_cl.hub.push import push_to_hub  # noqa: PLC0415
+    from hf_cl.run import quiet_libraries  # noqa: PLC0415
+
+    quiet_libraries()
+    logging.set_verbosity_error()  # it says of each session whose files are there that there is nothing to commit
     with mistakes_in_a_line():
         pushed = push_to_hub(run, repo, private=private, base_model=base_model, say=typer.echo)
     for remark in pushed.remarks:

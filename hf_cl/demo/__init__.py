@@ -38,7 +38,7 @@ def _marks(settings: OvorSettings) -> dict[str, tuple[str, RunSettings]]:
     return {
         "official": ("OVOR as published: linear head, virtual outliers", replace(settings, head={"type": "linear"}, vor_epochs=1)),
         "class_means": ("nearest class mean, no adapter", NearestClassMeanSettings(**common)),
-        "joint": ("all ten digits at once: not continual", replace(settings, head={"type": "linear"}, num_base_classes=10)),
+        "joint": ("the same with all ten digits at once: not continual", replace(settings, num_base_classes=10)),
     }
 
 

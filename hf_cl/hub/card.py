@@ -6,11 +6,9 @@ Markup.
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +18,10 @@ from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from hf_cl.hub import snippets
+from hf_cl.hub.access import endpoint
 from hf_cl.hub.markdown import escape, fence, finalize
+from hf_cl.hub.snippets import other_endpoint
 from hf_cl.metrics import description
 from hf_cl.training.atomic_write import write_atomically
 from hf_cl.training.display import display_name, duration, flat, percent, shown, without_folders
@@ -103,7 +104,7 @@ def _metadata(card: ModelCardInput) -> ModelCardData:
         license=card.license,
         datasets=[card.dataset_id] if card.dataset_id else None,
         tags=["hf_cl", "continual-learning", card.adapter_type.lower()],
-        model_name=without_folders(card.adapter),
+        model_name=card.adapter if is_hub_id(card.adapter) else f"{card.method} on {card.dataset}",
         eval_results=[_eval_result(card, name, value) for name, value in scalar_metrics(card.results).items()],
     )
 
@@ -150,6 +151,8 @@ def _text(card: ModelCardInput) -> str:
         results=results,
         last=results.sessions[-1].id,
         base=_base(card),
+        picture=snippets.PICTURE,
+        endpoint=other_endpoint(),
         **_code_blocks(card),
         citation=fence(card.citation, "bibtex") if card.citation else None,
         headlines=[(name, value, description(name)) for name, value in headlines(results).items()],
@@ -158,60 +161,37 @@ def _text(card: ModelCardInput) -> str:
         pictures=[Markup(f"![{escape(Path(name).stem.replace('_', ' ').capitalize())}]({quote(name)})") for name in card.plots],
         weakest=_weakest(results),
         remarks=remarks(results),
+        trained=any(session.trained for session in results.sessions),
         settings=flat(card.settings),
     )
 
 
 def _base(card: ModelCardInput) -> Markup:
     if card.base_on_hub:  # a valid repository id holds no markup
-        return Markup(f"[{card.base_model}](https://huggingface.co/{card.base_model})")
+        return Markup("[{}]({})").format(Markup(card.base_model), f"{endpoint()}/{card.base_model}")
+    if card.base_model == "demo":
+        return Markup("`demo` (it ships with hf_cl)")
     return Markup("{} (not a repository on the Hub)").format(escape(without_folders(card.base_model)))
 
 
 def _code_blocks(card: ModelCardInput) -> dict[str, Markup | None]:
     """What a reader copies: code that runs as it stands, with the names as string literals."""
-    adapter = json.dumps(without_folders(card.adapter))
-    last = card.results.sessions[-1].id
-    revision = f'revision="session-{max(0, last - 1)}"'
-    through_peft = not (card.two_towers or card.base_model.startswith("open_clip:"))
-    with_revision = [f"model = PeftModel.from_pretrained(base, {adapter}, {revision})"] if through_peft else []
-    with_revision.append(f"classifier = hf_cl.load({adapter}, {revision})")
-    return {
-        "through_peft": fence(_peft_code(card, adapter), "python") if through_peft else None,
-        "pipeline": fence(_PIPELINE, "python") if through_peft else None,
-        "through_hf_cl": fence(f'import hf_cl\n\nprint(hf_cl.load({adapter}).predict(["cat.jpg"])[0])', "python"),
-        "shell": fence(f"hf-cl predict {shlex.quote(display_name(without_folders(card.adapter)))} cat.jpg", "sh"),
-        "revisions": fence("\n".join(with_revision), "python") if last > 0 else None,
-    }
-
-
-_PIPELINE = """from transformers import pipeline
-
-classify = pipeline("image-classification", model=model.get_base_model(), image_processor=processor)
-print(classify("cat.jpg"))"""
-
-
-def _peft_code(card: ModelCardInput, adapter: str) -> str:
-    base, imports = json.dumps(without_folders(card.base_model)), ""
-    if card.base_model == "demo":
-        base, imports = "demo_backbone()", "from hf_cl.backbones import demo_backbone\n"
+    adapter, last = card.adapter, card.results.sessions[-1].id
     revision = card.results.environment.get("backbone_revision")
-    at = f", revision={json.dumps(revision)}" if revision else ""
-    return f"""import torch
-from peft import PeftModel
-from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-import hf_cl  # tells peft about the adapter type
-{imports}
-base = AutoModelForImageClassification.from_pretrained({base}{at})
-model = PeftModel.from_pretrained(base, {adapter}).eval()
-processor = AutoImageProcessor.from_pretrained({adapter})
-
-image = Image.open("cat.jpg").convert("RGB")
-with torch.no_grad():
-    logits = model(**processor(images=image, return_tensors="pt")).logits  # [1, {len(card.results.class_names)}]
-print(model.config.id2label[logits.argmax(-1).item()])"""
+    base = (card.base_model, str(revision) if revision else None)
+    plain = not (card.two_towers or card.base_model.startswith("open_clip:"))  # transformers and peft load it without hf_cl.load
+    on_hub, earlier = is_hub_id(adapter), last > 0
+    beside = earlier and not on_hub and PurePath(adapter).name == f"session-{last}"
+    blocks: dict[str, tuple[str, str] | None] = {
+        "through_peft": (snippets.through_peft(*base, adapter, len(card.results.class_names)), "python") if plain else None,
+        "pipeline": (snippets.as_pipeline(*base, adapter), "python") if plain else None,
+        "through_hf_cl": (snippets.through_hf_cl(adapter), "python"),
+        "shell": (snippets.in_the_shell(adapter), "sh"),
+        "revision": (snippets.earlier_session_through_hf_cl(adapter, last - 1), "python") if earlier and on_hub else None,
+        "revision_through_peft": (snippets.earlier_session(*base, adapter, last - 1), "python") if earlier and on_hub and plain else None,
+        "beside": (snippets.through_hf_cl(snippets.sibling(adapter, last - 1)), "python") if beside else None,
+    }
+    return {name: fence(*block) if block else None for name, block in blocks.items()}
 
 
 def _weakest(results: Results) -> list[tuple[str, float]]:

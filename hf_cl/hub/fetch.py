@@ -9,19 +9,12 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, O
 from huggingface_hub.utils import validate_repo_id
 
 from hf_cl.adapters.files import check_folder
-from hf_cl.backbones import demo_backbone
-from hf_cl.backbones.loading import DEMO
 from hf_cl.hub.access import UNREACHED, HubError, explained, unwrapped
-from hf_cl.scenarios.errors import exists
+from hf_cl.scenarios.errors import exists, near_path
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = ["*.json", ADAPTER_WEIGHTS, "*.txt", "*.model"]
 """What is fetched: config, weights, image processor, tokenizer; no pickle, no code, no other model that lies beside."""
-
-
-def shared_name(base: str) -> str:
-    """`demo` for the base that ships with hf_cl, wherever that is installed; any other base's name as it is."""
-    return DEMO if Path(base).parts[-3:] == demo_backbone().parts[-3:] else base
 
 
 def session_folders(run: Path) -> list[Path]:
@@ -29,6 +22,8 @@ def session_folders(run: Path) -> list[Path]:
 
     Raises ValueError where there is none.
     """
+    if not run.is_dir():
+        raise ValueError(f"There is no run folder {str(run)!r}.{near_path(run)}")
     numbered = {name: path for path in (run / "adapters").glob("session-*") if (name := path.name.removeprefix("session-")).isdecimal()}
     if not numbered:
         raise ValueError(f"{run} is a run folder without an adapter: no session has ended yet.")
@@ -52,10 +47,14 @@ def adapter_folder(adapter: str | Path, revision: str | None = None) -> Path:
     try:
         validate_repo_id(str(adapter))
     except HFValidationError as error:
-        raise ValueError(f"There is no folder {str(adapter)!r}, and a Hub id has the form owner/name.") from error
+        raise ValueError(_no_folder(adapter)) from error
     if "/" not in str(adapter) or here.parent.is_dir():
-        raise ValueError(f"There is no folder {str(adapter)!r}, and a Hub id has the form owner/name.")
+        raise ValueError(_no_folder(adapter))
     return _checked(_fetched(str(adapter), revision), adapter)
+
+
+def _no_folder(adapter: str | Path) -> str:
+    return f"There is no folder {str(adapter)!r}, and a Hub id has the form owner/name.{near_path(adapter)}"
 
 
 def _session_folder(run: Path, revision: str | None) -> Path:

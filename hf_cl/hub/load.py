@@ -18,7 +18,8 @@ from transformers import AutoImageProcessor
 
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.backbones import classifier_of, load_backbone, load_tokenizer, load_two_towers
-from hf_cl.hub.fetch import adapter_folder, shared_name
+from hf_cl.backbones.loading import shared_name
+from hf_cl.hub.fetch import adapter_folder
 from hf_cl.hub.strangers import check_processor, clear_errors
 from hf_cl.scenarios.rgb import open_image, to_rgb
 

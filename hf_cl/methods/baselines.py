@@ -76,7 +76,7 @@ class LinearProbeSettings(RunSettings):
     learning_rate: float = 1e-3
     """Of Adam, at the start of each session."""
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
-    """The head and its settings."""
+    """The head and its settings, such as '{type: prototype}'."""
 
     def method(self) -> Method:
         return linear_probe(epochs=self.epochs, learning_rate=self.learning_rate, head=self.head)
@@ -94,6 +94,8 @@ class NearestClassMeanSettings(RunSettings):
 class LoraSettings(LinearProbeSettings):
     """Settings of `lora`."""
 
+    epochs: int = 20
+    """Epochs over the images of a session."""
     r: int = 8
     """Rank."""
 

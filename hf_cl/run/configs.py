@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_cl.run.yaml_values import NO_YAML, UniqueKeys, number
+from hf_cl.scenarios.errors import nearest
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -29,6 +30,7 @@ def read_config(method: str, name: str) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(
             f"{shown}: no such file, and {method} has no config of that name; it has {', '.join(packaged) or 'none'}."
+            f"{nearest(name, packaged)}"
         ) from error
     except ValueError as error:
         raise ValueError(f"{shown} is no text file in UTF-8.") from error

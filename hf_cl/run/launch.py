@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from hf_cl.run.describe import describe
+from hf_cl.run.describe import HELP, describe
 from hf_cl.run.parse import SettingsT, parse_settings
 from hf_cl.training.display import printable
 from hf_cl.training.secrets import without_secrets
@@ -31,18 +31,19 @@ def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], me
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     quiet_libraries()
+    program = Path(sys.argv[0]).name if arguments is None else f"hf-cl train {method}"
     arguments = sys.argv[1:] if arguments is None else arguments
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(describe(settings_class, method) + "\n")
-        return 0
     try:
+        if set(HELP) & set(arguments):
+            sys.stdout.write(describe(settings_class, method, arguments, program) + "\n")
+            return 0
         main(parse_settings(settings_class, method, arguments))
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("HF_CL_DEBUG"):
             raise
         if _through_own_code(error.__traceback__):
             traceback.print_exception(error)
-        sys.stderr.write(f"hf_cl: {printable(without_secrets(str(error)))}\n")
+        sys.stderr.write(f"hf-cl: {printable(without_secrets(str(error)))}\n")
         return error.exit_status if isinstance(error, TrainingInterruptedError) else 2
     return 0
 

@@ -43,7 +43,8 @@ def parse_settings(settings_class: type[SettingsT], method: str, arguments: Sequ
         if not first["loc"]:
             raise ValueError(first["msg"].removeprefix("Value error, ")) from error
         key = str(first["loc"][0])
-        raise ValueError(f"{where.get(key, key)}: {first['msg']}, got {brief(first['input'])}.") from error
+        wanted = "expected keys and values in braces, such as '{type: prototype}'" if first["type"] == "dict_type" else first["msg"]
+        raise ValueError(f"{where.get(key, key)}: {wanted}, got {brief(first['input'])}.") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

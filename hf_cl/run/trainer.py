@@ -51,6 +51,7 @@ class ContinualTrainer(SessionLoop):
         self.records.say(summary_table(results))
         files = f"Report {self.folder / 'report.html'}, card {self.folder / 'README.md'}, adapters in {self.folder / 'adapters'}"
         self.records.say(Text(files))
+        self.records.say(Text(f"Next: hf-cl predict {self.folder} IMAGE..., hf-cl push {self.folder} OWNER/NAME"))
         if isinstance(self.settings, RunSettings) and self.settings.push_to_hub:
             self.push_to_hub(self.settings.push_to_hub, private=self.settings.private)
         return results

@@ -47,3 +47,13 @@ def exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # too long a name, a link that leads to itself
         return False
+
+
+def near_path(path: str | Path) -> str:
+    """` Did you mean 'x'?` for a path that is not there and has a neighbour of nearly its name, or nothing."""
+    folder = Path(path).parent
+    if not exists(folder) or not folder.is_dir():
+        return ""
+    known = {entry.name: str(entry) for entry in folder.iterdir() if not entry.name.startswith(".")}
+    close = difflib.get_close_matches(Path(path).name, known, n=1, cutoff=0.6)
+    return f" Did you mean {known[close[0]]!r}?" if close else ""

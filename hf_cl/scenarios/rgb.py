@@ -45,11 +45,23 @@ def open_rgb(source: str | Path | BytesIO) -> Image.Image:
 
     Raises what Pillow raises for a file that is broken, and OSError for what is no regular file: a pipe or a device would not end.
     """
-    if not isinstance(source, BytesIO) and Path(source).exists() and not Path(source).is_file():
-        raise OSError("it is no regular file")
+    _check_source(source)
     Image.init()
     with Image.open(source, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as image:
         return to_rgb(image)
+
+
+def _check_source(source: str | Path | BytesIO) -> None:
+    if isinstance(source, BytesIO):
+        size = source.getbuffer().nbytes
+    elif not Path(source).exists():
+        return  # Pillow says so
+    elif not Path(source).is_file():
+        raise OSError("it is a folder" if Path(source).is_dir() else "it is no regular file")
+    else:
+        size = Path(source).stat().st_size
+    if size == 0:
+        raise OSError("the file is empty (0 bytes)")
 
 
 @contextmanager

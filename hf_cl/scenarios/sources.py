@@ -10,7 +10,7 @@ from pathlib import Path
 from hf_cl.scenarios.columns import read_columns
 from hf_cl.scenarios.digits import read_digits
 from hf_cl.scenarios.draws import split_per_class, tracks_of
-from hf_cl.scenarios.errors import DataError, exists
+from hf_cl.scenarios.errors import DataError, exists, near_path
 from hf_cl.scenarios.folder import read_image_folder
 from hf_cl.scenarios.hub import HubAddress, read_hub
 from hf_cl.scenarios.image_set import ImageSet
@@ -125,7 +125,9 @@ def _read(dataset: str, image_column: str | None, label_column: str | None, test
         return name, read_image_folder(path, test_split)
     address = HubAddress.parse(dataset)
     if address is None:
-        raise DataError(f"{dataset!r} is no folder or file here, and cannot be a Hub id (owner/name). Is the path right?")
+        raise DataError(
+            f"{dataset!r} is no folder or file here, and cannot be a Hub id (owner/name).{near_path(dataset) or ' Is the path right?'}"
+        )
     return dataset, read_columns(dataset, read_hub(address), image_column, label_column)
 
 

@@ -96,13 +96,15 @@ def validate(
     lacking = _lacking_classes(kept, len(splits.class_names))
     for split, labels in lacking.items():
         number = "fewer than 2" if len(kept) == 1 else "no"
-        problems.append(f"{split}: {len(labels)} classes have {number} images: {first_ten(repr(splits.class_names[c]) for c in labels)}")
+        classes = "1 class has" if len(labels) == 1 else f"{len(labels)} classes have"
+        problems.append(f"{split}: {classes} {number} images: {first_ten(repr(splits.class_names[c]) for c in labels)}")
     names = _bad_names(splits.class_names)
     if problems and not names and skip_bad_images:
         logger.warning("%s: left out because of --skip_bad_images:\n  %s", name, "\n  ".join(problems))
         return _without_classes(name, kept, splits.class_names, {label for labels in lacking.values() for label in labels})
     if problems or names:
-        skipping = ["--skip_bad_images leaves these images and classes out and goes on."] if problems and not skip_bad_images else []
+        left_out = "these images and classes" if lacking else "these images"
+        skipping = [f"--skip_bad_images leaves {left_out} out and goes on."] if problems and not skip_bad_images else []
         raise DataError("\n  ".join([f"{name} cannot be used as it is:", *problems, *names, *skipping]))
     return Splits(kept, splits.class_names)
 
@@ -115,14 +117,18 @@ def _usable(
     usable = np.ones(len(images), dtype=bool)
     if unreadable := list(check(images)):
         listed = first_ten(f"{bad.where} ({bad.cause})" for bad in unreadable)
-        problems.append(f"{split}: {len(unreadable)} unreadable images: {listed}")
+        problems.append(f"{split}: {_counted(len(unreadable), 'unreadable image')}: {listed}")
         usable[[bad.position for bad in unreadable]] = False
     unlabelled = np.flatnonzero((images.labels < 0) | (images.labels >= num_classes))
     if len(unlabelled):
         listed = first_ten(_label_problem(images, position, num_classes) for position in unlabelled.tolist())
-        problems.append(f"{split}: {len(unlabelled)} images without a valid label: {listed}")
+        problems.append(f"{split}: {_counted(len(unlabelled), 'image')} without a valid label: {listed}")
         usable[unlabelled] = False
     return images.subset(usable), problems
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _label_problem(images: ImageSet, position: int, num_classes: int) -> str:

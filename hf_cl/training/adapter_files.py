@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,36 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from hf_cl.backbones.loading import shared_name
+
+_READ_WRITE = 0o666
+"""What `open` asks for; the process's umask takes from it."""
+
 
 def save_adapter_files(folder: Path, model: PeftModel, processor: Any, tokenizer: Any) -> None:
-    """Adapter, head, class names, image processor and tokenizer; the folder is whole or absent."""
+    """Adapter, head, class names, image processor and tokenizer; the folder is whole or absent.
+
+    The base that ships with hf_cl is named `demo`, not by where it is installed. Files have the mode that `open` gives: those of
+    safetensors would be readable by their owner alone.
+    """
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = shared_name(config.base_model_name_or_path or "")
     aside = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     model.save_pretrained(str(aside), save_embedding_layers=False)  # peft would look on the Hub for a vocabulary
     processor.save_pretrained(str(aside))
     if isinstance(tokenizer, PreTrainedTokenizerBase):  # open_clip's comes with the name of the base
         tokenizer.save_pretrained(str(aside))
+    mode = _READ_WRITE & ~_umask()
+    for file in aside.rglob("*.safetensors"):
+        file.chmod(mode)
     (aside / "README.md").unlink(missing_ok=True)  # peft's template of a card; the run folder has a filled one
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+
+
+def _umask() -> int:
+    """Python tells it only by setting another."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

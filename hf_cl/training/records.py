@@ -50,6 +50,7 @@ class Records:
         self.console = Console(stderr=True, quiet=quiet or not self.main)
         self._progress: Progress | None = None
         self._task: Any = None
+        self._epochs: Mapping[str, int] = {}
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Add one record: `kind` ("step", "epoch", "session", ...), the optimizer step and plain values."""
@@ -58,7 +59,7 @@ class Records:
         with self.path.open("a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), "kind": kind, "step": step, **values}) + "\n")
         if "epoch" in values and self._progress is not None:
-            self._progress.update(self._task, epoch=f"epoch {values['epoch']}")
+            self._progress.update(self._task, epoch=self._epoch(values["epoch"], values.get("phase", "")))
         numbers = {
             f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
         }
@@ -66,12 +67,29 @@ class Records:
             self.accelerator.log(numbers, step=step)
 
     def say(self, text: Any) -> None:
-        """Print a line or a rich table on the main process."""
-        self.console.print(text)
+        """Print a line or a rich table on the main process; a line is not broken, so that a path in it can be copied."""
+        self.console.print(text, soft_wrap=isinstance(text, (str, Text)))
 
-    def start_bar(self, description: str, total: int, completed: int = 0) -> None:
-        """A progress bar for one session; none where stderr is no terminal."""
-        if self.console.quiet or not self.console.is_terminal:
+    def _epoch(self, epoch: int, phase: str) -> str:
+        """epoch 3 of 10; with the phase's name where the session has several."""
+        of = f" of {self._epochs[phase]}" if phase in self._epochs else ""
+        return f"{f'{phase}, ' if len(self._epochs) > 1 else ''}epoch {epoch + 1}{of}"
+
+    def start_bar(self, description: str, total: int, completed: int = 0, epochs: Mapping[str, int] | None = None) -> None:
+        """A progress bar for one session; a line instead where stderr is no terminal.
+
+        Args:
+            description: "session 2".
+            total, completed: optimizer steps.
+            epochs: of each phase, by its name.
+        """
+        self._epochs = epochs or {}
+        if self.console.quiet:
+            return
+        if not self.console.is_terminal:
+            planned = ", ".join(f"{phase} {count} epochs" for phase, count in self._epochs.items())
+            if total > completed:
+                self.console.print(Text(f"{description}: {total - completed} steps{f' ({planned})' if planned else ''}"))
             return
         columns = (
             TextColumn("{task.description}"),

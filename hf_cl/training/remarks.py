@@ -33,6 +33,8 @@ def _trained(results: Results) -> str:
     idle = [session.id for session in results.sessions if not session.trained]
     if not idle:
         return "Every session was trained."
+    if len(idle) == len(results.sessions):
+        return "Nothing was trained: no optimizer step was taken, classes were only added to the head."
     if idle == [session.id for session in results.sessions[1:]]:
         return "Nothing was trained after session 0: no optimizer step was taken, later classes were only added to the head."
     return f"No optimizer step was taken in {'session' if len(idle) == 1 else 'sessions'} {', '.join(map(str, idle))}."

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from hf_cl.scenarios.errors import near_path
 from hf_cl.training.composition import FILE as METHOD
 from hf_cl.training.results import Results
 
@@ -38,7 +39,7 @@ def read_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"There is no run folder {str(folder)!r}.")
+        raise ValueError(f"There is no run folder {str(folder)!r}.{near_path(folder)}")
     results, config = folder / "results.json", folder / "config.yaml"
     for path in (results, config):
         if not path.is_file():

@@ -240,7 +240,7 @@ class SessionLoop:
         done = sum(steps[: at.phase]) + at.batch
         if at.phase < len(phases):
             done += at.epoch * self.images.steps_per_epoch(session.train, phases[at.phase])
-        self.records.start_bar(f"session {session.id}", sum(steps), done)
+        self.records.start_bar(f"session {session.id}", sum(steps), done, {phase.name: phase.epochs for phase in phases})
         for phase in phases[at.phase :]:
             PhaseLoop(self, phase, schedule).run()
             at.next_phase()

@@ -88,7 +88,7 @@ class SessionResults:
             sessions=[SessionRecord(**record) for record in self._sessions],
             **(self._tests or self._matrix.fields()),
             continual=next((probe.traces for probe in trainer.probes if isinstance(probe, StabilityProbe)), None),
-            parameters=ParameterCounts(trainable=sum(p.numel() for p in named), total=total),
+            parameters=ParameterCounts(trainable=sum(p.numel() for p in named) if any(record["trained"] for record in self._sessions) else 0, total=total),
             environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
             times=Times(training=self._training_seconds, evaluation=self._evaluation_seconds, total=seconds),
             memory=Memory(memory_kind(trainer.accelerator.device), self._peak_bytes),

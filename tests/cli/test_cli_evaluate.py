@@ -1,4 +1,8 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +64,42 @@ def test_mistakes_are_sentences(call, trained, tmp_path):
     ):
         result = call(*arguments)
         assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr, result.output
+
+
+def test_bad_images_can_be_left_out_as_in_training(call, trained, photos, tmp_path):
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    (folder / "test" / "3" / "broken.png").write_bytes(b"")
+    refused = call("evaluate", trained, "--dataset", folder)
+    assert refused.exit_code == 2 and "1 unreadable image: test/3/broken.png (the file is empty (0 bytes))" in refused.stderr
+    assert "--skip_bad_images leaves these images out and goes on." in refused.stderr
+    allowed = call("evaluate", trained, "--dataset", folder, "--skip_bad_images", "--json")
+    assert allowed.exit_code == 0 and json.loads(allowed.stdout)["images"] == 12
+
+
+def test_every_bad_file_is_named_and_the_good_ones_are_answered(call, trained, tmp_path):
+    good, words, folder = digit(7, tmp_path), tmp_path / "words.txt", tmp_path / "folder"
+    words.write_text("no picture")
+    folder.mkdir()
+    result = call("predict", trained, words, good, folder, tmp_path / "none.png")
+    assert result.exit_code == 2 and result.stdout.startswith(f"{good}: 7 ") and result.stdout.count("\n") == 1
+    assert f"{words} cannot be read as an image: no image format that hf_cl opens." in result.stderr
+    assert f"{folder} cannot be read as an image: it is a folder." in result.stderr
+    assert "none.png cannot be read as an image: No such file or directory." in result.stderr
+    alone = call("predict", trained, tmp_path / "none.png")
+    assert alone.exit_code == 2 and alone.stderr == f"hf-cl: There is no file '{tmp_path / 'none.png'}'.\n"
+
+
+@pytest.mark.parametrize("arguments", [["push", "runs/x", "me/photos"], ["predict", "runs/x", "none.png"]])
+def test_what_can_be_refused_before_torch_is_loaded_is(arguments, tmp_path):
+    code = "import sys, hf_cl_command\ntry:\n    hf_cl_command.main()\nfinally:\n    assert 'torch' not in sys.modules"
+    environment = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | {
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith("hf-cl: ") and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_predict_from_an_earlier_session(call, trained, tmp_path):

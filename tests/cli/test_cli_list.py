@@ -1,9 +1,11 @@
 import json
+from dataclasses import dataclass
 
 import pytest
 
 from hf_cl.adapters.bases import SUPPORT
-from hf_cl.methods import METHODS
+from hf_cl.cli.list_ import Kind
+from hf_cl.methods import METHODS, NearestClassMeanSettings
 from hf_cl.metrics import METRICS
 from hf_cl.scenarios import SCENARIOS
 
@@ -18,6 +20,37 @@ def test_everything_registered_is_listed_with_a_sentence(call, kind, known):
     assert [line for line in shown.stdout.splitlines() if line and not line.startswith(" ")] == list(known)
 
 
+def test_without_a_kind_the_names_of_all_are_listed(call):
+    shown = call("list")
+    assert shown.exit_code == 0
+    for part in (
+        "methods: ovor, ",
+        "heads: linear, cosine, prototype, text",
+        "MaskedCrossEntropy",
+        "Sagm",
+        "probes: StabilityProbe",
+        "final_accuracy",
+    ):
+        assert part in shown.stdout
+    assert list(json.loads(call("list", "--json").stdout)) == [*Kind]
+
+
+@pytest.mark.parametrize("kind", ["heads", "losses", "rules", "probes"])
+def test_parts_have_a_sentence_each(call, kind):
+    rows = json.loads(call("list", kind, "--json").stdout)
+    assert rows and all(10 < len(row["description"]) < 200 for row in rows.values())
+
+
+def test_a_method_from_outside_is_described_by_its_settings(call, monkeypatch):
+    @dataclass
+    class Mine(NearestClassMeanSettings):
+        """Class means, my way. And more."""
+
+    monkeypatch.setitem(METHODS, "mine", Mine)
+    rows = json.loads(call("list", "methods", "--json").stdout)
+    assert rows["mine"] == {"description": "Class means, my way.", "adapter": "ONE_PROMPT", "configs": []}
+
+
 def test_what_a_row_says(call):
     methods = json.loads(call("list", "methods", "--json").stdout)
     assert methods["ovor"]["adapter"] == "ONE_PROMPT" and "demo" in methods["ovor"]["configs"]
@@ -28,6 +61,6 @@ def test_what_a_row_says(call):
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(call):
-    result = call("list", "heads")
+    result = call("list", "hats")
     assert result.exit_code == 2
-    assert all(kind in result.stderr for kind in ("methods", "adapters", "scenarios", "metrics"))
+    assert all(kind in result.stderr for kind in ("methods", "adapters", "heads", "scenarios", "metrics"))

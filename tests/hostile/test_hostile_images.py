@@ -127,7 +127,7 @@ def png_of(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
-        (b"", "no image format"),
+        (b"", "the file is empty"),
         (b"text", "no image format"),
         (png_of(50_000, 50_000), "exceeds limit"),
         (png_of(2**31 - 1, 2**31 - 1), "exceeds limit"),

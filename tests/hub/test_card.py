@@ -1,5 +1,6 @@
 import ast
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 from hf_cl.hub.card import ModelCardInput, model_card, scalar_metrics, write_card
 from hf_cl.hub.published import PLOTS
+from hf_cl.hub.push import push_to_hub
+from hf_cl.hub.snippets import PICTURE
+from hf_cl.training.results import ParameterCounts
 
 WHOLE_CARD = Path(__file__).parents[1] / "reference" / "card" / "README.md"
 CITATION = "@inproceedings{huang2024ovor,\n  title={OVOR: OnePrompt with Virtual Outlier Regularization},\n  year={2024}\n}"
@@ -183,17 +187,50 @@ def test_the_code_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     model = get_peft_model(base, tiny.ADAPTERS["ONE_PROMPT"](class_names=names, classes_per_session=[3, 2, 2]))
     model.save_pretrained(tmp_path / "adapter")
     ViTImageProcessor(size={"height": tiny.SIDE, "width": tiny.SIDE}).save_pretrained(tmp_path / "adapter")
-    Image.new("RGB", (40, 30), "orange").save(tmp_path / "cat.jpg")
+    picture = tmp_path / PICTURE
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 30), "orange").save(picture)
     monkeypatch.chdir(tmp_path)
-    through_peft, as_pipeline, through_hf_cl, _ = code_blocks(text_of(base_model="base", adapter="adapter"))
-    namespace = {}
-    exec(through_peft, namespace)
-    name = capsys.readouterr().out.strip()
-    assert name in names
-    exec(as_pipeline, namespace)
-    assert ast.literal_eval(capsys.readouterr().out)[0]["label"] == name
-    exec(through_hf_cl, {})
-    assert "Prediction" in capsys.readouterr().out
+    by_peft, as_pipeline, by_hf_cl = (run_alone(block, capsys) for block in code_blocks(text_of(base_model="base", adapter="adapter")))
+    assert by_peft in names
+    assert ast.literal_eval(as_pipeline)[0]["label"] == by_peft
+    assert f"Prediction(name='{by_peft}'" in by_hf_cl
+
+
+def run_alone(block, capsys):
+    """What a block prints; it has nothing of the blocks before it."""
+    exec(block, {})
+    return capsys.readouterr().out.strip()
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_the_code_of_a_pushed_card_runs_as_it_stands(hub, run, base_folder, tmp_path, monkeypatch, capsys):
+    hub.put("me/base", {path.name: path.read_bytes() for path in base_folder.iterdir()})
+    push_to_hub(run, "me/photos")
+    card = hub.files("me/photos")["README.md"].decode()
+    picture = tmp_path / PICTURE
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 30), "orange").save(picture)
+    monkeypatch.chdir(tmp_path)
+    said = [run_alone(block, capsys) for block in code_blocks(card)]
+    assert len(said) == 5 and all(said)
+    assert len(ast.literal_eval(said[3])) == len(ast.literal_eval(said[4])) == 5  # session-1 of three
+    assert f"[me/base]({hub.url}/me/base)" in card and "set `HF_ENDPOINT` to it" in card
+
+
+def test_the_card_of_a_run_folder_shows_the_sessions_beside_it():
+    card = text_of(adapter="runs/photos/adapters/session-2")
+    assert 'hf_cl.load("runs/photos/adapters/session-1")' in card and "revision=" not in card
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["model-index"][0]["name"] == "OVOR on animals"
+
+
+def test_nothing_counts_as_trained_where_nothing_was():
+    results = example_results(parameters=ParameterCounts(trainable=1537, total=2_715_457))
+    assert "1,537 of 2,715,457 parameters were trained" in text_of(results=results)
+    idle = example_results(parameters=results.parameters, sessions=[replace(s, trained=False) for s in results.sessions])
+    card = text_of(results=idle)
+    assert "were trained" not in card and "Nothing was trained: no optimizer step was taken" in card
 
 
 def test_the_metadata_are_what_huggingface_hub_reads(tmp_path):

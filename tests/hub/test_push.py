@@ -157,6 +157,36 @@ def test_an_upload_library_that_gives_up_is_no_traceback(hub, run, monkeypatch):
         push_to_hub(run, "me/photos")
 
 
+def test_a_hub_without_xet_is_told_from_a_network_that_is_down(hub, two_sessions, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)  # hf_xet asks for its own token, and raises a bare ConnectionError
+    monkeypatch.setattr("hf_cl.hub.access.WAITS", (60.0,))
+    with pytest.raises(HubError, match=r"does not offer Xet storage .*404 Not Found.*Set HF_HUB_DISABLE_XET=1 and push again") as failure:
+        push_to_hub(two_sessions, "me/photos")
+    assert f"{hub.url}/api/models/me/photos/xet-write-token/main" in str(failure.value)
+    assert hub.repositories["me/photos"].tags == {}
+
+
+def test_what_an_upload_library_was_told_is_passed_on_without_signatures(hub, two_sessions, monkeypatch):
+    def fails(*args, **kwargs):
+        raise ConnectionError("HTTP status client error (403 Forbidden), domain: https://store.example/x?X-Amz-Signature=abc")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", fails)
+    with pytest.raises(HubError, match=r"an upload was refused \(HTTP status client error \(403 Forbidden\)") as failure:
+        push_to_hub(two_sessions, "me/photos")
+    assert "https://store.example/x)" in str(failure.value) and "abc" not in str(failure.value)
+
+
+def test_a_refusal_without_a_sentence_of_its_own_names_status_and_address(hub, two_sessions):
+    hub.interrupt = lambda number, method, path: 418 if "/commit/" in path else None
+    with pytest.raises(HubError, match=r"it refused the request \(status 418 at http.*/api/models/me/photos/commit/main: "):
+        push_to_hub(two_sessions, "me/photos")
+
+
+def test_a_folder_that_is_not_there_is_not_called_a_run_folder(hub, run):
+    with pytest.raises(ValueError, match=r"There is no run folder '.*phots'. Did you mean '.*photos'\?"):
+        push_to_hub(run.with_name("phots"), "me/photos")
+
+
 def test_a_hub_that_asks_for_patience_beyond_reason_gets_none(hub, monkeypatch):
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -276,7 +306,7 @@ def test_what_may_be_pushed(hub, account, repo_id):
 def test_no_token(hub, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    with pytest.raises(HubError, match="needs a token, and there is none: run `hf auth login`, or set HF_TOKEN"):
+    with pytest.raises(HubError, match=r"needs a token of http://127.0.0.1:.*, and there is none: run `hf auth login`, or set HF_TOKEN"):
         check_push("me/photos")
 
 
@@ -320,6 +350,9 @@ def test_the_command(hub, run):
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == f"{hub.url}/me/photos: 3 sessions pushed, 0 were there"
     assert hub.repositories["me/photos"].private
+    assert len(result.output.splitlines()) == 4  # a line per session and one at the end: no bars of other libraries
+    result = CliRunner().invoke(app, ["push", str(run), "me/photos", "--private"])
+    assert result.output.splitlines() == [f"{hub.url}/me/photos: 0 sessions pushed, 3 were there"]
     result = CliRunner().invoke(app, ["push", str(run), "you/photos"])
     assert result.exit_code == 2 and result.stderr.startswith("hf-cl: The token belongs to 'me'") and result.stderr.count("\n") == 1
     assert CliRunner().invoke(app, ["push", str(run / "nothing"), "me/photos"]).exit_code == 2

@@ -42,7 +42,7 @@ def says(base, tmp_path, monkeypatch, capsys):
         assert launch(run, METHODS[method], method, [f"--{key}={value}" for key, value in values.items()]) == 2
         assert not (tmp_path / "run" / "adapters").exists()
         error = capsys.readouterr().err
-        assert error.startswith("hf_cl: ") and error.count("\n") <= 2
+        assert error.startswith("hf-cl: ") and error.count("\n") <= 2
         return error
 
     return refused

@@ -29,6 +29,6 @@ def test_a_bug_in_a_loss_of_ones_own_shows_where(tmp_path):
         """)
     )
     own = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
-    assert own.returncode == 2 and "in __iter__" in own.stderr and own.stderr.endswith("hf_cl: shapes do not fit\n")
+    assert own.returncode == 2 and "in __iter__" in own.stderr and own.stderr.endswith("hf-cl: shapes do not fit\n")
     mistake = subprocess.run([sys.executable, str(script), "--epochs=1"], capture_output=True, text=True, check=False)
-    assert mistake.returncode == 2 and mistake.stderr == "hf_cl: a mistake of the script itself\n"
+    assert mistake.returncode == 2 and mistake.stderr == "hf-cl: a mistake of the script itself\n"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from hf_cl.methods import METHODS, OvorSettings
 from hf_cl.run import CONFIGS, config_names, describe, launch, open_scenario, parse_settings
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -14,7 +18,28 @@ def test_every_packaged_config_loads_and_names_its_command(path):
     method = path.parent.name
     settings = parse_settings(METHODS[method], method, ["--config", path.stem])
     assert settings.method().adapter.peft_type
-    assert f"--config recipes/configs/{method}/{path.name}" in path.read_text().splitlines()[0]
+    by_recipe, by_name = f"recipes/{method}.py --config recipes/configs/{method}/{path.name}", f"hf-cl train {method} --config {path.stem} "
+    assert (by_recipe if (ROOT / "recipes" / f"{method}.py").exists() else by_name) in path.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("config", ["demo", "own_images"])
+def test_what_is_compared_has_the_same_sessions(config):
+    runs = [
+        parse_settings(METHODS[method], method, ["--config", config]) for method in ("ovor", "lora", "linear_probe", "nearest_class_mean")
+    ]
+    shared = (
+        "dataset",
+        "backbone",
+        "num_base_classes",
+        "classes_per_session",
+        "class_order",
+        "class_order_seed",
+        "batch_size",
+        "normalize",
+    )
+    for name in shared:
+        assert len({getattr(run, name) for run in runs}) == 1, name
+    assert runs[0].epochs == runs[1].epochs == runs[2].epochs and runs[0].head == runs[1].head
 
 
 def test_flags_override_the_file_and_dashes_are_accepted():
@@ -34,6 +59,8 @@ def test_one_tracker_or_several():
         (["--learning_rat", "1"], r"Unknown setting 'learning_rat' \(--learning_rat\). Did you mean 'learning_rate'\?"),
         (["--epochs", "many"], "--epochs: .*got 'many'"),
         (["--batch_size", "0"], "batch_size must be at least 1"),
+        (["--config", "own_image"], r"it has cifar100, .*. Did you mean 'own_images'\?"),
+        (["--head", "prototype"], r"--head: expected keys and values in braces, such as '{type: prototype}', got 'prototype'"),
         (["--config", "nowhere"], "no such file, and ovor has no config of that name; it has cifar100, demo"),
         (["--head={"], "is no YAML value"),
         (["epochs"], "Expected a flag like --key value, got 'epochs'"),
@@ -67,12 +94,26 @@ def test_a_protocol_takes_its_own_settings_and_no_others(values, message):
 def test_a_user_s_mistake_gives_two_lines_and_no_traceback(capsys):
     assert launch(lambda settings: None, OvorSettings, "ovor", ["--epochz", "3"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("hf_cl: Unknown setting 'epochz'") and error.count("\n") == 1
+    assert error.startswith("hf-cl: Unknown setting 'epochz'") and error.count("\n") == 1
 
 
 def test_help_lists_every_setting(capsys):
     assert launch(lambda settings: None, OvorSettings, "ovor", ["--help"]) == 0
     text = capsys.readouterr().out
     assert "--vor_epochs" in text and "Epochs of the head on features with virtual outliers" in text and "demo" in text
-    assert describe(OvorSettings, "ovor") in text
+    assert text.startswith("usage: hf-cl train ovor --config {cifar100,")
+    assert "One of none, flip, crop, crop_flip" in text and "One of class_incremental, " in text and "hf_cl." not in text
+    assert text.splitlines()[2:] == describe(OvorSettings, "ovor").splitlines()[2:]
+
+
+def test_help_shows_the_values_of_the_config_that_was_named(capsys):
+    assert launch(lambda settings: None, OvorSettings, "ovor", ["--config", "own_images", "--help", "--seed", "3"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  --")}
+    ends = {"--head": "['{type: prototype}']", "--epochs": "[10]", "--vor_epochs": "[0]", "--class_order": "[natural]", "--seed": "[3]"}
+    for flag, value in ends.items():
+        assert lines[flag].endswith(value), lines[flag]
+    assert launch(lambda settings: None, OvorSettings, "ovor", ["--config", "own_image", "--help"]) == 2
+
+
+def test_config_names():
     assert config_names("ovor") == ["cifar100", "demo", "imagenet_r", "own_images"]

@@ -40,9 +40,9 @@ def test_everything_wrong_is_one_error(write_parquet):
         open_images(folder, check=lambda images: [bad] if len(images) == 4 else [])
     assert str(error.value).splitlines() == [
         "tables cannot be used as it is:",
-        "  train: 1 unreadable images: train row 0 (cut off)",
-        "  train: 1 images without a valid label: train row 1 (no label)",
-        "  test: 1 classes have no images: 'bee'",
+        "  train: 1 unreadable image: train row 0 (cut off)",
+        "  train: 1 image without a valid label: train row 1 (no label)",
+        "  test: 1 class has no images: 'bee'",
         "  --skip_bad_images leaves these images and classes out and goes on.",
     ]
 
@@ -69,7 +69,7 @@ def test_bad_images_are_left_out_and_logged(write_folder, caplog):
 
 def test_classes_without_images_are_left_out_and_labels_close_up(write_folder, caplog):
     root = write_folder({"train/a": 1, "train/b": 2, "train/c": 2, "test/b": 1, "test/c": 1, "test/d": 1})
-    with pytest.raises(DataError, match="test: 1 classes have no images: 'a'"):
+    with pytest.raises(DataError, match="test: 1 class has no images: 'a'"):
         open_images(root)
     with caplog.at_level(logging.WARNING):
         source = open_images(root, skip_bad_images=True)
@@ -77,11 +77,11 @@ def test_classes_without_images_are_left_out_and_labels_close_up(write_folder, c
     assert source.train.labels.tolist() == [0, 0, 1, 1]
     assert source.train.indices.tolist() == [1, 2, 3, 4]
     assert source.test.labels.tolist() == [0, 1]
-    assert "train: 1 classes have no images: 'd'" in caplog.text
+    assert "train: 1 class has no images: 'd'" in caplog.text
 
 
 def test_a_class_of_one_image_cannot_be_split(write_folder):
-    with pytest.raises(DataError, match="data: 1 classes have fewer than 2 images: 'b'"):
+    with pytest.raises(DataError, match="data: 1 class has fewer than 2 images: 'b'"):
         open_images(write_folder({"a": 3, "b": 1}))
 
 

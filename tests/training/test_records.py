@@ -2,7 +2,6 @@ import io
 import json
 from types import SimpleNamespace
 
-import pytest
 from rich.console import Console
 
 from hf_cl.training.records import Records
@@ -45,27 +44,42 @@ def test_other_processes_write_nothing(tmp_path):
 
 def test_the_bar_says_session_epoch_loss_speed_and_what_is_left(tmp_path):
     made, file = records(tmp_path)
-    made.start_bar("session 2", 40, completed=10)
+    made.start_bar("session 2", 40, 10, {"train": 7})
     bar = made._progress
     clock = iter(range(1000))
     bar.get_time = bar._tasks[made._task]._get_time = lambda: float(next(clock))
     for step in range(10):
         made.advance(images=64)
-        made.write("train", step, epoch=3, loss_cross_entropy=0.25)
+        made.write("train", step, phase="train", epoch=3, loss_cross_entropy=0.25)
         made.note("cross_entropy 0.250")
     bar.refresh()
     shown = file.getvalue().split("session 2")[-1]
     made.stop_bar()
-    for part in ("epoch 3", "20/40", "cross_entropy 0.250", "images/s"):
+    for part in ("epoch 4 of 7", "20/40", "cross_entropy 0.250", "images/s"):
         assert part in shown
     assert "0:0" in shown or "0:1" in shown  # time left
 
 
-@pytest.mark.parametrize("how", [{"terminal": False}, {"quiet": True}])
-def test_no_bar_where_nobody_looks(tmp_path, how):
-    made, file = records(tmp_path, **how)
-    made.start_bar("session 0", 10)
+def test_several_phases_are_named(tmp_path):
+    made, file = records(tmp_path)
+    made.start_bar("session 0", 40, 0, {"train": 7, "vor": 2})
+    made.write("train", 1, phase="vor", epoch=0)
+    made._progress.refresh()
+    made.stop_bar()
+    assert "vor, epoch 1 of 2" in file.getvalue()
+
+
+def test_a_line_where_stderr_is_no_terminal(tmp_path):
+    made, file = records(tmp_path, terminal=False)
+    made.start_bar("session 0", 10, 2, {"train": 5})
     made.advance(images=8)
     made.note("loss 1.0")
+    made.stop_bar()
+    assert file.getvalue() == "session 0: 8 steps (train 5 epochs)\n"
+
+
+def test_nothing_where_quiet_was_asked_for(tmp_path):
+    made, file = records(tmp_path, quiet=True)
+    made.start_bar("session 0", 10)
     made.stop_bar()
     assert not file.getvalue()
