@@ -175,6 +175,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(EXAMPLES))
     digits.load_digits = six_of_each
     outcome = {
-        run.__name__: run(Path(sys.argv[1]) / run.__name__) for run in (adapter, head, loss, gradient_rule, scenario, probe, own_loss, own_command, all_six)
+        run.__name__: run(Path(sys.argv[1]) / run.__name__)
+        for run in (adapter, head, loss, gradient_rule, scenario, probe, own_loss, own_command, all_six)
     }
     Path("outcome.json").write_text(json.dumps(outcome))

@@ -22,6 +22,7 @@ class StaySettings(OvorSettings):
 
 
 def main(settings):
+    """As the recipes do it."""
     scenario = open_scenario(settings)
     method = settings.method()
     backbone, processor, tokenizer = open_base(settings, method)
