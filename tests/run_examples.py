@@ -7,8 +7,11 @@ A process of its own, since the examples make a peft type and a head known for g
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import runpy
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -120,6 +123,47 @@ def probe(folder: Path) -> dict[str, Any]:
     return {**drift.report(), "weights_equal": same(saved(folder / "with", 1), saved(folder / "without", 1))}
 
 
+def own_loss(folder: Path) -> dict[str, Any]:
+    runpy.run_path(str(EXAMPLES / "own_loss.py"), run_name="__main__")
+    run = Path("runs/ovor_stay")
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    with_it = {line["session"] for line in lines if "loss_features_stay" in line}
+    return {"sessions": sorted(with_it), "method": json.loads((run / "results.json").read_text())["method"]["name"]}
+
+
+def command(*words: str) -> tuple[int, str]:
+    """Exit status and output of the example's own command."""
+    sys.argv = [str(EXAMPLES / "own_command.py"), *words]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            return int(end.code or 0), said.getvalue()
+    raise AssertionError("it ends by sys.exit")
+
+
+def own_command(folder: Path) -> dict[str, Any]:
+    """Trained from a YAML file, then again from the checkpoint before the last; that with another weight."""
+    config = Path("stay.yaml")
+    config.write_text("dataset: digits\nnum_base_classes: 5\nclasses_per_session: 5\nepochs: 1\nvor_epochs: 1\nbatch_size: 16\nstay: 2.0\n")
+    words = ["--config", str(config), "--output_dir", str(folder), "--checkpoint_steps", "1", "--resume", "auto"]
+    statuses = [command(*words)[0]]
+    first, newest = saved(folder, 1), max((folder / "checkpoints").glob("step-*"))
+    shutil.rmtree(newest)
+    shutil.rmtree(folder / "adapters" / "session-1")
+    statuses.append(command(*words)[0])
+    refused, why = command(*words, "--stay", "3")
+    return {
+        "statuses": [*statuses, refused],
+        "same": same(first, saved(folder, 1)),
+        "why": why,
+        "help": command("--help")[1],
+        "typo": command("--sta", "3")[1],
+        "config": (folder / "config.yaml").read_text(),
+    }
+
+
 def all_six(folder: Path) -> dict[str, Any]:
     runpy.run_path(str(EXAMPLES / "all_six.py"), run_name="__main__")
     return {"adapters": sorted(path.name for path in Path("runs/scaled/adapters").iterdir())}
@@ -131,6 +175,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(EXAMPLES))
     digits.load_digits = six_of_each
     outcome = {
-        run.__name__: run(Path(sys.argv[1]) / run.__name__) for run in (adapter, head, loss, gradient_rule, scenario, probe, all_six)
+        run.__name__: run(Path(sys.argv[1]) / run.__name__)
+        for run in (adapter, head, loss, gradient_rule, scenario, probe, own_loss, own_command, all_six)
     }
     Path("outcome.json").write_text(json.dumps(outcome))

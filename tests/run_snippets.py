@@ -11,6 +11,7 @@ left to test_docs.py, which parses every command.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 PER_CLASS = 6
 BLOCK = re.compile(r"^```(python test|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LOOP = re.compile(r"for (\w+) in ([^;]+); do (.+); done")
 ASSIGNMENT = re.compile(r"(\w+)=(\S+|\"[^\"]*\")")
 TINY: dict[str, Any] = {"epochs": 1, "vor_epochs": 0, "shots": 2}
 DEMO = Path("runs", "demo")
@@ -57,12 +59,15 @@ def name_of(document: Path) -> str:
 
 
 def shell_lines(block: str) -> Iterator[str]:
-    """The commands of a block, one by one: continued lines joined, comments dropped, variables that the block sets filled in."""
+    """The commands of a block, one by one: continued lines joined, comments dropped, loops of one line unrolled, variables filled in."""
     variables: dict[str, str] = {}
     for line in block.replace("\\\n", " ").splitlines():
         command = re.sub(r"(^|\s)#.*", "", line).strip()
         if assigned := ASSIGNMENT.fullmatch(command):
             variables[assigned[1]] = assigned[2].strip('"')
+        elif loop := LOOP.fullmatch(command):
+            for value in loop[2].split():
+                yield re.sub(rf"\$\{{?{loop[1]}\}}?", value, loop[3])
         elif command:
             yield re.sub(r"\$\{?(\w+)\}?", lambda match: variables.get(match[1], match[0]), command)
 
@@ -123,7 +128,7 @@ def run_command(line: str) -> None:
             train(words[2:])
     elif words[0] == "hf-cl" and words[1] in ("train", "predict", "report", "compare", "push", "evaluate", "export", "list", "env"):
         if words[1] == "compare":
-            copy_runs([Path(word) for word in words[2:] if not word.startswith("--")])
+            copy_runs([Path(word) for word in itertools.takewhile(lambda word: not word.startswith("--"), words[2:])])
         result = CliRunner().invoke(app, words[1:])
         assert result.exit_code == 0, f"{line}: {result.output}"
 

@@ -17,8 +17,8 @@ from hf_cl.scenarios import open_images
 
 
 def scaled(*, epochs=1, learning_rate=1e-3):
-    """Cross-entropy among the classes seen, from session 1 on with distillation."""
-    cross_entropy, distillation = MaskedCrossEntropy("seen"), Distillation()
+    """Cross-entropy among the session's own classes, from session 1 on with distillation."""
+    cross_entropy, distillation = MaskedCrossEntropy("new"), Distillation()
 
     def phases(session):
         losses = [cross_entropy] if session.id == 0 else [cross_entropy, distillation]
