@@ -1,19 +1,15 @@
 """A gradient rule: rows of earlier classes rest."""
 
-from hf_cl.contracts import GradientRule
-from hf_cl.rules.passes import run_pass
+from hf_cl.rules import Plain
 
 
-class OldRowsRest(GradientRule):
+class OldRowsRest(Plain):
     """The plain gradient, but zero in the head's rows of earlier sessions."""
 
     first_new_class = 0
 
     def begin_session(self, trainer, session):
         self.first_new_class = session.first_new_class
-
-    def compute(self, closures, named_parameters, accelerator, model):
-        return run_pass(closures, accelerator, model)
 
     def transform(self, named_parameters):
         for name, parameter in named_parameters:

@@ -78,7 +78,8 @@ class SessionResults:
 
     def _build(self) -> Results:
         trainer = self.trainer
-        named = [p for _, p in trainer.named_parameters]
+        trained = any(record["trained"] for record in self._sessions)
+        trainable = sum(p.numel() for _, p in trainer.named_parameters) if trained else 0
         total = sum(p.numel() for p in trainer.model.parameters())
         seconds = sum(self._training_seconds) + sum(self._evaluation_seconds)
         return Results(
@@ -88,7 +89,7 @@ class SessionResults:
             sessions=[SessionRecord(**record) for record in self._sessions],
             **(self._tests or self._matrix.fields()),
             continual=next((probe.traces for probe in trainer.probes if isinstance(probe, StabilityProbe)), None),
-            parameters=ParameterCounts(trainable=sum(p.numel() for p in named) if any(record["trained"] for record in self._sessions) else 0, total=total),
+            parameters=ParameterCounts(trainable=trainable, total=total),
             environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
             times=Times(training=self._training_seconds, evaluation=self._evaluation_seconds, total=seconds),
             memory=Memory(memory_kind(trainer.accelerator.device), self._peak_bytes),

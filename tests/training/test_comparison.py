@@ -160,7 +160,6 @@ def test_a_run_that_was_stopped_is_called_so(tmp_path):
     unfinished = tmp_path / "short"
     unfinished.mkdir()
     short["times"] = replace(results.times, training=results.times.training[:2], evaluation=results.times.evaluation[:2])
-    short["memory"] = replace(results.memory, peak_bytes=results.memory.peak_bytes[:2])
     replace(results, **short, session_confusion=None, confused_pairs=None).save(unfinished / "results.json")
     (unfinished / "config.yaml").write_text((whole / "config.yaml").read_text())
     with pytest.raises(ValueError, match=r"short has 2 of 3 sessions. If it was stopped"):
