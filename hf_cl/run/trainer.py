@@ -15,7 +15,7 @@ from hf_cl.hub.push import push_to_hub
 from hf_cl.training import RunSettings, SessionLoop
 from hf_cl.training.report import write_report
 from hf_cl.training.results import Results
-from hf_cl.training.results_table import summary_table
+from hf_cl.training.results_table import session_table, summary_table
 
 
 class ContinualTrainer(SessionLoop):
@@ -48,6 +48,7 @@ class ContinualTrainer(SessionLoop):
             results.save(self.folder / "results.json")
             write_report(self.folder, results, settings, method=self.method.title)
             write_run_card(self.folder, self._card(results, settings))
+        self.records.say(session_table(results))
         self.records.say(summary_table(results))
         files = f"Report {self.folder / 'report.html'}, card {self.folder / 'README.md'}, adapters in {self.folder / 'adapters'}"
         self.records.say(Text(files))

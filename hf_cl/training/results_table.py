@@ -61,6 +61,16 @@ def headlines(results: Results) -> dict[str, float]:
     return shown
 
 
+def session_news(results: Results) -> Table | Text:
+    """What a user reads after a session: a line with its accuracy and forgetting; a table for tests with candidates of their own."""
+    if not (steps := progress(results)):
+        return _test_table(results)
+    session, accuracy, forgotten = steps[-1]
+    own = percent(results.accuracy_matrix[-1][-1]) if results.accuracy_matrix else ""
+    after = "" if forgotten is None else f", forgetting {percent(forgotten)}"
+    return Text(f"after session {session}: all seen classes {percent(accuracy)}, its own {own}{after} (percent)")
+
+
 def session_table(results: Results) -> Table:
     """Sessions so far: accuracy on each session's test images, on all seen classes, and forgetting so far. Percent."""
     if results.accuracy_matrix is None:

@@ -24,7 +24,7 @@ from hf_cl.training.results import (
     SessionRecord,
     Times,
 )
-from hf_cl.training.results_table import session_table
+from hf_cl.training.results_table import session_news
 
 if TYPE_CHECKING:
     from hf_cl.training.session_loop import SessionLoop
@@ -74,7 +74,7 @@ class SessionResults:
             self._current.save(trainer.folder / "results.json")
         metrics = {name: value for name, value in self._current.metrics.items() if isinstance(value, float)}
         trainer.records.write("session", trainer.position.step, session=self._sessions[-1]["id"], **metrics)
-        trainer.records.say(session_table(self._current))
+        trainer.records.say(session_news(self._current))
 
     def _build(self) -> Results:
         trainer = self.trainer

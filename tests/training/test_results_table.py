@@ -4,7 +4,7 @@ import pytest
 from example_results import base_to_novel_results, example_results, few_shot_results, nasty_results, sessions_of
 from rich.console import Console
 
-from hf_cl.training.results_table import headlines, session_table, summary_table
+from hf_cl.training.results_table import headlines, session_news, session_table, summary_table
 
 
 def printed(table, width=80):
@@ -91,3 +91,11 @@ def test_cross_dataset_runs_show_the_mean():
 def test_names_are_no_markup():
     assert "for comparison: [red]x[/red]" in printed(summary_table(example_results(comparisons={"[red]x[/red]": 0.5})))
     assert "for comparison" in printed(summary_table(nasty_results()))
+
+
+def test_after_a_session_there_is_a_line():
+    results = example_results()
+    text = printed(session_news(results))
+    assert text.count("\n") == 1 and text.startswith("after session 2: all seen classes ")
+    assert f"forgetting {100 * results.metrics['forgetting']:.2f} (percent)" in text
+    assert "novel" in printed(session_news(base_to_novel_results()))
