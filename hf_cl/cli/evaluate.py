@@ -70,10 +70,9 @@ def _chosen(source: ImageSource, adapter: str) -> tuple[ImageSet, str]:
 
 def _run_of(adapter: Path) -> Path | None:
     """The run folder that an adapter's folder belongs to."""
-    for folder in (adapter, *adapter.resolve().parents[:2]):
-        if (folder / "results.json").is_file():
-            return folder
-    return None
+    whole = adapter.resolve()
+    run = whole.parents[1] if whole.parent.name == "adapters" else whole
+    return next((folder for folder in (adapter, run) if (folder / "results.json").is_file()), None)
 
 
 def _as_json(found: Evaluation, adapter: str, revision: str | None, dataset: str, which: str) -> dict[str, object]:

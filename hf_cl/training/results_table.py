@@ -67,8 +67,8 @@ def session_news(results: Results) -> Table | Text:
         return _test_table(results)
     session, accuracy, forgotten = steps[-1]
     own = percent(results.accuracy_matrix[-1][-1]) if results.accuracy_matrix else ""
-    after = "" if forgotten is None else f", forgetting {percent(forgotten)}"
-    return Text(f"after session {session}: all seen classes {percent(accuracy)}, its own {own}{after} (percent)")
+    after = "" if forgotten is None else f", forgetting {percent(forgotten)} %"
+    return Text(f"session {session}: all seen classes {percent(accuracy)} %, its own {own} %{after}")
 
 
 def session_table(results: Results) -> Table:

@@ -117,7 +117,7 @@ def test_a_config_holds_the_names_as_they_are_or_refuses_them(tmp_path_factory, 
 @cases
 @given(classes=seven)
 def test_results_hold_the_names_as_they_are(tmp_path_factory, classes):
-    file = tmp_path_factory.getbasetemp() / "results.json"
+    file = tmp_path_factory.getbasetemp() / "named.json"
     results = results_of(classes)
     results.save(file)
     assert Results.load(file) == results and json.loads(file.read_bytes())["sessions"][0]["new_class_names"] == classes[:3]
@@ -160,11 +160,13 @@ def test_nothing_on_the_terminal_is_obeyed(text):
     assert all(character.isprintable() or character == "\n" for character in shown)
 
 
-def test_predictions_on_the_terminal_are_text(monkeypatch):
+def test_predictions_on_the_terminal_are_text(monkeypatch, tmp_path):
     class Loaded:
         def predict(self, images, top_k):
             return [[Prediction("\x1b]0;evil\x07 \u202egnp", 0.5)] for _ in images]
 
     monkeypatch.setattr("hf_cl.hub.load.load", lambda *args, **kwargs: Loaded())
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (4, 4)).save("a\x1b[2J.png")
     done = CliRunner().invoke(app, ["predict", "owner/adapter", "a\x1b[2J.png"])
     assert done.exit_code == 0 and "\x1b" not in done.output and "\u202e" not in done.output

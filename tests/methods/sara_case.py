@@ -13,15 +13,17 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import SaraConfig
-from hf_cl.contracts import Part
+from hf_cl.contracts import Probe
 from hf_cl.methods import sara
 from hf_cl.methods.sara import ActiveEntries
 
 torch.set_num_threads(1)
 
 
-class DieAt(Part):
+class DieAt(Probe):
     """Ends the process, as a power cut would, after an optimizer step."""
+
+    name = "die"
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -45,13 +47,10 @@ def build(folder: Path, *, die_at: int = 0, sessions: str = "protect", **setting
         progressive_iter=3,
     )
     method = sara(adapter=adapter, epochs=2, learning_rate=2e-3, sessions=sessions)  # type: ignore[arg-type]
-    if die_at:
-        method = type(method)(**{**method.__dict__, "parts": [*method.parts, DieAt(die_at)]})
+    probes = [ActiveEntries(), *([DieAt(die_at)] if die_at else [])]
     values = {"batch_size": 8, "eval_batch_size": 8, "augmentation": "crop_flip", "cpu": True, "logging_steps": 2, **settings}
     processor = ViTImageProcessor(size={"height": 32, "width": 32})
-    return ContinualTrainer(
-        backbone, processor, method, Stream(3), TrainingSettings(output_dir=str(folder), **values), probes=[ActiveEntries()]
-    )
+    return ContinualTrainer(backbone, processor, method, Stream(3), TrainingSettings(output_dir=str(folder), **values), probes=probes)
 
 
 if __name__ == "__main__":

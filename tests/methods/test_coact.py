@@ -12,7 +12,7 @@ from coact_runs import build, files
 from safetensors.torch import load_file
 
 from hf_cl.adapters import AsyncLoraConfig
-from hf_cl.contracts import Part, Session
+from hf_cl.contracts import Probe, Session
 from hf_cl.methods.coact import CoactSettings, EmaTeacher, coact
 
 NAMES = [
@@ -126,7 +126,9 @@ def test_settings_describe_the_method():
 
 
 # Small runs of the loop
-class StopAt(Part):
+class StopAt(Probe):
+    name = "stop"
+
     def __init__(self, step: int) -> None:
         self.step = step
 
@@ -135,8 +137,10 @@ class StopAt(Part):
             raise KeyboardInterrupt
 
 
-class Watch(Part):
+class Watch(Probe):
     """What the adapter did in each epoch and at the end of each session."""
+
+    name = "watch"
 
     def __init__(self) -> None:
         self.epochs, self.rows, self.teacher_moved = [], [], []

@@ -96,6 +96,6 @@ def test_names_are_no_markup():
 def test_after_a_session_there_is_a_line():
     results = example_results()
     text = printed(session_news(results))
-    assert text.count("\n") == 1 and text.startswith("after session 2: all seen classes ")
-    assert f"forgetting {100 * results.metrics['forgetting']:.2f} (percent)" in text
+    assert text.count("\n") == 1 and text.startswith("session 2: all seen classes ")
+    assert f"forgetting {100 * results.metrics['forgetting']:.2f} %" in text
     assert "novel" in printed(session_news(base_to_novel_results()))
