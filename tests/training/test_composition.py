@@ -30,6 +30,15 @@ def test_the_same_method_is_the_same_and_later_sessions_are_no_change():
     assert where.endswith(".epochs") and (old, new) == (2, 3)
 
 
+@pytest.mark.filterwarnings("ignore:The PEFT config's `base_model_name_or_path` was renamed")  # the test's base has no name
+def test_a_method_that_has_trained_resumes_its_own_run(tmp_path):
+    trainer = build(tmp_path, sessions=1)
+    trainer.fit()
+    again = build(tmp_path, sessions=2, resume="auto")
+    again.method = trainer.method  # as in a notebook whose cell is run again
+    assert len(again.fit().sessions) == 2
+
+
 def with_losses(trainer, losses):
     phases = trainer.method.phases
     trainer.method = replace(trainer.method, phases=lambda session: [replace(phase, losses=losses) for phase in phases(session)[:2]])
