@@ -172,7 +172,7 @@ def _made_of(run: Run) -> dict[str, Any]:
     return {key: value for key, value in flat(run.composition).items() if key not in ("name", "sessions")}
 
 
-def drawn(run: Run, across: Iterable[str]) -> tuple[Any, ...]:
+def draw_of(run: Run, across: Iterable[str]) -> tuple[Any, ...]:
     """What a run was one draw of: its seed, and the values of the protocol's keys that the mean goes over."""
     protocol = protocol_of(run)
     return (run.results.seed, *(protocol[key] for key in sorted(across)))
@@ -181,7 +181,7 @@ def drawn(run: Run, across: Iterable[str]) -> tuple[Any, ...]:
 def _check_seeds(group: Sequence[Run], across: set[str]) -> None:
     seen: dict[str, Run] = {}
     for run in group:
-        draw = repr(drawn(run, across))
+        draw = repr(draw_of(run, across))
         if draw in seen:
             same = f"method, settings and seed ({run.results.seed})"
             raise ValueError(f"{seen[draw].folder} and {run.folder} are the same {same}: one of them would count twice.")

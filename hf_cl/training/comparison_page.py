@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hf_cl.metrics import description
 from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.comparison import NO_DIFFERENCE, Comparison, Group, Spread, drawn
+from hf_cl.training.comparison import NO_DIFFERENCE, Comparison, Group, Spread, draw_of
 from hf_cl.training.display import MISSING, flat, percent
 from hf_cl.training.pages import page_templates, variants
 from hf_cl.training.report_figures import MARKED_SESSIONS, Theme, add_legend, drawable, style
@@ -109,7 +109,7 @@ def comparison_remarks(comparison: Comparison) -> list[str]:
         keys = ", ".join(comparison.across)
         sentences.append(f"The protocols differ in {keys}, as asked for: means go over it, and numbers compare with that in mind.")
     runs = [run for group in comparison.groups for run in group.runs]
-    draws = [sorted(repr(drawn(run, comparison.across)) for run in group.runs) for group in comparison.groups]
+    draws = [sorted(repr(draw_of(run, comparison.across)) for run in group.runs) for group in comparison.groups]
     if any(draw != draws[0] for draw in draws):
         what = " and ".join(["seeds", *comparison.across])
         sentences.append(f"The groups were not run with the same {what}: part of their difference may come from that.")

@@ -76,7 +76,7 @@ def _part(part: Part | LossTerm) -> dict[str, Any]:
 
 
 def _adapter(config: Any) -> dict[str, Any]:
-    """The fields that were set to something else than their default."""
+    """The type, and the fields that hold plain values and that only the user sets."""
     values = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in FILLED_IN}
     plain = {name: _plain(value) for name, value in values.items() if _is_plain(value)}
     return {"type": config.peft_type.value, **{name: value for name, value in plain.items() if name != "peft_type"}}
