@@ -10,7 +10,7 @@ import torch
 from peft import get_peft_model
 
 from benchmarks import ours
-from benchmarks.measure import Call, Options, Row, flops, paired
+from benchmarks.measure import Call, Options, Row, flops, operations, paired
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, SaraConfig
 from hf_cl.adapters.cpe_clip.config import TEXT_HEAD
 from hf_cl.backbones import classifier_of
@@ -28,6 +28,7 @@ def rows(options: Options) -> Iterator[Row]:
         images = ours.images(ours.BATCH[size], options.device)
         base = ours.vit(size).to(options.device).eval()
         bare = _forward(lambda base=base, images=images: base(pixel_values=images))
+        yield _row(f"bare backbone, {size}", _forward(lambda base=base, images=images: base(pixel_values=images)), bare, options, None)
         yield _row(f"ONE_PROMPT, {size}", _outputs(base, OnePromptConfig(), images), bare, options, 0.97)
         for name, config in MERGED.items():
             yield _row(f"{name} merged, {size}", _outputs(base, config(), images, merge=True), bare, options, 0.99)
@@ -45,8 +46,9 @@ def _clip(size: str, options: Options) -> Row:
 def _row(name: str, tuned: Call, bare: Call, options: Options, goal: float | None, of_bound: bool = False) -> Row:
     bound = flops(bare) / flops(tuned)
     pair = paired(tuned, bare, options)
+    count = f"{operations(tuned)} operations against {operations(bare)}"
     against = "bare backbone" if not of_bound else "bound counted from its tokens"
-    detail = f"operations allow {bound:.3f} of the bare backbone, measured {pair.speed:.3f}"
+    detail = f"{count}, whose arithmetic allows {bound:.3f} of the bare backbone, measured {pair.speed:.3f}"
     return pair.row("evaluation", name, against, "" if goal is None else f">= {goal}", detail, scale=1 / bound if of_bound else 1.0)
 
 

@@ -118,9 +118,10 @@ class FlopCounter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.total = self.calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
         out, packet = func(*args, **(kwargs or {})), func._overloadpacket
         if packet is _ATTENTION:
             self.total += sdpa_flop_count(*(t.shape for t in args[:3]))
@@ -140,6 +141,13 @@ def flops(call: Call) -> int:
     with FlopCounter() as counter:
         call()
     return counter.total
+
+
+def operations(call: Call) -> int:
+    """How many of PyTorch's operations run, views included."""
+    with FlopCounter() as counter:
+        call()
+    return counter.calls
 
 
 def storages(*values: Any) -> dict[int, torch.UntypedStorage]:

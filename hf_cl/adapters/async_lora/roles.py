@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -42,7 +42,7 @@ class RolePlayer(UnmixedTuner):
         name, config = self._active()
         if config.unfreeze_from is None:
             raise ValueError("unfreeze() needs unfreeze_from in the adapter's config: the first block whose weights train.")
-        self._check_unmerged()
+        self._check_unmerged(self.layers())
         if not config.unfrozen:
             if not self._copies(name):  # loaded for inference
                 self.add_copies(self.model, name, config)
@@ -103,8 +103,9 @@ class RolePlayer(UnmixedTuner):
 
         Raises ValueError as `role_tensors`, and while adapters are merged.
         """
-        self._check_unmerged()
-        tensors, layers = self.role_tensors(role), self.layers()
+        layers = self.layers()
+        self._check_unmerged(layers)
+        tensors = self.role_tensors(role)
         switches = [(layer, layer.lora_on, layer.copies_on) for layer in layers]
         try:
             for layer in layers:
@@ -169,8 +170,9 @@ class RolePlayer(UnmixedTuner):
         """All tuner layers."""
         return [module for module in self.model.modules() if isinstance(module, AsyncLoraLayer)]
 
-    def _check_unmerged(self) -> None:
-        if any(layer.merged for layer in self.layers()):
+    @staticmethod
+    def _check_unmerged(layers: Iterable[AsyncLoraLayer]) -> None:
+        if any(layer.merged for layer in layers):
             raise ValueError("This needs the base weights as they are; call unmerge_adapter() first.")
 
     def _copies(self, name: str) -> dict[str, Tensor]:

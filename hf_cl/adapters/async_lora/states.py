@@ -44,8 +44,9 @@ class RoleStates:
     @torch.no_grad()
     def update_teacher(self, unfrozen: LiveTensors, decay: float) -> None:
         """teacher <- decay * teacher + (1 - decay) * student. In float32: a step of 1e-3 would be lost in bfloat16."""
-        for name, average in (self.teacher or {}).items():
-            average.lerp_(unfrozen[name].to(average.dtype), 1 - decay)
+        if self.teacher:
+            students = [unfrozen[name].to(torch.float32) for name in self.teacher]
+            torch._foreach_lerp_(list(self.teacher.values()), students, 1 - decay)  # on a GPU one kernel for all
 
     @torch.no_grad()
     def keep_student(self, student: LiveTensors, unfrozen: LiveTensors, *, clone: bool) -> None:
