@@ -151,8 +151,8 @@ def operations(call: Call) -> int:
 
 
 def storages(*values: Any) -> dict[int, torch.UntypedStorage]:
-    """Storages of all tensors in `values`, each once."""
-    tensors = [t for t in tree_leaves(values) if isinstance(t, torch.Tensor)]
+    """Storages of all tensors in `values`, each once; sparse tensors have none of their own."""
+    tensors = [t for t in tree_leaves(values) if isinstance(t, torch.Tensor) and t.layout == torch.strided]
     return {t.untyped_storage()._cdata: t.untyped_storage() for t in tensors}
 
 

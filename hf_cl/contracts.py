@@ -252,7 +252,8 @@ class Probe(Part):
     name: str
 
     def report(self) -> dict[str, Any]:
-        """Plain values for log.jsonl, asked for at the end of each session."""
+        """What JSON can hold, asked for at the end of each session: it goes to log.jsonl, to `probes` of results.json and to the report;
+        single numbers also to `hf-cl compare`, as `name.key`."""
         return {}
 
 

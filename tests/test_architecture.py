@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "hf_cl"
 
 # From the ground up; rooms on one line are siblings and import none of each other.
 LEVELS = [
-    {"contracts"},
+    {"contracts", "hints"},
     {"_peft"},
     {"heads"},
     {"adapters"},
@@ -25,7 +25,8 @@ LEVELS = [
     {"cli"},
 ]
 LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
-SELF_CONTAINED = {"scenarios": {"contracts"}, "metrics": set(), "images": {"contracts"}, "heads": {"contracts"}, "contracts": set()}
+GROUND = {"contracts", "hints"}
+SELF_CONTAINED = {"scenarios": GROUND, "metrics": set(), "images": GROUND, "heads": GROUND, "contracts": set(), "hints": set()}
 
 
 def room_of(path: Path) -> str:

@@ -15,6 +15,12 @@ def grouped(source, groups):
     order, sizes = np.array([source.class_names.index(name) for name in names]), [len(group) for group in groups]
     train, test = (by_session(images, order, sizes) for images in (source.train, source.test))
     protocol = make_protocol(
-        "grouped", source.name, source.test_split, num_base_classes=sizes[0], classes_per_session=None, class_order_seed=0
+        "grouped",
+        source.name,
+        source.test_split,
+        num_base_classes=sizes[0],
+        classes_per_session=None,
+        class_order_seed=0,
+        left_out_images=source.left_out_images,
     )
     return SessionStream(make_sessions(names, sizes, train, test), names, protocol, ())

@@ -19,7 +19,7 @@ class RowDrift(Probe):
         self.drift.append((after - self.before.to(after)).norm().item())
 
     def report(self):
-        return {"drift": self.drift}
+        return {"drift": self.drift, "largest": max(self.drift)}
 
     def state_dict(self):
         return {"before": self.before, "drift": self.drift}

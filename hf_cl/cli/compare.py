@@ -20,7 +20,12 @@ def compare(
         list[str] | None,
         typer.Option(metavar="KEY", help="a key of the protocol that may differ, e.g. class_order_seed for a mean over orders; repeatable"),
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="what to show instead of the headline numbers: a metric, or a probe's number; repeatable"),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="the page to write; an old one is replaced")] = Path("compare.html"),
+    latex: Annotated[bool, typer.Option("--latex", help="print a LaTeX table (booktabs)")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Mean and standard deviation over seeds, by method, of runs with one protocol; and compare.html with their curves.
@@ -30,18 +35,21 @@ def compare(
     """
     from hf_cl.training.comparison import ProtocolsDifferError  # noqa: PLC0415
     from hf_cl.training.comparison import compare as compare_runs  # noqa: PLC0415
+    from hf_cl.training.comparison_latex import comparison_latex  # noqa: PLC0415
     from hf_cl.training.comparison_page import write_comparison  # noqa: PLC0415
     from hf_cl.training.saved_run import read_run  # noqa: PLC0415
 
     with mistakes_in_a_line():
         try:
-            comparison = compare_runs([read_run(folder) for folder in runs], across or ())
+            comparison = compare_runs([read_run(folder) for folder in runs], across or (), metric or ())
         except ProtocolsDifferError as error:
             consent = " ".join(f"--across {key}" for key in error.keys)
             raise mistake(f"{error} To compare them all the same: {consent}") from error
         page = write_comparison(output, comparison)
     if as_json:
         print_json(_as_json(comparison, page))
+    elif latex:
+        typer.echo(comparison_latex(comparison))
     else:
         _print(comparison, page)
 
@@ -72,7 +80,7 @@ def _print(comparison: Comparison, page: Path) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from hf_cl.training.comparison_page import comparison_remarks, spread_text  # noqa: PLC0415
+    from hf_cl.training.comparison_page import comparison_remarks, number_text  # noqa: PLC0415
     from hf_cl.training.display import display_name  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE, pad_edge=False, title="percent, mean over seeds ± standard deviation (n - 1)", title_justify="left")
@@ -81,7 +89,7 @@ def _print(comparison: Comparison, page: Path) -> None:
         table.add_column(Text(display_name(group.label)), justify="right")
     table.add_row("runs", *(str(len(group.runs)) for group in comparison.groups))
     for name in comparison.metrics:
-        table.add_row(name, *(spread_text(group.metric(name)) for group in comparison.groups))
+        table.add_row(Text(display_name(name)), *(number_text(group, name) for group in comparison.groups))
     console = Console()
     console.print(table)
     for sentence in comparison_remarks(comparison):

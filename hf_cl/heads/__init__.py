@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from hf_cl.heads.cosine import CosineHead
 from hf_cl.heads.linear import LinearHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
+from hf_cl.hints import nearest
 
 HEADS: dict[str, Callable[..., Head]] = {"linear": linear_head, "cosine": CosineHead, "prototype": PrototypeHead}
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
@@ -46,15 +46,10 @@ def build_head(
     if kind is None:
         raise ValueError(f"The head {dict(spec)} has no type; give one of {', '.join(HEADS)}.")
     if kind not in HEADS:
-        raise ValueError(f"Unknown head type {kind!r}; this version knows {_known(kind, [*HEADS, 'text'])}.")  # text: no module of ours
+        kinds = [*HEADS, "text"]  # text: no module of ours
+        raise ValueError(f"Unknown head type {kind!r}; this version knows {', '.join(kinds)}.{nearest(kind, kinds)}")
     known = [name for name in inspect.signature(HEADS[kind]).parameters if name not in ("in_features", "num_classes", "device", "dtype")]
     for name in settings:
         if name not in known:
-            raise ValueError(f"Head type {kind!r} has no setting {name!r}; it has {_known(name, known)}.")
+            raise ValueError(f"Head type {kind!r} has no setting {name!r}; it has {', '.join(known)}.{nearest(name, known)}")
     return HEADS[kind](in_features, num_classes, **settings, device=device, dtype=dtype)
-
-
-def _known(name: object, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return ", ".join(names) + (f" (did you mean {near[0]!r}?)" if near else "")

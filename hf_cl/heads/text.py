@@ -5,11 +5,12 @@ The head itself is the model's text tower (`hf_cl.backbones.TextHead`); it has n
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+from hf_cl.hints import nearest
 
 CORRECTIONS = {"cra": "crab"}
 """Names that a well-known data set misspells: CIFAR-100 on the Hub writes crab as "cra"."""
@@ -36,8 +37,7 @@ class TextHeadSpec:
         known = [field.name for field in fields(cls)]
         for key in settings:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                raise ValueError(f"A text head has no setting {key!r}." + (f" Did you mean {near[0]!r}?" if near else f" It has {known}."))
+                raise ValueError(f"A text head has no setting {key!r}; it has {', '.join(known)}.{nearest(key, known)}")
         spec = cls(**settings)
         if not isinstance(spec.template, str) or spec.template.count("{}") != 1:
             raise ValueError(f"The template of a text head needs exactly one {{}} for the class name, got {spec.template!r}.")

@@ -5,7 +5,6 @@ Letters: B batch, H, W sides of the padded batch, S side the model sees, K draws
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hf_cl.hints import nearest
 from hf_cl.images.color import ColorJitter, RandomBlur, RandomGrayscale
 from hf_cl.images.crops import PadCropFlip, RandomFlip, RandomResizedCropFlip
 from hf_cl.images.preprocess import Preprocessor
@@ -108,7 +108,5 @@ AUGMENTATIONS: Mapping[str, Callable[[int], Augmentation]] = {
 def build_augmentation(name: str, preprocessor: Preprocessor) -> Augmentation:
     """The augmentation of that name for the side the model sees. Raises ValueError, with the nearest name, for an unknown one."""
     if name not in AUGMENTATIONS:
-        near = difflib.get_close_matches(name, AUGMENTATIONS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of {', '.join(AUGMENTATIONS)}."
-        raise ValueError(f"Unknown augmentation {name!r}. {hint}")
+        raise ValueError(f"Unknown augmentation {name!r}.{nearest(name, AUGMENTATIONS)} Choose one of {', '.join(AUGMENTATIONS)}.")
     return AUGMENTATIONS[name](preprocessor.size)

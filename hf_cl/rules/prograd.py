@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_cl.contracts import GradientRule, NamedParameters
+from hf_cl.hints import nearest
 from hf_cl.rules.passes import Losses, RandomState, add_gradients, put_gradients_aside, refuse_sharded, run_pass, total
 
 
@@ -69,9 +69,9 @@ class ProGrad(GradientRule):
 
     def _reference_loss(self, losses: Losses) -> Tensor:
         if self.reference not in losses:
-            near = difflib.get_close_matches(self.reference, losses, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"ProGrad: the phase has no loss {self.reference!r}; its losses are {', '.join(losses)}.{hint}")
+            raise ValueError(
+                f"ProGrad: the phase has no loss {self.reference!r}; its losses are {', '.join(losses)}.{nearest(self.reference, losses)}"
+            )
         return losses[self.reference]
 
     def _other_losses(self, losses: Losses) -> Tensor:

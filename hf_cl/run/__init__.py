@@ -4,7 +4,7 @@ from hf_cl.run.configs import CONFIGS, config_names, read_config
 from hf_cl.run.describe import describe, setting_docs
 from hf_cl.run.launch import launch, quiet_libraries
 from hf_cl.run.open import open_base, open_scenario
-from hf_cl.run.parse import nearest, parse_settings
+from hf_cl.run.parse import parse_settings
 from hf_cl.run.runs import run, train
 from hf_cl.run.trainer import ContinualTrainer
 
@@ -14,7 +14,6 @@ __all__ = [
     "config_names",
     "describe",
     "launch",
-    "nearest",
     "open_base",
     "open_scenario",
     "parse_settings",

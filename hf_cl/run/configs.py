@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_cl.hints import nearest
 from hf_cl.run.yaml_values import NO_YAML, UniqueKeys, number
-from hf_cl.scenarios.errors import nearest
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
 from hf_cl.contracts import Method, Scenario
+from hf_cl.hints import nearest
 from hf_cl.hub.access import check_push
 from hf_cl.hub.published import published_base
-from hf_cl.run.parse import nearest
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.training import RunSettings
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from hf_cl.hints import nearest
 from hf_cl.run.configs import read_config
 from hf_cl.run.yaml_values import brief, yaml_value
 from hf_cl.training import RunSettings
@@ -45,12 +45,6 @@ def parse_settings(settings_class: type[SettingsT], method: str, arguments: Sequ
         key = str(first["loc"][0])
         wanted = "expected keys and values in braces, such as '{type: prototype}'" if first["type"] == "dict_type" else first["msg"]
         raise ValueError(f"{where.get(key, key)}: {wanted}, got {brief(first['input'])}.") from error
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean ...?" for a mistyped name, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _parse_flags(arguments: Sequence[str]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def base_to_novel(source: ImageSource, shots: int = 16, class_order_seed: int = 
         class_order_seed=class_order_seed,
         shots=shots,
         index_list=OWN_DRAW,
+        left_out_images=source.left_out_images,
     )
     names = source.class_names[:num_base]
     return SessionStream((Session(0, names, names, train, tests),), source.class_names, protocol, validation)
@@ -121,6 +122,7 @@ def _transfer(name: str, source: ImageSource, targets: Sequence[ImageSource], sh
         class_order_seed=seed,
         shots=shots,
         index_list=OWN_DRAW,
+        left_out_images=sum({opened.name: opened.left_out_images for opened in (source, *targets)}.values()),
     )
     session = Session(0, source.class_names, source.class_names, train, tuple(tests))
     return SessionStream((session,), tuple(position_of), protocol, ())

@@ -61,6 +61,7 @@ def class_incremental(
         class_order_seed=class_order_seed,
         index_list=lists,
         validation_fraction=validation_fraction,
+        left_out_images=source.left_out_images,
     )
     sessions = make_sessions(class_names, sizes, by_session(train, order, sizes), by_session(source.test, order, sizes))
     return SessionStream(sessions, class_names, protocol, held_out)

@@ -23,12 +23,6 @@ class UnreadableImageError(DataError):
         self.cause = cause
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for a mistyped name, or nothing where no valid name is near."""
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 def first_ten(offenders: Iterable[str]) -> str:
     """The first ten, each made brief, joined, with an ellipsis where there are more."""
     listed = list(offenders)

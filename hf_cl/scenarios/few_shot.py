@@ -60,6 +60,7 @@ def few_shot_class_incremental(
         class_order="natural" if (np.diff(lists.order) > 0).all() else "index_list",
         class_order_seed=class_order_seed,
         index_list=lists.identity,
+        left_out_images=source.left_out_images,
     )
     return _stream(source, [in_order(images, lists.order) for images in lists.train], lists.order, sizes, protocol)
 
@@ -103,6 +104,7 @@ def few_shot_class_incremental_tuning(
         class_order="natural",
         class_order_seed=class_order_seed,
         index_list=identity,
+        left_out_images=source.left_out_images,
     )
     return _stream(source, by_session(images, order, sizes), order, sizes, protocol)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_cl.scenarios.columns import read_columns
@@ -38,6 +38,8 @@ class ImageSource:
     """The data set's own validation split, where it has one that is not tested on."""
     unsplit: ImageSet | None = None
     """All images, where the data set has no split of its own."""
+    left_out_images: int = 0
+    """How many images `skip_bad_images` left out."""
 
     @property
     def short_name(self) -> str:
@@ -49,7 +51,9 @@ class ImageSource:
 
         Per class 20% of the images, at least one, by `draws.permutation`; GTSRB by tracks. Raises DataError for a class of one image.
         """
-        return self if self.unsplit is None else own_split(self.name, self.class_names, self.unsplit, seed)
+        if self.unsplit is None:
+            return self
+        return replace(own_split(self.name, self.class_names, self.unsplit, seed), left_out_images=self.left_out_images)
 
 
 def own_split(name: str, class_names: tuple[str, ...], images: ImageSet, seed: int) -> ImageSource:
@@ -100,12 +104,18 @@ def open_images(
     Raises DataError, before anything trains: no such data set, no such column or split, and everything `validate` looks for.
     """
     name, splits = _read(os.fspath(dataset), image_column, label_column, test_split)
-    splits = validate(name, _named_splits(name, splits, test_split), skip_bad_images=skip_bad_images, check=check)
-    if len(splits.images) == 1:
-        (images,) = splits.images.values()
-        return own_split(name, splits.class_names, images, seed=0)
-    images = splits.images
-    return ImageSource(name, splits.class_names, images["train"], images["test"], test_split, images.get("validation"))
+    found = _named_splits(name, splits, test_split)
+    usable = validate(name, found, skip_bad_images=skip_bad_images, check=check)
+    images, left_out = usable.images, _count(found) - _count(usable)
+    if len(images) == 1:
+        return replace(own_split(name, usable.class_names, *images.values(), seed=0), left_out_images=left_out)
+    return ImageSource(
+        name, usable.class_names, images["train"], images["test"], test_split, images.get("validation"), left_out_images=left_out
+    )
+
+
+def _count(splits: Splits) -> int:
+    return sum(len(images) for images in splits.images.values())
 
 
 def _read(dataset: str, image_column: str | None, label_column: str | None, test_split: str) -> tuple[str, Splits]:

@@ -44,6 +44,7 @@ def make_protocol(
     shots: int | None = None,
     index_list: Mapping[str, str | None] | None = None,
     validation_fraction: float = 0.0,
+    left_out_images: int,
 ) -> dict[str, Any]:
     """`protocol` of results.json. `index_list`: kind (standard, custom, own_draw) and sha256; None where every image is used."""
     return {
@@ -57,6 +58,7 @@ def make_protocol(
         "index_list": None if index_list is None else dict(index_list),
         "test_split": test_split,
         "validation_fraction": validation_fraction,
+        "left_out_images": left_out_images,
     }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from accelerate.utils import parse_flag_from_env
 
 from hf_cl.adapters import GladConfig
-from hf_cl.contracts import LossTerm, Method, Phase, Probe, Scenario, Session
+from hf_cl.contracts import LossTerm, Method, Phase, Probe, Session
+from hf_cl.hints import nearest
 from hf_cl.rules.recorded import check_recorded
 from hf_cl.training.settings import TrainingSettings
 
@@ -45,13 +45,20 @@ def check_strategy() -> None:
             )
 
 
-def check_parts(method: Method, scenario: Scenario, probes: Sequence[Probe]) -> None:
-    """Raise ValueError for losses and probes that are none, or that have no name or the name of another."""
-    for session in scenario:
-        for phase in method.phases(session):
+def check_parts(phases: Sequence[Sequence[Phase]], probes: Sequence[Probe]) -> None:
+    """Raise ValueError where there is no session, and for losses and probes that are none, or have no name or the name of another.
+
+    Args:
+        phases: those of each session.
+        probes: of the run.
+    """
+    if not phases:
+        raise ValueError("The scenario has no sessions.")
+    for number, of_session in enumerate(phases):
+        for phase in of_session:
             if isinstance(phase.losses, LossTerm):
                 raise ValueError(f"Phase {phase.name!r}: losses must be a list; got the loss {type(phase.losses).__name__} itself.")
-            _check_kind(phase.losses, LossTerm, f"Phase {phase.name!r} of session {session.id}")
+            _check_kind(phase.losses, LossTerm, f"Phase {phase.name!r} of session {number}")
     _check_kind(probes, Probe, "The trainer")
     names = [probe.name for probe in probes]
     if len(set(names)) != len(names):
@@ -114,10 +121,9 @@ def check_session(
 def _check_known(term: LossTerm, provided: Collection[str]) -> None:
     unknown = sorted(term.needs - set(provided))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], provided, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"Loss {term.name!r} needs {unknown}, which this loop does not provide.{hint} It provides {', '.join(sorted(provided))}."
+            f"Loss {term.name!r} needs {unknown}, which this loop does not provide.{nearest(unknown[0], provided)} "
+            f"It provides {', '.join(sorted(provided))}."
         )
 
 

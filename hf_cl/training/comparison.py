@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hf_cl.hints import nearest
 from hf_cl.training.display import flat, shown
 from hf_cl.training.results_table import headlines
 from hf_cl.training.saved_run import Run
@@ -65,8 +66,8 @@ class Group:
         return Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, known)
 
     def metric(self, name: str) -> Spread | None:
-        """A scalar metric of `hf_cl.metrics`; None where it is not defined for every run."""
-        found = [run.results.metrics.get(name) for run in self.runs]
+        """A scalar metric of `hf_cl.metrics`, or a number of a probe; None where it is not defined for every run."""
+        found = [run.results.metrics.get(name, run.results.probe_numbers.get(name)) for run in self.runs]
         return self.spread([value if isinstance(value, float) else None for value in found])
 
     def over_sessions(self, name: str) -> list[Spread | None]:
@@ -81,7 +82,7 @@ class Comparison:
 
     groups: tuple[Group, ...]
     metrics: tuple[str, ...]
-    """The headline numbers that any of the runs has."""
+    """What was asked for; else the headline numbers that any of the runs has, and the numbers of their probes."""
     protocol: dict[str, Any]
     """What all runs share."""
     across: dict[str, list[Any]]
@@ -97,16 +98,17 @@ class ProtocolsDifferError(ValueError):
         super().__init__(f"These runs have different protocols, so their numbers are not comparable. {said}.")
 
 
-def compare(runs: Sequence[Run], across: Iterable[str] = ()) -> Comparison:
+def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[str] = ()) -> Comparison:
     """Group runs and set them side by side.
 
     Args:
         runs: at least one.
         across: protocol keys that may differ, such as `class_order_seed` where the mean goes over class orders. `class_names`, which
             follow from the order, may differ with any of them.
+        metrics: names of single numbers to compare; none: the headline numbers, and those of probes.
 
-    Raises ProtocolsDifferError where another key of the protocol differs; ValueError for an unknown key in `across`, a run without a
-    method's name, or two runs of one group with the same seed.
+    Raises ProtocolsDifferError where another key of the protocol differs; ValueError for an unknown key in `across`, a metric that none
+    of the runs has, a run without a method's name, or two runs of one group with the same seed.
     """
     protocols = [protocol_of(run) for run in runs]
     across = set(across)
@@ -121,9 +123,19 @@ def compare(runs: Sequence[Run], across: Iterable[str] = ()) -> Comparison:
             refused.pop("class_names", None)  # it follows from the others, and would fill the screen
         raise ProtocolsDifferError(refused)
     groups = _groups(runs, across)
-    metrics = dict.fromkeys(name for run in runs for name in headlines(run.results))
     common = {key: value for key, value in protocols[0].items() if key not in differing and key != "class_names"}
-    return Comparison(groups, tuple(metrics), common, {key: values for key, values in differing.items() if key != "class_names"})
+    return Comparison(groups, _metrics(runs, metrics), common, {key: values for key, values in differing.items() if key != "class_names"})
+
+
+def _metrics(runs: Sequence[Run], wanted: Sequence[str]) -> tuple[str, ...]:
+    if not wanted:
+        return tuple(dict.fromkeys(name for run in runs for name in (*headlines(run.results), *run.results.probe_numbers)))
+    known = {name for run in runs for name, value in run.results.metrics.items() if isinstance(value, float)}
+    known |= {name for run in runs for name in run.results.probe_numbers}
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"None of the runs has a single number {name!r}.{nearest(name, known)} They have {', '.join(sorted(known))}.")
+    return tuple(dict.fromkeys(wanted))
 
 
 def _check_finished(runs: Sequence[Run], differing: Iterable[str]) -> None:

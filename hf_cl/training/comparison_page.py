@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -40,9 +40,9 @@ def render_comparison(comparison: Comparison) -> str:
             comparison=comparison,
             count=sum(len(group.runs) for group in comparison.groups),
             figure=variants(partial(draw_comparison, comparison.groups)) if drawn else None,
-            rows=[(group, [spread_text(group.metric(name)) for name in comparison.metrics]) for group in comparison.groups],
+            rows=[(group, [number_text(group, name) for name in comparison.metrics]) for group in comparison.groups],
             sessions=_session_rows(comparison.groups) if drawn else [],
-            meanings={name: description(name) for name in comparison.metrics},
+            meanings={name: _meaning(name) for name in comparison.metrics},
             settings=_differing_settings(comparison.groups),
             remarks=comparison_remarks(comparison),
             missing=MISSING,
@@ -50,11 +50,29 @@ def render_comparison(comparison: Comparison) -> str:
     )
 
 
-def spread_text(spread: Spread | None) -> str:
-    """Percent: "84.20 ± 0.31", or the mean alone where there is one run."""
+def number_text(group: Group, name: str) -> str:
+    """A metric in percent, "84.20 ± 0.31", or the mean alone where there is one run; a probe's number as it is."""
+    return spread_text(group.metric(name), _as_it_is if is_of_probe(name) else percent)
+
+
+def spread_text(spread: Spread | None, text: Callable[[float], str] = percent) -> str:
+    """ "84.20 ± 0.31", or the mean alone where there is one run."""
     if spread is None:
         return MISSING
-    return percent(spread.mean) + ("" if spread.std is None else f" ± {percent(spread.std)}")
+    return text(spread.mean) + ("" if spread.std is None else f" ± {text(spread.std)}")
+
+
+def is_of_probe(name: str) -> bool:
+    """Whether a name is `probe.key`; those of metrics have no dot."""
+    return "." in name
+
+
+def _as_it_is(number: float) -> str:
+    return f"{number:.4g}"
+
+
+def _meaning(name: str) -> str:
+    return f"Reported by the probe {name.partition('.')[0]}, after the last session." if is_of_probe(name) else description(name)
 
 
 def draw_comparison(groups: Sequence[Group], theme: Theme, narrow: bool = False) -> Figure:

@@ -7,12 +7,12 @@ told apart by this file when a run is resumed or compared.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from typing import Any
 
-from hf_cl.contracts import LossTerm, Method, Part, Phase, Session
+from hf_cl.contracts import LossTerm, Method, Part, Phase
 
 FILE = "method.json"
 FILLED_IN = frozenset(
@@ -23,25 +23,24 @@ FILLED_IN = frozenset(
 """Fields of an adapter's config that injection or training writes (a method that is used again has them filled), and versions."""
 
 
-def composition(method: Method, sessions: Iterable[Session]) -> dict[str, Any]:
-    """Adapter, rule, parts and the phases of each session; equal phases of consecutive sessions stand once, under the first one.
+def composition(method: Method, phases: Sequence[Sequence[Phase]]) -> dict[str, Any]:
+    """Adapter, rule, parts and the `phases` of each session; equal ones of consecutive sessions stand once, under the first one.
 
     Of a part its type and its public plain attributes count. What only code says, such as the body of a loss, cannot be seen.
     """
-    phases: dict[str, Any] = {}
-    sessions = list(sessions)
-    for session in sessions:
-        found = [_phase(phase) for phase in method.phases(session) if phase.epochs > 0]
-        if not phases or found != [*phases.values()][-1]:
-            phases[f"from session {session.id}"] = found
+    changes: dict[str, Any] = {}
+    for number, of_session in enumerate(phases):
+        found = [_phase(phase) for phase in of_session]
+        if not changes or found != [*changes.values()][-1]:
+            changes[f"from session {number}"] = found
     described = {
         "name": method.name,
         "adapter": _adapter(method.adapter),
         "rule": _part(method.rule),
         "parts": [_part(part) for part in method.parts],
         "max_grad_norm": method.max_grad_norm,
-        "sessions": len(sessions),
-        "phases": phases,
+        "sessions": len(phases),
+        "phases": changes,
     }
     return json.loads(json.dumps(described))
 

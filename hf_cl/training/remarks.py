@@ -20,6 +20,8 @@ def remarks(results: Results) -> list[str]:
         sentences.append(SHOTS_OF[protocol.index_list.kind])
     if protocol.validation_fraction > 0:
         sentences.append(f"{100 * protocol.validation_fraction:g} % of the training images were kept out for validation.")
+    if protocol.left_out_images:
+        sentences.append(f"Images that could not be used and were left out (skip_bad_images): {protocol.left_out_images}.")
     sentences.append(f"Tested on the split {protocol.test_split!r}; the test images chose no epoch, no learning rate and no checkpoint.")
     sentences.append(f"One run: seed {results.seed}, {_class_order(protocol)}. Other seeds and other orders give other numbers.")
     return sentences

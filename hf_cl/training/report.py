@@ -114,7 +114,8 @@ def render_report(
         confusions=_confusions(results),
         examples=examples,
         remarks=[*remarks(results), *notes],
-        tables={
+        tables=({"Probes, after the last session": probe_values(results)} if results.probes else {})
+        | {
             "Protocol": flat(results.to_dict()["protocol"]) | {"seed": results.seed},
             "Settings": flat(settings),
             "Environment": flat(results.environment),
@@ -157,6 +158,15 @@ def _confusions(results: Results) -> Confusions | None:
     ]
     shares = (between / between.sum(axis=1, keepdims=True)).tolist() if 1 < len(between) <= NUMBERED_CELLS else None
     return Confusions(int(between.sum()), int(np.triu(between, 1).sum()), int(np.tril(between, -1).sum()), shares, pairs)
+
+
+def probe_values(results: Results) -> dict[str, Any]:
+    """What probes reported, under dotted names; numbers with four digits."""
+    return {key: [_short(entry) for entry in v] if isinstance(v, list) else _short(v) for key, v in flat(results.probes).items()}
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _metric_rows(results: Results) -> list[tuple[str, str, str]]:

@@ -46,6 +46,8 @@ class ProtocolRecord:
     index_list: IndexListRecord | None = None
     test_split: str = "test"
     validation_fraction: float = 0.0
+    left_out_images: int = 0
+    """By `skip_bad_images`."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,10 @@ from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from hf_cl.hints import nearest
 from hf_cl.metrics import Metric, StabilityTraces, check_confusions, check_matrix, check_traces, summarize
 from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.display import display_name
+from hf_cl.training.display import display_name, flat
 from hf_cl.training.environment import Environment
 from hf_cl.training.result_records import (
     STRICT,
@@ -75,6 +75,8 @@ class Results:
     future_accuracy: dict[str, list[float]] | None = None
     """Of the sessions 1 ... T: `previous_accuracy`, just before they were trained, and `untrained_accuracy`, of the untrained model."""
     continual: StabilityTraces | None = None
+    probes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each probe reported after the last session, by its name."""
     comparisons: dict[str, float] = field(default_factory=dict)
     """Accuracy on all classes of other models, measured in the same run: name -> fraction."""
     parameters: ParameterCounts | None = None
@@ -162,6 +164,11 @@ class Results:
         """Every metric of `hf_cl.metrics.summarize` by name."""
         return summarize(self)
 
+    @cached_property
+    def probe_numbers(self) -> dict[str, float]:
+        """The single numbers that probes reported, as `name.key`."""
+        return {key: float(v) for key, v in flat(self.probes).items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
     def to_dict(self) -> dict[str, Any]:
         """The content of results.json, `format_version` first."""
         values = asdict(self)
@@ -219,8 +226,7 @@ def _first(error: ValidationError) -> str:
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        near = difflib.get_close_matches(key, [f.name for f in fields(Results)], n=1)
-        message = "unknown key" + (f"; did you mean {near[0]}?" if near else "")
+        message = f"unknown key.{nearest(key, [f.name for f in fields(Results)])}"
     return f"{key}: {message}" if key else message
 
 

@@ -66,7 +66,8 @@ class SessionLoop:
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
 
-    Raises ValueError for a way of launching that shards the model, and for class names that the method's text head cannot use.
+    Raises ValueError for a way of launching that shards the model, for class names that the method's text head cannot use, and for a
+    scenario without sessions.
 
     Hooks use `model`, `tuner`, `head`, `accelerator`, `generator`, `session`, `features_of`, `class_statistics`, and nothing else.
     """
@@ -89,7 +90,7 @@ class SessionLoop:
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
         if settings.stability_every is not None:
             self.probes.append(StabilityProbe(settings.stability_every))
-        check_parts(method, scenario, self.probes)
+        check_parts([phases for _, phases in self._sessions()], self.probes)
         self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
         self.accelerator = Accelerator(
@@ -160,17 +161,22 @@ class SessionLoop:
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
         folder = RunFolder(self.folder, self.accelerator)
-        folder.open(self.settings, composition(self.method, self.scenario))
+        self._plan = self._sessions()
+        folder.open(self.settings, composition(self.method, [phases for _, phases in self._plan]))
         try:
             with StopSignals() as signals:
                 self._start(CheckpointTimes(self.settings, self.accelerator, signals))
-                for session in self.scenario:
-                    self._enter_session(session)
+                for session, phases in self._plan:
+                    self._enter_session(session, phases)
             self.state.restore_if_due(self)  # a finished run that is asked to resume
         finally:
             self.accelerator.end_training()
             folder.close()
         return self.results.results
+
+    def _sessions(self) -> list[tuple[Session, list[Phase]]]:
+        """Every session with those of its phases that have epochs."""
+        return [(session, [phase for phase in self.method.phases(session) if phase.epochs > 0]) for session in self.scenario]
 
     def _start(self, times: CheckpointTimes) -> None:
         accelerator = self.accelerator
@@ -185,18 +191,14 @@ class SessionLoop:
         if self.settings.resume == "auto":
             self.position = self.state.find(self.records)
 
-    def _enter_session(self, session: Session) -> None:
-        self._session = session
-        self._phases = self._phases_of(session)
+    def _enter_session(self, session: Session, phases: list[Phase]) -> None:
+        self._session, self._phases = session, phases
         if session.id == self.position.session and not self.position.begun:
             self.state.restore_if_due(self)
             self._remember_previous()
         self._grow(session)
         if session.id >= self.position.session:  # else its structure is all that is needed: the values come from the checkpoint
             self._run_session(session)
-
-    def _phases_of(self, session: Session) -> list[Phase]:
-        return [phase for phase in self.method.phases(session) if phase.epochs > 0]
 
     def _remember_previous(self) -> None:
         """Before a session changes anything: what its losses know as "previous"."""
@@ -219,9 +221,9 @@ class SessionLoop:
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self._backbone)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
-        for coming in self.scenario:  # so that no mistake waits for a late session
+        for coming, phases in self._plan:  # so that no mistake waits for a late session
             world = self.accelerator.num_processes
-            check_session(coming, self._phases_of(coming), self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
+            check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
         self.features = FeatureCache(self.images, self.classifier)
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
 
@@ -240,7 +242,12 @@ class SessionLoop:
         done = sum(steps[: at.phase]) + at.batch
         if at.phase < len(phases):
             done += at.epoch * self.images.steps_per_epoch(session.train, phases[at.phase])
-        self.records.start_bar(f"session {session.id}", sum(steps), done, {phase.name: phase.epochs for phase in phases})
+        self.records.start_bar(
+            f"session {session.id} ({session.id + 1} of {len(self._plan)})",
+            sum(steps),
+            done,
+            {phase.name: phase.epochs for phase in phases},
+        )
         for phase in phases[at.phase :]:
             PhaseLoop(self, phase, schedule).run()
             at.next_phase()
@@ -273,8 +280,6 @@ class SessionLoop:
         for part in self.named_parts().values():
             part.end_session(self, session)
         self.features.clear()
-        for probe in self.probes:
-            self.records.write("probe", self.position.step, session=session.id, probe=probe.name, report=probe.report())
         self.results.add(session, seconds, trained)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         self.position.next_session()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hf_cl.backbones import TextHead
-from hf_cl.contracts import Session
+from hf_cl.contracts import Probe, Session
 from hf_cl.metrics import AccuracyMatrix
 from hf_cl.probes import StabilityProbe
 from hf_cl.training.checks import has_own_candidates
@@ -41,11 +42,18 @@ class SessionResults:
         self._evaluation_seconds: list[float] = []
         self._peak_bytes: list[int] = []
         self._tests: dict[str, Any] = {}
+        self._probes: dict[str, dict[str, Any]] = {}
         self._current: Results | None = None
 
     def add(self, session: Session, training_seconds: float, trained: bool) -> None:
-        """Evaluate the present model on the session's tests and record the outcome."""
+        """Ask the probes, evaluate the present model on the session's tests and record the outcome.
+
+        Raises ValueError for a probe whose report does not go into JSON.
+        """
         trainer, started = self.trainer, time.perf_counter()
+        self._probes = {probe.name: report for probe in trainer.probes if (report := _report(probe))}
+        for name, report in self._probes.items():
+            trainer.records.write("probe", trainer.position.step, session=session.id, probe=name, report=report)
         sizes = trainer.classes_per_session
         if has_own_candidates(session):
             self._evaluate_candidates(session)
@@ -88,6 +96,7 @@ class SessionResults:
             method=MethodRecord(name=trainer.method.name, title=trainer.method.title or trainer.method.name),
             sessions=[SessionRecord(**record) for record in self._sessions],
             **(self._tests or self._matrix.fields()),
+            probes=self._probes,
             continual=next((probe.traces for probe in trainer.probes if isinstance(probe, StabilityProbe)), None),
             parameters=ParameterCounts(trainable=trainable, total=total),
             environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
@@ -106,6 +115,7 @@ class SessionResults:
         return {
             "matrix": self._matrix.fields(),
             "tests": self._tests,
+            "probes": self._probes,
             "sessions": self._sessions,
             "training_seconds": self._training_seconds,
             "evaluation_seconds": self._evaluation_seconds,
@@ -113,12 +123,25 @@ class SessionResults:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._matrix, self._tests = AccuracyMatrix(**state["matrix"]), dict(state["tests"])
+        self._matrix, self._tests, self._probes = AccuracyMatrix(**state["matrix"]), dict(state["tests"]), dict(state["probes"])
         self._sessions = list(state["sessions"])
         self._training_seconds, self._evaluation_seconds = list(state["training_seconds"]), list(state["evaluation_seconds"])
         self._peak_bytes = list(state["peak_bytes"])
         if self._sessions:
             self._current = self._build()
+
+
+def _report(probe: Probe) -> dict[str, Any]:
+    """As it comes back from JSON: tuples are lists then, keys are text."""
+    report = probe.report()
+    try:
+        if not isinstance(report, dict):
+            raise TypeError(f"it gave a {type(report).__name__}")
+        return json.loads(json.dumps(report, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Probe {probe.name!r}: report() must give a dict of what JSON can hold, numbers, text, lists, dicts, None: {error}."
+        ) from error
 
 
 def _protocol(protocol: Mapping[str, Any]) -> ProtocolRecord:

@@ -48,3 +48,15 @@ def test_a_mistake_is_a_sentence(call, tmp_path):
     assert result.exit_code == 2 and "There is no run folder" in result.stderr and "Traceback" not in result.stderr
     result = call("compare", write_run(tmp_path / "a"), "--output", tmp_path / "no" / "page.html")
     assert result.exit_code == 2 and "No such file or directory" in result.stderr
+
+
+def test_a_table_for_a_paper(call, tmp_path):
+    result = call("compare", *two_methods(tmp_path), "--output", tmp_path / "page.html", "--metric", "final_accuracy", "--latex")
+    assert result.exit_code == 0, result.output
+    assert r"ovor & $61.00 \pm 2.00$ \\" in result.stdout and "forgetting" not in result.stdout
+
+
+def test_an_unknown_metric_is_a_sentence(call, tmp_path):
+    result = call("compare", write_run(tmp_path / "a"), "--output", tmp_path / "page.html", "--metric", "final")
+    assert result.exit_code == 2 and "None of the runs has a single number 'final'" in result.stderr
+    assert not (tmp_path / "page.html").exists()

@@ -90,10 +90,10 @@ def test_build_head_takes_settings():
     ("spec", "message"),
     [
         ({"bias": True}, "has no type; give one of linear, cosine, prototype"),
-        ({"type": "lineer"}, r"Unknown head type 'lineer'.*linear, cosine, prototype.*did you mean 'linear'"),
-        ({"type": "txt"}, r"Unknown head type 'txt'.*did you mean 'text'"),
+        ({"type": "lineer"}, r"Unknown head type 'lineer'.*linear, cosine, prototype.*Did you mean 'linear'"),
+        ({"type": "txt"}, r"Unknown head type 'txt'.*Did you mean 'text'"),
         ({"type": 3}, r"Unknown head type 3"),
-        ({"type": "cosine", "scal": 2}, r"'cosine' has no setting 'scal'; it has scale \(did you mean 'scale'\?\)"),
+        ({"type": "cosine", "scal": 2}, r"'cosine' has no setting 'scal'; it has scale\. Did you mean 'scale'\?"),
         ({"type": "linear", "device": "cpu"}, r"'linear' has no setting 'device'"),
     ],
 )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from loop_case import build, digest
+from torch import nn
 
 from hf_cl.contracts import Session, Test
+from hf_cl.heads import PrototypeHead
 from hf_cl.probes import StabilityProbe
 from hf_cl.training.results import Results
 
@@ -56,11 +59,22 @@ def test_a_large_test_set_is_watched_by_a_part_that_never_changes():
     def subset():
         probe = StabilityProbe(every=1, images_per_session=7)
         tests = (Test("session-0", Data(), (0, 1)),)
-        probe.begin_session(None, Session(id=0, class_names=("a", "b"), new_class_names=("a", "b"), train=Data(), tests=tests))
+        probe.begin_session(
+            SimpleNamespace(head=nn.Linear(4, 2)),
+            Session(id=0, class_names=("a", "b"), new_class_names=("a", "b"), train=Data(), tests=tests),
+        )
         return probe._subsets[0]
 
     first, second = subset(), subset()
     assert len(first) == 7 and first.indices == second.indices == [first[i]["index"] for i in range(7)]
+
+
+@pytest.mark.parametrize(("head", "warned"), [(PrototypeHead(4, 2), True), (nn.Linear(4, 2), False)])
+def test_a_head_that_is_fitted_at_the_end_draws_a_warning(caplog, head, warned):
+    session = Session(id=0, class_names=("a",), new_class_names=("a",), train=[], tests=(Test("session-0", [], (0,)),))
+    with caplog.at_level("WARNING"):
+        StabilityProbe(every=1).begin_session(SimpleNamespace(head=head), session)
+    assert ("prototype head is fitted when a session ends" in caplog.text) is warned
 
 
 def test_a_protocol_with_candidates_of_its_own_is_refused():

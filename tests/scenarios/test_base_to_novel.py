@@ -53,6 +53,7 @@ def test_the_protocol(source):
         "index_list": {"kind": "own_draw", "sha256": None},
         "test_split": "test",
         "validation_fraction": 0.0,
+        "left_out_images": 0,
     }
 
 

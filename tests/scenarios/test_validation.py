@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hf_cl.scenarios import DataError, UnreadableImage, find_unreadable, open_images
+from hf_cl.scenarios import DataError, UnreadableImage, class_incremental, find_unreadable, open_images
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.splits import Splits
 from hf_cl.scenarios.validation import validate
@@ -65,6 +65,15 @@ def test_bad_images_are_left_out_and_logged(write_folder, caplog):
         source = open_images(root, skip_bad_images=True)
     assert source.train.indices.tolist() == [0, 2, 3, 4]
     assert "train/a/001.png" in caplog.text
+    assert source.left_out_images == 1 and class_incremental(source, 1, 1).protocol["left_out_images"] == 1
+
+
+def test_images_of_a_left_out_class_count_and_an_own_split_keeps_the_count(write_folder):
+    root = write_folder({"a": 4, "b": 3, "c": 1})
+    spoil(root / "a" / "001.png")
+    source = open_images(root, skip_bad_images=True)  # a class of one image cannot be parted
+    assert source.class_names == ("a", "b") and source.left_out_images == 2
+    assert source.split_by(3).left_out_images == 2
 
 
 def test_classes_without_images_are_left_out_and_labels_close_up(write_folder, caplog):

@@ -164,3 +164,20 @@ def test_a_run_that_was_stopped_is_called_so(tmp_path):
     (unfinished / "config.yaml").write_text((whole / "config.yaml").read_text())
     with pytest.raises(ValueError, match=r"short has 2 of 3 sessions. If it was stopped"):
         compared([whole, unfinished])
+
+
+def test_numbers_of_probes_are_compared(tmp_path):
+    runs = [write_run(tmp_path / str(seed), seed=seed, probes={"drift": {"norm": 3.0 + seed, "all": [1, 2]}}) for seed in (0, 1)]
+    comparison = compared([*runs, write_run(tmp_path / "b", method="lora")])
+    assert comparison.metrics[-1] == "drift.norm" and "drift.all" not in comparison.metrics
+    assert comparison.groups[0].metric("drift.norm").mean == 3.5
+    assert comparison.groups[1].metric("drift.norm") is None  # no probe watched that run
+
+
+def test_what_was_asked_for_is_compared(tmp_path):
+    runs = [write_run(tmp_path / "a", probes={"drift": {"norm": 3.0}})]
+    assert compared(runs, metrics=["forgetting_task_aware", "drift.norm"]).metrics == ("forgetting_task_aware", "drift.norm")
+    with pytest.raises(ValueError, match=r"None of the runs has a single number 'forgeting'\. Did you mean 'forgetting'\?"):
+        compared(runs, metrics=["forgeting"])
+    with pytest.raises(ValueError, match="'session_accuracy'"):  # a list
+        compared(runs, metrics=["session_accuracy"])

@@ -35,6 +35,12 @@ def test_a_band_is_drawn_where_there_are_several_seeds(comparison):
     assert ">ovor<" in both and ">lora<" in both
 
 
+def test_numbers_of_probes_stand_as_they_are(tmp_path):
+    runs = [write_run(tmp_path / str(seed), seed=seed, probes={"drift": {"norm": 3.0 + seed, "all": [1, 2]}}) for seed in (0, 1)]
+    page = " ".join(Page(render_comparison(compare([read_run(run) for run in runs]))).texts)
+    assert "3.5 ± 0.7071" in page and "Reported by the probe drift" in page
+
+
 def test_consent_to_different_protocols_stands_on_the_page(tmp_path):
     first = write_run(tmp_path / "a")
     second = write_run(tmp_path / "b", seed=1, protocol=nasty_results().protocol)

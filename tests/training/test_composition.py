@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
+import torch
 from loop_case import build
 from stream import Stream
 
@@ -13,10 +15,15 @@ from hf_cl.losses import MaskedCrossEntropy
 from hf_cl.methods import lora, ovor
 from hf_cl.rules import Plain
 from hf_cl.training.composition import changed, composition
+from hf_cl.training.results import Results
+
+
+def composed(method, stream):
+    return composition(method, [[phase for phase in method.phases(session) if phase.epochs] for session in stream])
 
 
 def test_a_composition_says_adapter_rule_and_losses_of_the_phases():
-    found = composition(ovor(epochs=2, vor_epochs=1, learning_rate=1e-2), Stream(3))
+    found = composed(ovor(epochs=2, vor_epochs=1, learning_rate=1e-2), Stream(3))
     assert found["name"] == "ovor" and found["adapter"]["type"] == "ONE_PROMPT" and found["rule"] == {"type": "Plain"}
     first = found["phases"]["from session 0"]
     assert [phase["epochs"] for phase in first] == [2, 1] and found["sessions"] == 3
@@ -24,9 +31,9 @@ def test_a_composition_says_adapter_rule_and_losses_of_the_phases():
 
 
 def test_the_same_method_is_the_same_and_later_sessions_are_no_change():
-    before = composition(ovor(epochs=2), Stream(1))
-    assert changed(before, composition(ovor(epochs=2), Stream(3))) is None
-    where, old, new = changed(before, composition(ovor(epochs=3), Stream(3)))
+    before = composed(ovor(epochs=2), Stream(1))
+    assert changed(before, composed(ovor(epochs=2), Stream(3))) is None
+    where, old, new = changed(before, composed(ovor(epochs=3), Stream(3)))
     assert where.endswith(".epochs") and (old, new) == (2, 3)
 
 
@@ -35,7 +42,7 @@ def test_a_method_that_has_trained_resumes_its_own_run(tmp_path):
     trainer = build(tmp_path, sessions=1)
     trainer.fit()
     again = build(tmp_path, sessions=2, resume="auto")
-    again.method = trainer.method  # as in a notebook whose cell is run again
+    again = type(again)(again._backbone, again.processor, trainer.method, Stream(2), again.settings)  # as a notebook's cell run again
     assert len(again.fit().sessions) == 2
 
 
@@ -169,3 +176,46 @@ def test_lora_trains_by_a_rule_of_ones_own(tmp_path):
     method = replace(lora(epochs=1, learning_rate=1e-3), name="lora_sign", rule=Sign())
     trainer = type(trainer)(trainer._backbone, trainer.processor, method, Stream(2), trainer.settings, quiet=True)
     assert trainer.fit().method.name == "lora_sign"
+
+
+class Says(Probe):
+    name = "says"
+
+    def __init__(self, *values):
+        self.values, self.sessions = values, 0
+
+    def end_session(self, trainer, session):
+        self.sessions += 1
+
+    def report(self):
+        return {"sessions": self.sessions, "shares": self.values, 0: {"loss": None}}
+
+    def state_dict(self):
+        return {"sessions": self.sessions}
+
+    def load_state_dict(self, state):
+        self.sessions = state["sessions"]
+
+
+def test_what_probes_report_is_part_of_the_results(tmp_path):
+    def run(**settings):
+        trainer = build(tmp_path, **settings)
+        trainer.probes.append(Says(0.5, 0.25))
+        return trainer.fit()
+
+    said = run(sessions=1).probes
+    assert said == {"says": {"sessions": 1, "shares": [0.5, 0.25], "0": {"loss": None}}}  # as JSON has it
+    assert run(sessions=1, resume="auto").probes == said
+    results = run(sessions=2, resume="auto")
+    assert results.probes["says"]["sessions"] == 2 and results.probe_numbers == {"says.sessions": 2.0}
+    assert Results.load(tmp_path / "results.json").probes == results.probes
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["report"]["sessions"] for line in lines if line["kind"] == "probe"] == [1, 2]
+
+
+@pytest.mark.parametrize("value", [torch.zeros(1), float("nan")])
+def test_a_report_that_json_cannot_hold_names_its_probe(tmp_path, value):
+    trainer = build(tmp_path, sessions=1)
+    trainer.probes.append(Says(value))
+    with pytest.raises(ValueError, match=r"Probe 'says': report\(\) must give a dict of what JSON can hold"):
+        trainer.fit()

@@ -230,6 +230,13 @@ def test_examples_come_from_the_run_folder(tmp_path):
     assert "data:image/png;base64,AAAA" in text
 
 
+def test_what_probes_report_has_a_table():
+    html = html_of(lambda: example_results(probes={"drift": {"norm": 3.14159, "of each": [0.123456, 2], "<b>": "no"}}))
+    text = " ".join(Page(html).texts)
+    assert "Probes, after the last session" in text and "3.142" in text and "0.1235, 2" in text and "<b>" not in html
+    assert "Probes, after" not in html_of(example_results)
+
+
 def test_stability_traces_are_drawn():
     html = html_of(probed_results)
     assert "Stability between the ends of sessions" in html

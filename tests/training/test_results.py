@@ -94,7 +94,7 @@ BROKEN = [
     (("times", "total"), float("inf"), r"times.total: Input should be a finite number"),
     (("protocol", "index_list"), {"kind": "mine"}, r"protocol.index_list.kind: Input should be 'standard', 'custom' or 'own_draw'"),
     (("protocol", "shotz"), 5, r"protocol.shotz: unknown key"),
-    (("test_count",), [1], r"test_count: unknown key; did you mean test_counts\?"),
+    (("test_count",), [1], r"test_count: unknown key\. Did you mean 'test_counts'\?"),
     (("metrics", "final_accuracy"), 0.99, r"metrics.final_accuracy is 0.99, but the matrices give 0.61"),
     (("metrics", "session_accuracy", 1), None, r"metrics.session_accuracy\[1\] is None"),
     (("metrics", "forgetting"), float("nan"), r"metrics.forgetting is nan"),
@@ -251,6 +251,12 @@ def test_remarks_say_what_was_trained():
     sessions[1] = dataclasses.replace(sessions[1], trained=False)
     assert remarks(example_results(sessions=sessions))[0] == "No optimizer step was taken in session 1."
     assert not any("trained" in sentence for sentence in remarks(base_to_novel_results()))
+
+
+def test_remarks_say_how_many_images_were_left_out():
+    protocol = dataclasses.replace(example_results().protocol, left_out_images=3)
+    assert "left out (skip_bad_images): 3." in " ".join(remarks(example_results(protocol=protocol)))
+    assert "left out" not in " ".join(remarks(example_results()))
 
 
 def test_remarks_say_what_is_not_comparable():

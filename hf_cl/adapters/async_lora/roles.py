@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +18,7 @@ from hf_cl.adapters.head_wrapper import HeadWrapper
 from hf_cl.adapters.tuner import UnmixedTuner
 from hf_cl.contracts import Head
 from hf_cl.heads import PoolerHead
+from hf_cl.hints import nearest
 
 SWITCHES = {"teacher": (False, True), "base": (True, True), "base_teacher": (False, True), "pretrained": (False, False)}
 """Role -> (LoRA on, copies on). "pretrained" is the adapter's own because the head's pooler takes part in it."""
@@ -82,9 +82,7 @@ class RolePlayer(UnmixedTuner):
         name, config = self._active()
         states = self.states[name]
         if role not in self.roles:
-            near = difflib.get_close_matches(role, self.roles, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"ASYNC_LORA has no role {role!r}; it has {', '.join(self.roles)}.{hint}")
+            raise ValueError(f"ASYNC_LORA has no role {role!r}; it has {', '.join(self.roles)}.{nearest(role, self.roles)}")
         state = getattr(states, role)
         if role == "teacher" and state is None and config.unfrozen:
             raise ValueError("A loaded adapter has no teacher; unfreeze() starts one from its present weights.")

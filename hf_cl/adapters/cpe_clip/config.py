@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ from peft import PeftConfig, PeftType
 from hf_cl.adapters.config import MAX_ROWS, HeadedConfig
 from hf_cl.adapters.field_types import brief, check_count
 from hf_cl.heads.text import check_text_head
+from hf_cl.hints import nearest
 
 TEXT_HEAD: dict[str, Any] = {"type": "text", "template": "{}.", "logit_scale": 100.0, "clean_class_names": True}
 """CPE-CLIP's head on a model with two towers: the text is "<class name>.", the logits are 100 times the cosine."""
@@ -89,5 +89,4 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
             f"text_mode {value!r} is not supported: it would change the length of the text inside the tower, and with it mask and pooling. "
             "Use 'replace'."
         )
-    near = difflib.get_close_matches(str(value), allowed, n=1)
-    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {brief(value)}." + (f" Did you mean {near[0]!r}?" if near else ""))
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {brief(value)}.{nearest(value, allowed)}")

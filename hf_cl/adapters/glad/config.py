@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,6 +11,7 @@ from peft import LoraConfig, PeftType
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import brief, check_pattern
 from hf_cl.heads.text import check_text_head
+from hf_cl.hints import nearest
 
 TEXT_HEAD: dict[str, Any] = {"type": "text", "template": "a photo of a {}.", "logit_scale": 100.0, "clean_class_names": True}
 """CLIP-LoRA's head on a model with two towers."""
@@ -94,10 +94,7 @@ class GladConfig(HeadedConfig, LoraConfig):
 
     def _check_rule(self) -> None:
         if self.rule not in RULES:
-            near = difflib.get_close_matches(str(self.rule), RULES, n=1)
-            raise ValueError(
-                f"rule must be one of {', '.join(RULES)}, got {self.rule!r}." + (f" Did you mean {near[0]!r}?" if near else "")
-            )
+            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}.{nearest(self.rule, RULES)}")
         if self.lam is None:
             self.lam = 1.0 if self.rule == "prograd" else 0.5
         if self.rule not in ("none", "prograd") and not self.rho > 0:
