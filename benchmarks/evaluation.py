@@ -28,7 +28,14 @@ def rows(options: Options) -> Iterator[Row]:
         images = ours.images(ours.BATCH[size], options.device)
         base = ours.vit(size).to(options.device).eval()
         bare = _forward(lambda base=base, images=images: base(pixel_values=images))
-        yield _row(f"bare backbone, {size}", _forward(lambda base=base, images=images: base(pixel_values=images)), bare, options, None)
+        twin = copy.deepcopy(base)  # the same work in other memory: what two models alike differ by
+        yield _row(
+            f"a copy of the bare backbone, {size}",
+            _forward(lambda twin=twin, images=images: twin(pixel_values=images)),
+            bare,
+            options,
+            None,
+        )
         yield _row(f"ONE_PROMPT, {size}", _outputs(base, OnePromptConfig(), images), bare, options, 0.97)
         for name, config in MERGED.items():
             yield _row(f"{name} merged, {size}", _outputs(base, config(), images, merge=True), bare, options, 0.99)
