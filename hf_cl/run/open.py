@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from hf_cl.hub.access import check_push
 from hf_cl.hub.published import published_base
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.training import RunSettings
+from hf_cl.training.results import Results
 
 
 def open_scenario(settings: RunSettings) -> Scenario:
@@ -55,7 +57,14 @@ def _open_source(settings: RunSettings, dataset: str) -> ImageSource:
         label_column=settings.label_column,
         test_split=settings.test_split,
         skip_bad_images=settings.skip_bad_images,
+        taught=_taught(settings),
     )
+
+
+def _taught(settings: RunSettings) -> list[str]:
+    """The classes of the sessions that the run to go on with has ended."""
+    results = Path(settings.output_dir) / "results.json"
+    return Results.load(results).class_names if settings.resume == "auto" and results.is_file() else []
 
 
 def open_base(settings: RunSettings, method: Method) -> tuple[nn.Module, Any, Any]:

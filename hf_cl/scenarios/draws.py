@@ -1,11 +1,13 @@
 """Random parts of a data set: the test part where there is none, the validation part, the shots.
 
-Each draw is a permutation of one class's images by a generator of its own, from (class_order_seed, purpose, class): it depends on nothing
-but the class's images, and k shots are the first of k + 1.
+Each draw is a permutation of one class's images by a generator of its own, from (class_order_seed, purpose, class), so it depends on no
+other class, and k shots are the first of k + 1. Test and validation parts know a class by its name: they stay as they are when classes are
+added to a data set, and images that were trained on are not tested. Shots know it by its label.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -24,11 +26,16 @@ _STREAMS: dict[Purpose, int] = {"test": 0, "validation": 1, "shots": 2}
 _TRACK = re.compile(r"(\d{5})_\d{5}\.\w+")
 
 
-def permutation(count: int, purpose: Purpose, seed: int, label: int) -> NDArray[np.int64]:
-    """A permutation of `range(count)`, the same for the same (purpose, seed, label)."""
+def permutation(count: int, purpose: Purpose, seed: int, class_key: int) -> NDArray[np.int64]:
+    """A permutation of `range(count)`, the same for the same (purpose, seed, class_key)."""
     if seed < 0:
         raise ValueError(f"class_order_seed must be 0 or more, got {seed}.")
-    return np.random.default_rng((seed, _STREAMS[purpose], label)).permutation(count)
+    return np.random.default_rng((seed, _STREAMS[purpose], class_key)).permutation(count)
+
+
+def name_key(class_name: str) -> int:
+    """A class by its name, for `permutation`: the first eight bytes of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(class_name.encode()).digest()[:8])
 
 
 def split_per_class(
@@ -54,7 +61,7 @@ def split_per_class(
         groups = np.unique(tracks[positions], return_inverse=True)[1] if tracks is not None else np.arange(len(positions))
         target = max(1, round(fraction * len(positions)))
         sizes = np.bincount(groups)
-        order = permutation(len(sizes), purpose, seed, int(label))
+        order = permutation(len(sizes), purpose, seed, name_key(class_names[int(label)]))
         before = np.cumsum(sizes[order]) - sizes[order]
         chosen = order[before < target]
         if len(chosen) == len(sizes):

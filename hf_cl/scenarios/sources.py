@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,6 +81,7 @@ def open_images(
     label_column: str | None = None,
     test_split: str = "test",
     skip_bad_images: bool = False,
+    taught: Collection[str] = (),
     check: Callable[[ImageSet], Sequence[UnreadableImage]] = find_unreadable,
 ) -> ImageSource:
     """Open a set of labelled images and look at every one of them.
@@ -96,6 +97,7 @@ def open_images(
         label_column: needed where there is not exactly one ClassLabel column, or to use a column of integers or strings.
         test_split: the split that is tested on.
         skip_bad_images: leave out what cannot be used, with a logged warning.
+        taught: classes that a run which goes on has learned; where the data have a test split, their training images may be gone.
         check: finds unreadable images; `functools.partial(find_unreadable, progress=...)` shows how far it is.
 
     A data set of one split is parted into training and test images, 80/20 per class; scenarios draw that split by their class_order_seed
@@ -105,7 +107,7 @@ def open_images(
     """
     name, splits = _read(os.fspath(dataset), image_column, label_column, test_split)
     found = _named_splits(name, splits, test_split)
-    usable = validate(name, found, skip_bad_images=skip_bad_images, check=check)
+    usable = validate(name, found, skip_bad_images=skip_bad_images, check=check, taught=taught)
     images, left_out = usable.images, _count(found) - _count(usable)
     if len(images) == 1:
         return replace(own_split(name, usable.class_names, *images.values(), seed=0), left_out_images=left_out)

@@ -6,7 +6,7 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -70,6 +70,7 @@ def validate(
     *,
     skip_bad_images: bool,
     check: Callable[[ImageSet], Sequence[UnreadableImage]] = find_unreadable,
+    taught: Collection[str] = (),
 ) -> Splits:
     """The images of `splits` that can be used, or one error that lists everything wrong.
 
@@ -82,6 +83,7 @@ def validate(
         splits: as a reader gave them: "train" and "test", perhaps "validation"; or one split of any name.
         skip_bad_images: drop such images and classes with a logged warning. Class names that occur twice stay an error.
         check: finds the unreadable images of a set. A launcher of several processes may let one look and tell the others.
+        taught: classes that a run which goes on has learned: they need images to test on, but none to train on.
 
     Raises DataError: the counts, the first ten of each kind, and the option that decides.
     """
@@ -93,7 +95,7 @@ def validate(
     for split, images in splits.images.items():
         kept[split], found = _usable(split, images, len(splits.class_names), check)
         problems += found
-    lacking = _lacking_classes(kept, len(splits.class_names))
+    lacking = _lacking_classes(kept, splits.class_names, taught)
     for split, labels in lacking.items():
         number = "fewer than 2" if len(kept) == 1 else "no"
         classes = "1 class has" if len(labels) == 1 else f"{len(labels)} classes have"
@@ -137,9 +139,11 @@ def _label_problem(images: ImageSet, position: int, num_classes: int) -> str:
     return f"{images.describe(position)} ({reason})"
 
 
-def _lacking_classes(kept: Mapping[str, ImageSet], num_classes: int) -> dict[str, list[int]]:
+def _lacking_classes(kept: Mapping[str, ImageSet], class_names: Sequence[str], taught: Collection[str]) -> dict[str, list[int]]:
     needed = 2 if len(kept) == 1 else 1
-    lacking = {split: np.flatnonzero(images.counts(num_classes) < needed).tolist() for split, images in kept.items()}
+    lacking = {split: np.flatnonzero(images.counts(len(class_names)) < needed).tolist() for split, images in kept.items()}
+    if "test" in kept and "train" in kept:
+        lacking["train"] = [label for label in lacking["train"] if class_names[label] not in taught]
     return {split: labels for split, labels in lacking.items() if labels and (split != "validation" or len(kept) == 1)}
 
 

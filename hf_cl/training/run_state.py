@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_cl.contracts import Part
+from hf_cl.contracts import Part, Session
 from hf_cl.training.checkpoint import KEEP, CheckpointStore
 from hf_cl.training.position import Position
 from hf_cl.training.records import Records
 from hf_cl.training.state_tree import pack, rng_state, set_rng_state
+from hf_cl.training.taught import check_taught, taught
 from hf_cl.training.tensors import owned_tensors, restore_tensors
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ class RunState:
         self._pending: dict[str, Any] | None = None
         self._last: str = "none"
 
-    def find(self, records: Records) -> Position:
-        """The newest checkpoint that every process reads whole; its state waits for `restore_if_due`."""
+    def find(self, records: Records, sessions: Sequence[Session]) -> Position:
+        """The newest checkpoint that every process reads whole; its state waits for `restore_if_due`.
+
+        Raises ValueError where `sessions` do not begin with those that the checkpoint knows.
+        """
         mine = [*self.store.steps(), *[-1] * KEEP][:KEEP]
         everybody = self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device))  # [processes, KEEP]
         step = max(set.intersection(*map(set, everybody.tolist())), default=-1)
@@ -39,6 +43,7 @@ class RunState:
         self._pending = self.store.load(step)
         self._last = f"step {step}"
         position = Position(**self._pending["position"])
+        check_taught(self._pending["taught"], sessions, position.session)
         records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
         return position
 
@@ -80,6 +85,7 @@ class RunState:
         position = trainer.position
         state = {
             "position": position.state_dict(),
+            "taught": taught(trainer.sessions[: position.session + position.begun]),
             "tensors": owned_tensors(trainer.model, trainer.tuner.prefix, trainer.head),
             "optimizer": trainer.optimizer.state_dict() if position.begun else None,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,

@@ -18,19 +18,7 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 
 from hf_cl.backbones import ClipClassifier, TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
-from hf_cl.contracts import (
-    FeatureSet,
-    Head,
-    ImageDataset,
-    LossTerm,
-    Method,
-    NamedParameters,
-    Part,
-    Phase,
-    Probe,
-    Scenario,
-    Session,
-)
+from hf_cl.contracts import FeatureSet, Head, ImageDataset, LossTerm, Method, NamedParameters, Part, Phase, Probe, Scenario, Session
 from hf_cl.heads import ClassStatistics
 from hf_cl.probes import StabilityProbe
 from hf_cl.training.adapter_files import save_adapter_files
@@ -90,7 +78,7 @@ class SessionLoop:
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
         if settings.stability_every is not None:
             self.probes.append(StabilityProbe(settings.stability_every))
-        check_parts([phases for _, phases in self._sessions()], self.probes)
+        check_parts([phases for _, phases in self._planned()], self.probes)
         self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
         self.accelerator = Accelerator(
@@ -161,7 +149,7 @@ class SessionLoop:
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
         folder = RunFolder(self.folder, self.accelerator)
-        self._plan = self._sessions()
+        self._plan = self._planned()
         folder.open(self.settings, composition(self.method, [phases for _, phases in self._plan]))
         try:
             with StopSignals() as signals:
@@ -174,7 +162,7 @@ class SessionLoop:
             folder.close()
         return self.results.results
 
-    def _sessions(self) -> list[tuple[Session, list[Phase]]]:
+    def _planned(self) -> list[tuple[Session, list[Phase]]]:
         """Every session with those of its phases that have epochs."""
         return [(session, [phase for phase in self.method.phases(session) if phase.epochs > 0]) for session in self.scenario]
 
@@ -189,7 +177,7 @@ class SessionLoop:
         self.results = SessionResults(self)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
-            self.position = self.state.find(self.records)
+            self.position = self.state.find(self.records, self.sessions)
 
     def _enter_session(self, session: Session, phases: list[Phase]) -> None:
         self._session, self._phases = session, phases
@@ -221,7 +209,7 @@ class SessionLoop:
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self._backbone)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
-        for coming, phases in self._plan:  # so that no mistake waits for a late session
+        for coming, phases in self._plan[self.position.session :]:  # so that no mistake waits for a late session
             world = self.accelerator.num_processes
             check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
         self.features = FeatureCache(self.images, self.classifier)
@@ -285,6 +273,11 @@ class SessionLoop:
         self.position.next_session()
         self.times.agree_to_stop(self.position.step)
         self.checkpoint()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """All sessions of the run, those to come too."""
+        return [session for session, _ in self._plan]
 
     def save_adapter(self, folder: Path) -> None:
         """Adapter, head, class names and image processor, as every loading route wants them."""

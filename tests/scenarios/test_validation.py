@@ -76,6 +76,18 @@ def test_images_of_a_left_out_class_count_and_an_own_split_keeps_the_count(write
     assert source.split_by(3).left_out_images == 2
 
 
+def test_taught_classes_need_images_to_test_on_alone(write_folder):
+    root = write_folder({"train/a": 0, "train/b": 2, "test/a": 1, "test/b": 1})
+    with pytest.raises(DataError, match="train: 1 class has no images: 'a'"):
+        open_images(root)
+    source = open_images(root, taught=["a"])
+    assert source.class_names == ("a", "b") and source.train.labels.tolist() == [1, 1]
+    sessions = list(class_incremental(source, 1, 1, class_order="natural"))
+    assert [len(session.train) for session in sessions] == [0, 2]
+    with pytest.raises(DataError, match="test: 1 class has no images: 'c'"):
+        open_images(write_folder({"train/c": 2}), taught=["c"])
+
+
 def test_classes_without_images_are_left_out_and_labels_close_up(write_folder, caplog):
     root = write_folder({"train/a": 1, "train/b": 2, "train/c": 2, "test/b": 1, "test/c": 1, "test/d": 1})
     with pytest.raises(DataError, match="test: 1 class has no images: 'a'"):

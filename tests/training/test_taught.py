@@ -1,0 +1,79 @@
+import pytest
+from loop_case import build, digest
+from stream import Images, Stream
+
+from hf_cl.contracts import Session, Test
+from hf_cl.training.taught import check_taught, taught
+
+
+def session(number, names, train=4, test=2):
+    seen = tuple(names)
+    return Session(number, seen, seen[-1:], train=range(train), tests=(Test("session-0", range(test), (0,)),))
+
+
+TWO = [session(0, ["cat"]), session(1, ["cat", "dog"])]
+
+
+def test_new_sessions_may_follow():
+    check_taught(taught(TWO), [*TWO, session(2, ["cat", "dog", "ant"])], ended=2)
+    check_taught(taught(TWO[:1]), TWO, ended=0)
+
+
+def test_training_images_of_ended_sessions_may_be_gone():
+    gone = session(0, ["cat"], train=0)
+    check_taught(taught(TWO), [gone, TWO[1]], ended=1)
+    with pytest.raises(ValueError, match="Session 0 of the run had 4 training and 2 test images; now 0 and 2"):
+        check_taught(taught(TWO), [gone, TWO[1]], ended=0)
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (
+            [session(0, ["ant"]), session(1, ["ant", "dog"])],
+            r"Session 0 of the run taught cat; it would teach ant now\..*--class_order file",
+        ),
+        (TWO[:1], "The run has begun 2 sessions, and these data make 1"),
+        ([TWO[0], session(1, ["cat", "dog"], train=5)], "Session 1 of the run had 4 training and 2 test images; now 5 and 2"),
+        ([TWO[0], session(1, ["cat", "dog"], test=1)], "now 4 and 1"),
+    ],
+)
+def test_what_was_taught_stays(now, message):
+    with pytest.raises(ValueError, match=message):
+        check_taught(taught(TWO), now, ended=2)
+
+
+class Reordered(Stream):
+    """The first two classes have changed places, as when a folder is renamed."""
+
+    def __init__(self, sessions):
+        super().__init__(sessions)
+        self.names = self.class_names = (self.names[1], self.names[0], *self.names[2:])
+
+
+class WithoutOldImages(Stream):
+    """Nothing is left to train the first two sessions on."""
+
+    def __iter__(self):
+        for now in super().__iter__():
+            yield now if now.id > 1 else Session(now.id, now.class_names, now.new_class_names, train=Images([]), tests=now.tests)
+
+
+def resumed(folder, stream):
+    trainer = build(folder, sessions=3, head="prototype", resume="auto")
+    return type(trainer)(trainer._backbone, trainer.processor, trainer.method, stream, trainer.settings)
+
+
+def test_a_run_is_not_resumed_on_other_classes(tmp_path):
+    build(tmp_path, sessions=2, head="prototype").fit()
+    with pytest.raises(ValueError, match="Session 0 of the run taught class 0, class 1; it would teach class 1, class 0 now"):
+        resumed(tmp_path, Reordered(3)).fit()
+
+
+def test_a_run_goes_on_when_old_training_images_are_gone(tmp_path):
+    whole, folder = tmp_path / "whole", tmp_path / "gone"
+    expected = build(whole, sessions=3, head="prototype").fit()
+    build(folder, sessions=2, head="prototype").fit()
+    results = resumed(folder, WithoutOldImages(3)).fit()
+    assert digest(folder) == digest(whole) and results.accuracy_matrix == expected.accuracy_matrix
+    assert [record.num_train for record in results.sessions] == [18, 18, 18]  # what they were trained on
