@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from hf_cl.contracts import Session
 from hf_cl.training.display import display_name
 
 
 def taught(sessions: Sequence[Session]) -> list[dict[str, Any]]:
-    """Of each session its new classes, and how many images it trains and tests on."""
+    """Of each session its new classes, the number of its training images of each class seen so far, and of the images of each test."""
     return [
-        {"class_names": [*session.new_class_names], "train": len(session.train), "test": [len(test.data) for test in session.tests]}
+        {
+            "class_names": [*session.new_class_names],
+            "train": np.bincount(np.asarray(session.train.labels, dtype=int), minlength=len(session.class_names)).tolist(),
+            "test": [len(test.data) for test in session.tests],
+        }
         for session in sessions
     ]
 
@@ -35,11 +41,12 @@ def check_taught(before: Sequence[Mapping[str, Any]], sessions: Sequence[Session
                 f"Session {number} of the run taught {_names(then['class_names'])}; it would teach {_names(now['class_names'])} now. "
                 "Classes that were taught keep their places: list them in a --class_order file as they came, with new ones behind them."
             )
-        if then["test"] != now["test"] or (then["train"] != now["train"] and not (number < ended and now["train"] == 0)):
+        changed = [count for count, before in zip(now["train"], then["train"], strict=True) if count != before]
+        if then["test"] != now["test"] or (changed and (number >= ended or any(changed))):
             raise ValueError(
-                f"Session {number} of the run had {then['train']} training and {sum(then['test'])} test images; now {now['train']} and "
-                f"{sum(now['test'])}. Images of classes that were taught stay as they are (training images of ended sessions may all be "
-                "gone): otherwise accuracies before and after do not compare."
+                f"Session {number} of the run had {sum(then['train'])} training and {sum(then['test'])} test images; now "
+                f"{sum(now['train'])} and {sum(now['test'])}. Images of classes that were taught stay as they are (after its session, all "
+                "training images of a class may be gone): otherwise accuracies before and after do not compare."
             )
 
 

@@ -8,7 +8,7 @@ from hf_cl.training.taught import check_taught, taught
 
 def session(number, names, train=4, test=2):
     seen = tuple(names)
-    return Session(number, seen, seen[-1:], train=range(train), tests=(Test("session-0", range(test), (0,)),))
+    return Session(number, seen, seen[-1:], train=Images([number] * train), tests=(Test("session-0", range(test), (0,)),))
 
 
 TWO = [session(0, ["cat"]), session(1, ["cat", "dog"])]
@@ -24,6 +24,15 @@ def test_training_images_of_ended_sessions_may_be_gone():
     check_taught(taught(TWO), [gone, TWO[1]], ended=1)
     with pytest.raises(ValueError, match="Session 0 of the run had 4 training and 2 test images; now 0 and 2"):
         check_taught(taught(TWO), [gone, TWO[1]], ended=0)
+
+
+def test_a_class_may_be_gone_as_a_whole_alone():
+    def of_two(*labels):
+        return [Session(0, ("cat", "dog"), ("cat", "dog"), train=Images(labels), tests=())]
+
+    check_taught(taught(of_two(0, 0, 1, 1)), of_two(1, 1), ended=1)
+    with pytest.raises(ValueError, match="had 4 training and 0 test images; now 3 and 0"):
+        check_taught(taught(of_two(0, 0, 1, 1)), of_two(0, 1, 1), ended=1)
 
 
 @pytest.mark.parametrize(
