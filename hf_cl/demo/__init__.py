@@ -36,9 +36,9 @@ def _marks(settings: OvorSettings) -> dict[str, tuple[str, RunSettings]]:
     """Folder -> name and settings of what the demo's number stands beside."""
     common = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
     return {
-        "official": ("OVOR as published: linear head, virtual outliers", replace(settings, head={"type": "linear"}, vor_epochs=1)),
+        "official": ("OVOR as published (linear head)", replace(settings, head={"type": "linear"}, vor_epochs=1)),
         "class_means": ("nearest class mean, no adapter", NearestClassMeanSettings(**common)),
-        "joint": ("the same with all ten digits at once: not continual", replace(settings, num_base_classes=10)),
+        "joint": ("all ten digits in one session", replace(settings, num_base_classes=10)),
     }
 
 
