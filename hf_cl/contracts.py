@@ -153,14 +153,18 @@ class Trainer(Protocol):
     def generator(self) -> Any: ...  # torch.Generator on the CPU; the same draws on every process; checkpointed
     @property
     def session(self) -> Session: ...
+    @property
+    def named_parameters(self) -> NamedParameters: ...  # those of head, adapter and losses, as Method.optimizer gets them
     def features_of(self, dataset: ImageDataset, *, augment: bool = False) -> FeatureSet: ...
+    def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]: ...
     def class_statistics(self, session: Session) -> Any: ...
 
 
 class Part:
     """Base of everything the trainer calls. Every hook does nothing by default, so nobody asks whether it exists.
 
-    A loss term is told of epochs and steps in the phases it belongs to, everything else in all of them.
+    A loss term is told of the sessions and phases that list it; one that must hear of all of them (to look at session 0 for a penalty that
+    begins in session 1) stands in the method's `parts` too, and is called once. Everything else is told of everything.
     """
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:

@@ -52,7 +52,7 @@ def read_config_values(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} holds a {type(values).__name__}, expected the keys of an adapter's config.")
     kind = values.get("peft_type")
     if not isinstance(kind, str) or kind not in PeftType.__members__:
-        raise ValueError(f"{file}: peft_type is {str(kind)[:40]!r}, which neither peft nor hf_cl knows.")
+        raise ValueError(f"{file}: peft_type is {str(kind)[:40]!r}, which neither peft nor hf_cl knows. Import the file that defines it.")
     return values
 
 

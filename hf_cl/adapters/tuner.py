@@ -11,7 +11,7 @@ from peft import get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 
-from hf_cl._peft import BaseTuner
+from hf_cl._peft import BaseTuner, TunerLayer
 from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
@@ -101,6 +101,21 @@ class HeadedTuner(BaseTuner):
             head.to(dtype)
         return model
 
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # at unload peft's own copies `.weight`, which a block or an attention module does not have
+        if isinstance(child, TunerLayer) and new_module is child.base_layer and "weight" not in new_module._parameters:
+            setattr(parent, child_name, new_module)
+        else:
+            super()._replace_module(parent, child_name, new_module, child)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """The layers run the active adapter for the whole batch; a tuner whose layers can do otherwise overrides this."""
+        if kwargs.get("adapter_names") is not None:  # without this peft drops the argument and everybody gets the active adapter
+            config: Any = next(iter(self.peft_config.values()))
+            raise NotImplementedError(f"{config.peft_type.value} does not support batches of mixed adapters (adapter_names).")
+        yield
+
     def head_wrapper(self) -> HeadWrapper:
         """The wrapper at the classifier's place.
 
@@ -124,14 +139,3 @@ def _check_modules_to_save(config: Any, model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, containers) and any(path.endswith(name) for name in config.modules_to_save or ()):
             raise ValueError(f"modules_to_save names {path!r}, a container; name the modules in it.")
-
-
-class UnmixedTuner(HeadedTuner):
-    """A tuner whose layers run the active adapter for the whole batch."""
-
-    @contextmanager
-    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        if kwargs.get("adapter_names") is not None:  # without this peft drops the argument and everybody gets the active adapter
-            config: Any = next(iter(self.peft_config.values()))
-            raise NotImplementedError(f"{config.peft_type.value} does not support batches of mixed adapters (adapter_names).")
-        yield

@@ -47,7 +47,10 @@ def build_head(
         raise ValueError(f"The head {dict(spec)} has no type; give one of {', '.join(HEADS)}.")
     if kind not in HEADS:
         kinds = [*HEADS, "text"]  # text: no module of ours
-        raise ValueError(f"Unknown head type {kind!r}; this version knows {', '.join(kinds)}.{nearest(kind, kinds)}")
+        raise ValueError(
+            f"Unknown head type {kind!r}; this process knows {', '.join(kinds)}.{nearest(kind, kinds)} "
+            "Where the head is one of your own, import its file."
+        )
     known = [name for name in inspect.signature(HEADS[kind]).parameters if name not in ("in_features", "num_classes", "device", "dtype")]
     for name in settings:
         if name not in known:

@@ -45,8 +45,13 @@ def make_protocol(
     index_list: Mapping[str, str | None] | None = None,
     validation_fraction: float = 0.0,
     left_out_images: int,
+    details: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """`protocol` of results.json. `index_list`: kind (standard, custom, own_draw) and sha256; None where every image is used."""
+    """`protocol` of results.json.
+
+    `index_list`: kind (standard, custom, own_draw) and sha256; None where every image is used. `details`: what only this scenario has, in
+    values that JSON can hold; runs are compared by it, and resumed with the same.
+    """
     return {
         "name": name,
         "dataset": dataset,
@@ -59,6 +64,7 @@ def make_protocol(
         "test_split": test_split,
         "validation_fraction": validation_fraction,
         "left_out_images": left_out_images,
+        "details": dict(details or {}),
     }
 
 

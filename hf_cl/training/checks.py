@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 from accelerate.utils import parse_flag_from_env
 
 from hf_cl.adapters import GladConfig
-from hf_cl.contracts import LossTerm, Method, Phase, Probe, Session
+from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Probe, Session
 from hf_cl.hints import nearest
 from hf_cl.rules.recorded import check_recorded
+from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
 
 PROVIDED = frozenset({"index", "two_views", "frozen_view", "pretrained", "previous", "all_classes"})
 """What the loop can hand to a loss term that says it needs it, beside the roles of the adapter. "previous" exists from session 1 on.
@@ -45,24 +50,76 @@ def check_strategy() -> None:
             )
 
 
-def check_parts(phases: Sequence[Sequence[Phase]], probes: Sequence[Probe]) -> None:
-    """Raise ValueError where there is no session, and for losses and probes that are none, or have no name or the name of another.
-
-    Args:
-        phases: those of each session.
-        probes: of the run.
+def check_parts(plan: SessionPlan, probes: Sequence[Probe]) -> None:
+    """Raise ValueError for sessions that do not follow each other, and for losses and probes that are none, or have no name or the name of
+    another.
     """
-    if not phases:
-        raise ValueError("The scenario has no sessions.")
-    for number, of_session in enumerate(phases):
+    _check_sessions(plan.sessions)
+    for number, of_session in enumerate(plan.phases):
         for phase in of_session:
             if isinstance(phase.losses, LossTerm):
                 raise ValueError(f"Phase {phase.name!r}: losses must be a list; got the loss {type(phase.losses).__name__} itself.")
             _check_kind(phase.losses, LossTerm, f"Phase {phase.name!r} of session {number}")
+        terms = {id(term): term.name for phase in of_session for term in phase.losses}
+        if twice := sorted({name for name in terms.values() if [*terms.values()].count(name) > 1}):
+            raise ValueError(
+                f"Session {number} has two losses of the name {twice[0]!r}; give them names of their own, or list one object twice."
+            )
     _check_kind(probes, Probe, "The trainer")
     names = [probe.name for probe in probes]
     if len(set(names)) != len(names):
         raise ValueError(f"Probes need different names, got {names}.")
+
+
+def _check_sessions(sessions: Sequence[Session]) -> None:
+    """Ids count from 0, class names grow at their end, and no image is of a class that has not come."""
+    if not sessions:
+        raise ValueError("The scenario has no sessions.")
+    seen: tuple[str, ...] = ()
+    for number, session in enumerate(sessions):
+        names, new = tuple(session.class_names), tuple(session.new_class_names)
+        if session.id != number:
+            raise ValueError(f"Sessions have the ids 0, 1, 2, ...; the one at place {number} has {session.id}.")
+        if names != (*seen, *new):
+            raise ValueError(
+                f"Session {number}: class_names must be those of the sessions before it, then its new_class_names, in this order."
+            )
+        if not new:
+            raise ValueError(
+                f"Session {number} brings no new class. hf_cl's matrices and heads know sessions by their classes; give it one."
+            )
+        labels = np.asarray(session.train.labels)
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
+            raise ValueError(
+                f"Session {number} trains on labels from {labels.min()} to {labels.max()}; with {len(names)} classes so far they go from 0 "
+                f"to {len(names) - 1}."
+            )
+        seen = names
+
+
+def check_optimizer(made: Any, named: NamedParameters, phases: Sequence[Phase]) -> None:
+    """Raise ValueError for what `Method.optimizer` must not return, and warn of parameters that would train and are in no group.
+
+    Args:
+        made: what it returned: (optimizer, schedule).
+        named: the parameters it was given.
+        phases: of the session.
+    """
+    if not (isinstance(made, tuple) and len(made) == 2 and callable(made[1])):
+        raise ValueError("Method.optimizer must return two things: the optimizer and its schedule, (epoch, step) -> one rate per group.")
+    optimizer, schedule = made
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if held - {id(parameter) for _, parameter in named}:
+        raise ValueError(
+            "The optimizer holds parameters that it was not given in this session, such as those of the head before it grew: make it anew "
+            "from named_parameters each time."
+        )
+    rates, groups = len(schedule(0, 0)), len(optimizer.param_groups)
+    if phases and rates != groups:
+        raise ValueError(f"The schedule gives {rates} rates, and the optimizer has {groups} parameter groups; one rate per group.")
+    left = [name for name, parameter in named if id(parameter) not in held and any(phase.trainable(name) for phase in phases)]
+    if left:
+        logger.warning("%d parameters are to train and are in no group of the optimizer, so they rest: %s, ...", len(left), left[0])
 
 
 def _check_kind(parts: Sequence[Any], kind: type[LossTerm | Probe], where: str) -> None:

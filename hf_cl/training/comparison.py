@@ -112,9 +112,10 @@ def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[s
     """
     protocols = [protocol_of(run) for run in runs]
     across = set(across)
-    if unknown := across - protocols[0].keys():
+    if unknown := across - {key for protocol in protocols for key in protocol}:
         raise ValueError(f"{sorted(unknown)[0]!r} is no key of a protocol; it has {', '.join(protocols[0])}.")
-    differing = {key: _distinct(values) for key in protocols[0] if len(_distinct(values := [p[key] for p in protocols])) > 1}
+    keys = dict.fromkeys(key for protocol in protocols for key in protocol)
+    differing = {key: _distinct(values) for key in keys if len(_distinct(values := [p.get(key) for p in protocols])) > 1}
     allowed = across | ({"class_names"} if across else set())
     refused = {key: values for key, values in differing.items() if key not in allowed}
     if refused:
@@ -153,7 +154,7 @@ def protocol_of(run: Run) -> dict[str, Any]:
     """The protocol's keys as results.json has them, the number of sessions, test images, and the classes of each session."""
     results = run.results
     return {
-        **flat(asdict(results.protocol)),
+        **{key: value for key, value in flat(asdict(results.protocol)).items() if key != "details"},  # an empty one is none
         "sessions": len(results.sessions),
         "test_images": sum(results.test_counts),
         "class_names": [" ".join(session.new_class_names) for session in results.sessions],
@@ -187,7 +188,7 @@ def _made_of(run: Run) -> dict[str, Any]:
 def draw_of(run: Run, across: Iterable[str]) -> tuple[Any, ...]:
     """What a run was one draw of: its seed, and the values of the protocol's keys that the mean goes over."""
     protocol = protocol_of(run)
-    return (run.results.seed, *(protocol[key] for key in sorted(across)))
+    return (run.results.seed, *(protocol.get(key) for key in sorted(across)))
 
 
 def _check_seeds(group: Sequence[Run], across: set[str]) -> None:

@@ -12,14 +12,14 @@ class FeatureCache:
 
     def __init__(self, images: ImageStream, classifier: AnyClassifier) -> None:
         self.images, self.classifier, self.epoch = images, classifier, 0
-        self._sets: dict[tuple[int, bool], FeatureSet] = {}
+        self._sets: dict[tuple[int, bool], tuple[ImageDataset, FeatureSet]] = {}
 
     def of(self, dataset: ImageDataset, *, augment: bool = False) -> FeatureSet:
         """Features of all images of `dataset`: eval mode, no gradient, gathered over the processes, on the device."""
         key = (id(dataset), augment)
-        if key not in self._sets:
-            self._sets[key] = self.images.features(self.classifier, dataset, epoch=self.epoch if augment else None)
-        return self._sets[key]
+        if key not in self._sets:  # the data set is held with its features, or its id would be given away again
+            self._sets[key] = dataset, self.images.features(self.classifier, dataset, epoch=self.epoch if augment else None)
+        return self._sets[key][1]
 
     def clear(self) -> None:
         """Forget all."""

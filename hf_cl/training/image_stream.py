@@ -6,7 +6,7 @@ Shapes: B batch, C classes seen so far, D feature width, n images of a data set.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -114,42 +114,41 @@ class ImageStream:
     def features(self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None) -> FeatureSet:
         """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process."""
         decoded = self._decoded_for_evaluation(dataset, test=False) if epoch is None else self._decoded_for_training(dataset)
-        outputs, labels, index = self._run(classifier, decoded, epoch, lambda out: out.features)
+        outputs, labels, index = self._run(classifier, self._batches(decoded, epoch), lambda out: out.features)
         gathered = [self._gather(part, len(dataset)) for part in (outputs, labels, index)]
         return FeatureSet(*gathered)
 
     @torch.no_grad()
     def logits(self, classifier: AnyClassifier, dataset: ImageDataset) -> tuple[Tensor, Tensor]:
         """Logits [n, C] and labels [n] of this process's share of the images, each image on one process."""
-        logits, labels, _ = self._run(classifier, self._decoded_for_evaluation(dataset, test=True), None, lambda out: out.logits)
+        batches = self._batches(self._decoded_for_evaluation(dataset, test=True), None)
+        logits, labels, _ = self._run(classifier, batches, lambda out: out.logits)
         return logits, labels
 
-    def _run(
-        self, classifier: AnyClassifier, decoded: DecodedImages, epoch: int | None, select: Callable[[Outputs], Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def batches(self, dataset: ImageDataset, epoch: int | None) -> Iterator[dict[str, Tensor]]:
+        """This process's share of the images in batches, as the augmentation of `epoch` draws them (None: as evaluation sees them)."""
+        decoded = self._decoded_for_evaluation(dataset, test=False) if epoch is None else self._decoded_for_training(dataset)
+        return self._batches(decoded, epoch)
+
+    def _batches(self, decoded: DecodedImages, epoch: int | None) -> Iterator[dict[str, Tensor]]:
         accelerator, settings = self.accelerator, self.settings
         size = settings.eval_batch_size
         shares = sequential(len(decoded), size, rank=accelerator.process_index, world=accelerator.num_processes)
         shares = [share for share in shares if share]
         device = accelerator.device
         if epoch is None:
-            batches = eval_batches(decoded, self.preprocessor, shares, device=device)
-        else:
-            batches = train_batches(
-                decoded,
-                self.augmentation,
-                self.preprocessor,
-                shares,
-                seed=settings.seed,
-                epoch=epoch,
-                views=1,
-                device=device,
-            )
+            return eval_batches(decoded, self.preprocessor, shares, device=device)
+        seed = settings.seed
+        return train_batches(decoded, self.augmentation, self.preprocessor, shares, seed=seed, epoch=epoch, views=1, device=device)
+
+    def _run(
+        self, classifier: AnyClassifier, batches: Iterable[dict[str, Tensor]], select: Callable[[Outputs], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         training = classifier.training
         classifier.eval()
         chosen, labels, index = [], [], []
         for batch in batches:
-            with accelerator.autocast():
+            with self.accelerator.autocast():
                 wanted = select(classifier.outputs(batch["pixel_values"]))
             chosen.append(wanted.to(torch.promote_types(wanted.dtype, torch.float32)))
             labels.append(batch["labels"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
@@ -48,6 +48,8 @@ class ProtocolRecord:
     validation_fraction: float = 0.0
     left_out_images: int = 0
     """By `skip_bad_images`."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What only this scenario has: angles, a share of blurry images."""
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hf_cl.contracts import Part, Session
+from hf_cl.contracts import Part
 from hf_cl.training.checkpoint import KEEP, CheckpointStore
 from hf_cl.training.position import Position
-from hf_cl.training.records import Records
 from hf_cl.training.state_tree import pack, rng_state, set_rng_state
-from hf_cl.training.taught import check_taught, taught
+from hf_cl.training.taught import check_current, check_protocol, check_taught, taught
 from hf_cl.training.tensors import owned_tensors, restore_tensors
 
 if TYPE_CHECKING:
@@ -30,10 +29,10 @@ class RunState:
         self._pending: dict[str, Any] | None = None
         self._last: str = "none"
 
-    def find(self, records: Records, sessions: Sequence[Session]) -> Position:
+    def find(self, trainer: SessionLoop) -> Position:
         """The newest checkpoint that every process reads whole; its state waits for `restore_if_due`.
 
-        Raises ValueError where `sessions` do not begin with those that the checkpoint knows.
+        Raises ValueError where the scenario's sessions do not begin with those that the checkpoint knows, or its protocol is another.
         """
         mine = [*self.store.steps(), *[-1] * KEEP][:KEEP]
         everybody = self.accelerator.gather(torch.tensor([mine], device=self.accelerator.device))  # [processes, KEEP]
@@ -43,8 +42,9 @@ class RunState:
         self._pending = self.store.load(step)
         self._last = f"step {step}"
         position = Position(**self._pending["position"])
-        check_taught(self._pending["taught"], sessions, position.session)
-        records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
+        check_protocol(self._pending["protocol"], trainer.scenario.protocol)
+        check_taught(self._pending["taught"], trainer.plan.sessions, position.session)
+        trainer.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
         return position
 
     def check(self, trainer: SessionLoop) -> None:
@@ -61,16 +61,12 @@ class RunState:
             trainer.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        with torch.no_grad():
-            for name, parameter in trainer.named_parameters:
-                if name in state["losses"]:
-                    parameter.copy_(state["losses"][name])
-        parts = trainer.named_parts()
-        if trainer.position.begun:  # between two sessions the losses are those of the one that ended
-            _check_same_parts(state["parts"], parts)
+        parts = _other_parts(trainer)
+        _check_same_parts(state["parts"], parts)
         for name, part in parts.items():
             if name in state["parts"]:
                 part.load_state_dict(state["parts"][name])
+        trainer.plan.restore_losses(state["loss_parameters"], state["losses"])
         device = self.accelerator.device
         trainer.frozen.snapshots = {
             role: {name: tensor.to(device) for name, tensor in tensors.items()} for role, tensors in state["snapshots"].items()
@@ -78,6 +74,8 @@ class RunState:
         trainer.statistics.load_state_dict(state["statistics"])
         trainer.results.load_state_dict(state["results"])
         trainer.generator.set_state(state["generator"])
+        if trainer.position.begun:  # only now: what a memory holds may be part of the session's images
+            check_current(state["taught"][-1], trainer.session)
         set_rng_state(state["rng"])  # last: nothing above may draw after it
 
     def save(self, trainer: SessionLoop) -> None:
@@ -85,13 +83,14 @@ class RunState:
         position = trainer.position
         state = {
             "position": position.state_dict(),
-            "taught": taught(trainer.sessions[: position.session + position.begun]),
+            "protocol": dict(trainer.scenario.protocol),
+            "taught": taught(trainer.plan.sessions[: position.session + position.begun]),
             "tensors": owned_tensors(trainer.model, trainer.tuner.prefix, trainer.head),
             "optimizer": trainer.optimizer.state_dict() if position.begun else None,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
-            "losses": {name: p for name, p in trainer.named_parameters if name.startswith("losses.")},
-            # a head's state is in "tensors" whole; its own state_dict is what an adapter file holds
-            "parts": {name: part.state_dict() for name, part in trainer.named_parts().items() if name != "head"},
+            "loss_parameters": trainer.plan.loss_parameters(),
+            "losses": {key: term.state_dict() for key, term in trainer.plan.losses().items()},
+            "parts": {name: part.state_dict() for name, part in _other_parts(trainer).items()},
             "snapshots": trainer.frozen.snapshots,
             "statistics": trainer.statistics.state_dict(),
             "results": trainer.results.state_dict(),
@@ -107,9 +106,15 @@ class RunState:
         return self._last
 
 
+def _other_parts(trainer: SessionLoop) -> dict[str, Part]:
+    """What has state of its own beside the losses. A head's is in "tensors" whole: its own state_dict is what an adapter file holds."""
+    losses = {id(term) for term in trainer.plan.losses().values()}
+    return {name: part for name, part in trainer.named_parts().items() if name != "head" and id(part) not in losses}
+
+
 def _check_same_parts(saved: Mapping[str, Any], parts: Mapping[str, Part]) -> None:
     """Raise ValueError where one side has state of a part that the other side knows nothing of."""
-    here = {name for name, part in parts.items() if name != "head" and part.state_dict()}
+    here = {name for name, part in parts.items() if part.state_dict()}
     odd = sorted({name for name, state in saved.items() if state} - parts.keys()) or sorted(here - saved.keys())
     if odd:
         where = "the checkpoint has" if odd[0] in saved else "this run has"

@@ -6,7 +6,7 @@ Shapes: B batch, D feature width, S image side.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, TorchDynamoPlugin
 from peft import PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 
 from hf_cl.backbones import ClipClassifier, TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
 from hf_cl.contracts import FeatureSet, Head, ImageDataset, LossTerm, Method, NamedParameters, Part, Phase, Probe, Scenario, Session
@@ -23,7 +23,7 @@ from hf_cl.heads import ClassStatistics
 from hf_cl.probes import StabilityProbe
 from hf_cl.training.adapter_files import save_adapter_files
 from hf_cl.training.checkpoint_times import CheckpointTimes
-from hf_cl.training.checks import check_method, check_parts, check_session, check_strategy
+from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_session, check_strategy
 from hf_cl.training.composition import composition
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
@@ -34,7 +34,8 @@ from hf_cl.training.records import Records, start_trackers
 from hf_cl.training.results import Results
 from hf_cl.training.run_folder import RunFolder
 from hf_cl.training.run_state import RunState
-from hf_cl.training.session_results import SessionResults
+from hf_cl.training.session_plan import SessionPlan
+from hf_cl.training.session_results import SessionResults, protocol_record
 from hf_cl.training.settings import TrainingSettings
 from hf_cl.training.signals import StopSignals, TrainingInterruptedError
 from hf_cl.training.step import TrainingDivergedError
@@ -57,7 +58,7 @@ class SessionLoop:
     Raises ValueError for a way of launching that shards the model, for class names that the method's text head cannot use, and for a
     scenario without sessions.
 
-    Hooks use `model`, `tuner`, `head`, `accelerator`, `generator`, `session`, `features_of`, `class_statistics`, and nothing else.
+    Hooks use the members of `hf_cl.contracts.Trainer`, and nothing else.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class SessionLoop:
         if tokenizer is not None and method.adapter.has_text_head:
             check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
         self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
+        protocol_record(scenario.protocol)
         if settings.stability_every is not None:
             self.probes.append(StabilityProbe(settings.stability_every))
-        check_parts([phases for _, phases in self._planned()], self.probes)
+        check_parts(SessionPlan(method, scenario), self.probes)
         self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
         self.accelerator = Accelerator(
@@ -132,13 +134,21 @@ class SessionLoop:
         """
         return self.features.of(dataset, augment=augment)
 
+    def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]:
+        """This process's share of the images of a data set, in order: `pixel_values` [B, 3, S, S], `labels` and `index` [B], on the device.
+
+        Batches have at most `eval_batch_size` images. Where `features_of` will not do, as for gradients of a whole session.
+        """
+        return self.images.batches(dataset, epoch=self.features.epoch if augment else None)
+
     def class_statistics(self, session: Session) -> ClassStatistics:
         """The run's one store of class statistics, with those of `session`'s classes added by the present model if they are missing."""
         new = range(session.first_new_class, len(session.class_names))
         if not set(new) <= set(self.statistics.classes):
             data = self.features_of(session.train)
             with torch.no_grad():
-                self.statistics.update(self.head.embed(data.features), data.labels)
+                own = data.labels >= session.first_new_class  # others, of a memory say, were counted when they were new
+                self.statistics.update(self.head.embed(data.features[own]), data.labels[own])
         return self.statistics
 
     # The loop
@@ -149,22 +159,18 @@ class SessionLoop:
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
         folder = RunFolder(self.folder, self.accelerator)
-        self._plan = self._planned()
-        folder.open(self.settings, composition(self.method, [phases for _, phases in self._plan]))
+        self.plan = SessionPlan(self.method, self.scenario)
+        folder.open(self.settings, composition(self.method, self.plan.phases))
         try:
             with StopSignals() as signals:
                 self._start(CheckpointTimes(self.settings, self.accelerator, signals))
-                for session, phases in self._plan:
+                for session, phases in zip(self.plan.sessions, self.plan.phases, strict=True):
                     self._enter_session(session, phases)
             self.state.restore_if_due(self)  # a finished run that is asked to resume
         finally:
             self.accelerator.end_training()
             folder.close()
         return self.results.results
-
-    def _planned(self) -> list[tuple[Session, list[Phase]]]:
-        """Every session with those of its phases that have epochs."""
-        return [(session, [phase for phase in self.method.phases(session) if phase.epochs > 0]) for session in self.scenario]
 
     def _start(self, times: CheckpointTimes) -> None:
         accelerator = self.accelerator
@@ -177,7 +183,7 @@ class SessionLoop:
         self.results = SessionResults(self)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
-            self.position = self.state.find(self.records, self.sessions)
+            self.position = self.state.find(self)
 
     def _enter_session(self, session: Session, phases: list[Phase]) -> None:
         self._session, self._phases = session, phases
@@ -209,8 +215,8 @@ class SessionLoop:
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self._backbone)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
-        for coming, phases in self._plan[self.position.session :]:  # so that no mistake waits for a late session
-            world = self.accelerator.num_processes
+        for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
+            world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
             check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
         self.features = FeatureCache(self.images, self.classifier)
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
@@ -220,7 +226,9 @@ class SessionLoop:
         for part in self.named_parts().values():
             part.begin_session(self, session)
         self.state.check(self)
-        self.optimizer, schedule = self.method.optimizer(session, self.named_parameters)
+        made = self.method.optimizer(session, self.named_parameters)
+        check_optimizer(made, self.named_parameters, phases)
+        self.optimizer, schedule = made
         if at.begun:
             self.state.restore_if_due(self)
             self.features.clear()  # a hook may have asked for features of the model before it was restored
@@ -231,7 +239,7 @@ class SessionLoop:
         if at.phase < len(phases):
             done += at.epoch * self.images.steps_per_epoch(session.train, phases[at.phase])
         self.records.start_bar(
-            f"session {session.id} ({session.id + 1} of {len(self._plan)})",
+            f"session {session.id} ({session.id + 1} of {len(self.plan.sessions)})",
             sum(steps),
             done,
             {phase.name: phase.epochs for phase in phases},
@@ -274,11 +282,6 @@ class SessionLoop:
         self.times.agree_to_stop(self.position.step)
         self.checkpoint()
 
-    @property
-    def sessions(self) -> list[Session]:
-        """All sessions of the run, those to come too."""
-        return [session for session, _ in self._plan]
-
     def save_adapter(self, folder: Path) -> None:
         """Adapter, head, class names and image processor, as every loading route wants them."""
         if self.accelerator.is_main_process:
@@ -296,14 +299,15 @@ class SessionLoop:
         return named_parameters(self.model, self.tuner.prefix, self.head, self.terms)
 
     def named_parts(self) -> dict[str, Part]:
-        """Everything with hooks, in the order in which it is called: head, losses, other parts, rule, probes."""
+        """Everything with hooks, each once, in the order in which it is called: head, losses, other parts, rule, probes."""
         parts: dict[str, Part] = {"head": self.head} if isinstance(self.head, Part) else {}
         parts |= {f"losses.{term.name}": term for term in self.terms}
-        parts |= {f"parts.{i}": part for i, part in enumerate(self.method.parts)}
+        parts |= {f"parts.{i}": part for i, part in enumerate(self.method.parts) if all(part is not term for term in self.terms)}
         parts["rule"] = self.method.rule
         return parts | {f"probes.{probe.name}": probe for probe in self.probes}
 
     def parts_of(self, phase: Phase) -> list[Part]:
-        """What is told of epochs and steps: everything but the losses of other phases."""
-        resting = {f"losses.{term.name}" for term in self.terms if all(term is not mine for mine in phase.losses)}
+        """What is told of epochs and steps: everything but the losses of other phases that are no parts of the method."""
+        told = [*phase.losses, *self.method.parts]
+        resting = {f"losses.{term.name}" for term in self.terms if all(term is not part for part in told)}
         return [part for name, part in self.named_parts().items() if name not in resting]

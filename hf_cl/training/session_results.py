@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from hf_cl.backbones import TextHead
 from hf_cl.contracts import Probe, Session
 from hf_cl.metrics import AccuracyMatrix
@@ -16,7 +18,6 @@ from hf_cl.training.environment import environment
 from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
 from hf_cl.training.memory import memory_kind, take_peak_bytes
 from hf_cl.training.results import (
-    IndexListRecord,
     Memory,
     MethodRecord,
     ParameterCounts,
@@ -91,7 +92,7 @@ class SessionResults:
         total = sum(p.numel() for p in trainer.model.parameters())
         seconds = sum(self._training_seconds) + sum(self._evaluation_seconds)
         return Results(
-            protocol=_protocol(trainer.scenario.protocol),
+            protocol=protocol_record(trainer.scenario.protocol),
             seed=trainer.settings.seed,
             method=MethodRecord(name=trainer.method.name, title=trainer.method.title or trainer.method.name),
             sessions=[SessionRecord(**record) for record in self._sessions],
@@ -144,6 +145,15 @@ def _report(probe: Probe) -> dict[str, Any]:
         ) from error
 
 
-def _protocol(protocol: Mapping[str, Any]) -> ProtocolRecord:
-    lists = protocol.get("index_list")
-    return ProtocolRecord(**{**protocol, "index_list": None if lists is None else IndexListRecord(**lists)})
+def protocol_record(protocol: Mapping[str, Any]) -> ProtocolRecord:
+    """A scenario's `protocol` as results.json has it. Raises ValueError for what has no place there."""
+    try:
+        return TypeAdapter(ProtocolRecord).validate_json(json.dumps(dict(protocol), allow_nan=False))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"The scenario's protocol has {key}: {first['msg']}. Facts that only this scenario has go into its `details`, a dict."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The scenario's protocol must be what JSON can hold: {error}.") from error

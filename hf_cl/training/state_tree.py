@@ -18,7 +18,7 @@ def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     """
     if isinstance(tree, Tensor):
         tensors[path] = tree.detach().cpu().contiguous().clone()
-        return {"$tensor": path}
+        return {"$tensor": path} if tree.is_contiguous() or not _is_dense(tree) else {"$tensor": path, "stride": list(tree.stride())}
     if isinstance(tree, np.ndarray):
         # safetensors through torch has no unsigned 32/64-bit types: the bytes travel as uint8
         as_bytes = torch.from_numpy(np.frombuffer(np.ascontiguousarray(tree).tobytes(), dtype=np.uint8).copy())
@@ -37,6 +37,16 @@ def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     raise TypeError(f"{path or 'state'}: a {type(tree).__name__} has no place in a checkpoint")
 
 
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill their stretch of memory once each, in whatever order of dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
     """Inverse of `pack`."""
     if isinstance(tree, list):
@@ -44,7 +54,9 @@ def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
     if not isinstance(tree, dict):
         return tree
     if "$tensor" in tree:
-        return tensors[tree["$tensor"]]
+        # in memory of its own, with the strides it had: kernels round by alignment and layout, and a resumed run keeps its bits
+        saved = tensors[tree["$tensor"]]
+        return torch.empty_strided(saved.shape, tree.get("stride", saved.stride()), dtype=saved.dtype).copy_(saved)
     if "$numpy" in tree:
         data = unpack(tree["data"], tensors).numpy().tobytes()
         return np.frombuffer(data, dtype=tree["$numpy"]).reshape(tree["shape"]).copy()

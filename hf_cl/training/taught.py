@@ -23,6 +23,20 @@ def taught(sessions: Sequence[Session]) -> list[dict[str, Any]]:
     ]
 
 
+_MAY_CHANGE = frozenset({"dataset", "class_order", "left_out_images"})
+"""A folder or file may have moved; what came of it, the classes and images, is looked at itself."""
+
+
+def check_protocol(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ValueError where a scenario's protocol is not that of the checkpoint."""
+    for key in before.keys() | now.keys():
+        if key not in _MAY_CHANGE and before.get(key) != now.get(key):
+            raise ValueError(
+                f"The run's protocol had {key} = {before.get(key)!r}, the scenario now has {now.get(key)!r}: resume with the same, or "
+                "choose another output_dir."
+            )
+
+
 def check_taught(before: Sequence[Mapping[str, Any]], sessions: Sequence[Session], ended: int) -> None:
     """Raise ValueError where the `sessions` of today do not begin with those of a checkpoint.
 
@@ -41,13 +55,24 @@ def check_taught(before: Sequence[Mapping[str, Any]], sessions: Sequence[Session
                 f"Session {number} of the run taught {_names(then['class_names'])}; it would teach {_names(now['class_names'])} now. "
                 "Classes that were taught keep their places: list them in a --class_order file as they came, with new ones behind them."
             )
-        changed = [count for count, before in zip(now["train"], then["train"], strict=True) if count != before]
-        if then["test"] != now["test"] or (changed and (number >= ended or any(changed))):
-            raise ValueError(
-                f"Session {number} of the run had {sum(then['train'])} training and {sum(then['test'])} test images; now "
-                f"{sum(now['train'])} and {sum(now['test'])}. Images of classes that were taught stay as they are (after its session, all "
-                "training images of a class may be gone): otherwise accuracies before and after do not compare."
-            )
+        if number < ended:
+            counts = zip(now["train"], then["train"], strict=True)
+            _check_counts(number, then, now, all(count in (0, old) for count, old in counts))
+
+
+def check_current(before: Mapping[str, Any], session: Session) -> None:
+    """Raise ValueError where the session in which a run goes on has other images than it had: their order depends on their number."""
+    (now,) = taught([session])
+    _check_counts(session.id, before, now, now["train"] == before["train"])
+
+
+def _check_counts(number: int, then: Mapping[str, Any], now: Mapping[str, Any], same_training: bool) -> None:
+    if then["test"] != now["test"] or not same_training:
+        had, has = (f"{sum(found['train'])} training and {sum(found['test'])} test images" for found in (then, now))
+        raise ValueError(
+            f"Session {number} of the run had {had}, and would have {has}. Images of classes that were taught stay as they are (after its "
+            "session, all training images of a class may be gone): otherwise accuracies before and after do not compare."
+        )
 
 
 def _names(names: Sequence[str]) -> str:

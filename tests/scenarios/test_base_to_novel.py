@@ -54,6 +54,7 @@ def test_the_protocol(source):
         "test_split": "test",
         "validation_fraction": 0.0,
         "left_out_images": 0,
+        "details": {},
     }
 
 

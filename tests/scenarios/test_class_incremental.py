@@ -108,6 +108,7 @@ def test_the_protocol_is_what_results_json_wants(source, make_source, tmp_path):
         "test_split": "test",
         "validation_fraction": 0.0,
         "left_out_images": 0,
+        "details": {},
     }
     (tmp_path / "order.txt").write_text("\n".join(reversed(source.class_names)))
     protocol = class_incremental(make_source([5] * 5), 3, 2, tmp_path / "order.txt").protocol

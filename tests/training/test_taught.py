@@ -3,7 +3,7 @@ from loop_case import build, digest
 from stream import Images, Stream
 
 from hf_cl.contracts import Session, Test
-from hf_cl.training.taught import check_taught, taught
+from hf_cl.training.taught import check_current, check_protocol, check_taught, taught
 
 
 def session(number, names, train=4, test=2):
@@ -22,8 +22,16 @@ def test_new_sessions_may_follow():
 def test_training_images_of_ended_sessions_may_be_gone():
     gone = session(0, ["cat"], train=0)
     check_taught(taught(TWO), [gone, TWO[1]], ended=1)
-    with pytest.raises(ValueError, match="Session 0 of the run had 4 training and 2 test images; now 0 and 2"):
-        check_taught(taught(TWO), [gone, TWO[1]], ended=0)
+    with pytest.raises(ValueError, match="Session 0 of the run had 4 training and 2 test images, and would have 0 training and 2"):
+        check_current(taught(TWO)[0], gone)  # that session goes on
+    check_current(taught(TWO)[1], TWO[1])
+
+
+def test_the_protocol_is_that_of_the_run():
+    before = {"name": "rotated", "dataset": "digits", "details": {"angles": [0, 90]}}
+    check_protocol(before, before | {"dataset": "moved/digits"})
+    with pytest.raises(ValueError, match=r"The run's protocol had details = \{'angles': \[0, 90\]\}, the scenario now has"):
+        check_protocol(before, before | {"details": {"angles": [0, 180]}})
 
 
 def test_a_class_may_be_gone_as_a_whole_alone():
@@ -31,7 +39,7 @@ def test_a_class_may_be_gone_as_a_whole_alone():
         return [Session(0, ("cat", "dog"), ("cat", "dog"), train=Images(labels), tests=())]
 
     check_taught(taught(of_two(0, 0, 1, 1)), of_two(1, 1), ended=1)
-    with pytest.raises(ValueError, match="had 4 training and 0 test images; now 3 and 0"):
+    with pytest.raises(ValueError, match="had 4 training and 0 test images, and would have 3 training"):
         check_taught(taught(of_two(0, 0, 1, 1)), of_two(0, 1, 1), ended=1)
 
 
@@ -43,8 +51,11 @@ def test_a_class_may_be_gone_as_a_whole_alone():
             r"Session 0 of the run taught cat; it would teach ant now\..*--class_order file",
         ),
         (TWO[:1], "The run has begun 2 sessions, and these data make 1"),
-        ([TWO[0], session(1, ["cat", "dog"], train=5)], "Session 1 of the run had 4 training and 2 test images; now 5 and 2"),
-        ([TWO[0], session(1, ["cat", "dog"], test=1)], "now 4 and 1"),
+        (
+            [TWO[0], session(1, ["cat", "dog"], train=5)],
+            "Session 1 of the run had 4 training and 2 test images, and would have 5 training and 2",
+        ),
+        ([TWO[0], session(1, ["cat", "dog"], test=1)], "would have 4 training and 1 test"),
     ],
 )
 def test_what_was_taught_stays(now, message):

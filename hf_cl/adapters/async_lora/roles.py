@@ -15,7 +15,7 @@ from hf_cl.adapters.async_lora.layer import COPY, AsyncLoraLayer
 from hf_cl.adapters.async_lora.states import RoleStates, State, swapped
 from hf_cl.adapters.async_lora.unfreezing import frozen_blocks, modules_to_copy, place_of_blocks
 from hf_cl.adapters.head_wrapper import HeadWrapper
-from hf_cl.adapters.tuner import UnmixedTuner
+from hf_cl.adapters.tuner import HeadedTuner
 from hf_cl.contracts import Head
 from hf_cl.heads import PoolerHead
 from hf_cl.hints import nearest
@@ -27,7 +27,7 @@ _LARGE = 100 * 2**20
 """Bytes of copies above which a user is told what every saved session costs."""
 
 
-class RolePlayer(UnmixedTuner):
+class RolePlayer(HeadedTuner):
     """The part of the tuner that trains. All methods act on the one active adapter; ValueError where there is not exactly one."""
 
     roles = tuple(SWITCHES)

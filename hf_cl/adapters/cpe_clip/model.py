@@ -13,10 +13,10 @@ from hf_cl.adapters.cpe_clip.layer import CPEClipLayer, PromptSettings
 from hf_cl.adapters.cpe_clip.sites import TextTower, VisionTower, text_tower, vision_tower
 from hf_cl.adapters.cpe_clip.words import token_ids_of
 from hf_cl.adapters.text_head import settle_text_head
-from hf_cl.adapters.tuner import UnmixedTuner
+from hf_cl.adapters.tuner import HeadedTuner
 
 
-class CPEClipModel(UnmixedTuner):
+class CPEClipModel(HeadedTuner):
     """CPE-CLIP's prompts on transformers' CLIP and SigLIP, their lone towers, and open_clip models.
 
     There is no identity at initialisation: prompts change the attention. `merge` is refused, `unload` gives the base back. One adapter is

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from peft.tuners.lora import LoraModel
@@ -28,6 +30,11 @@ class GladModel(HeadedTuner, LoraModel):
         **dict.fromkeys(("vit", "deit", "dinov2", "clip", "siglip", "clip_vision_model", "siglip_vision_model", OPEN_CLIP, "custom"), _QKV),
         "timm_wrapper": ["attn.qkv"],
     }
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        with LoraModel._enable_peft_forward_hooks(self, *args, **kwargs):  # LoRA's layers do run mixed batches
+            yield
 
     def check_config(self, config: GladConfig) -> None:
         for rank in (config.r, *(config.rank_pattern or {}).values()):

@@ -9,13 +9,13 @@ from torch import nn
 from hf_cl.adapters.one_prompt.config import OnePromptConfig
 from hf_cl.adapters.one_prompt.layer import OnePromptLayer
 from hf_cl.adapters.prefix import PrefixLayer
-from hf_cl.adapters.tuner import UnmixedTuner
+from hf_cl.adapters.tuner import HeadedTuner
 
 _VISION_SELF_ATTENTION = r"^(?!.*\btext_model\b).*\blayers\.({layers})\.self_attn$"
 _OPEN_CLIP_VISION = r"^(?:.*\.)?visual\.transformer\.resblocks\.({layers})\.attn$"
 
 
-class OnePromptModel(UnmixedTuner):
+class OnePromptModel(HeadedTuner):
     """OnePrompt on the vision tower of ViT, DeiT, Dinov2, CLIP, SigLIP and open_clip models.
 
     There is no identity at initialisation: even zero rows change the softmax. `merge` is refused, `unload` gives the base back.

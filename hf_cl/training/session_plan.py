@@ -1,0 +1,47 @@
+"""All sessions of a run with their phases, as they are before the first one begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hf_cl.contracts import LossTerm, Method, Phase, Scenario, Session
+
+
+class SessionPlan:
+    """What a scenario brings and what a method does with it, asked for once.
+
+    Args:
+        method: its `phases` are called for every session.
+        scenario: read to its end.
+    """
+
+    def __init__(self, method: Method, scenario: Scenario) -> None:
+        self.sessions: list[Session] = list(scenario)
+        self.phases: list[list[Phase]] = [[phase for phase in method.phases(session) if phase.epochs > 0] for session in self.sessions]
+        """Of each session, those that have epochs."""
+
+    def losses(self) -> dict[str, LossTerm]:
+        """Every loss of the run once, as `<first session that lists it>.<name>`: also those that rest now have state to be kept."""
+        found: dict[int, tuple[str, LossTerm]] = {}
+        for number, phases in enumerate(self.phases):
+            for term in (term for phase in phases for term in phase.losses):
+                found.setdefault(id(term), (f"{number}.{term.name}", term))
+        return dict(found.values())
+
+    def loss_parameters(self) -> dict[str, Tensor]:
+        """The losses' own parameters, under the names of `losses`."""
+        modules = {key: term for key, term in self.losses().items() if isinstance(term, nn.Module)}
+        return {f"{key}.{name}": parameter for key, module in modules.items() for name, parameter in module.named_parameters()}
+
+    @torch.no_grad()
+    def restore_losses(self, parameters: Mapping[str, Tensor], states: Mapping[str, Mapping[str, object]]) -> None:
+        """Put back what a checkpoint has of the losses. Those of sessions that have come since are left as they are."""
+        for name, parameter in self.loss_parameters().items():
+            if name in parameters:
+                parameter.copy_(parameters[name])
+        for key, term in self.losses().items():
+            if key in states:
+                term.load_state_dict(states[key])
