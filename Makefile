@@ -14,7 +14,7 @@ install: .venv/installed ## a virtual environment with hf_cl, its tests and its 
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: install ## five sessions of real images with one small adapter, about two minutes on a CPU
+demo: install ## five sessions of real images with one small adapter, a few minutes on a CPU
 	$(BIN)/hf-cl demo --output_dir runs/demo
 
 test: install ## the test suite: no network, no GPU needed

@@ -241,6 +241,7 @@ class GradientRule(Part):
 
         Called once per optimizer step with one closure per micro-batch. A closure runs its own forward and returns the named, weighted
         losses, already scaled so that their sum over the micro-batches (and mean over processes) is the loss of the global batch.
+        State that a rule keeps must be the same on every process: hooks on the model see this process's images alone.
         A rule may run several passes; in each, `accelerator.no_sync(model)` surrounds forward AND backward of every micro-batch but the
         last, and every backward has its own forward. Augmentation and frozen results lie outside the closures.
         """

@@ -76,5 +76,5 @@ def _import_open_clip() -> Any:
     try:
         import open_clip  # noqa: PLC0415 (an extra; importing it costs a second)
     except ImportError as error:
-        raise ValueError("open_clip bases need the extra: pip install 'hf-cl[open-clip]'.") from error
+        raise ValueError("open_clip bases need the extra: pip install '.[open-clip]' in the clone of hf_cl.") from error
     return open_clip

@@ -19,10 +19,10 @@ def app_page(
 ) -> None:
     """A page to try an adapter: drop an image, see names and scores, and what an earlier session would have said.
 
-    Served to this machine alone, until Ctrl-C. Needs gradio: pip install 'hf-cl[app]'.
+    Served to this machine alone, until Ctrl-C. Needs gradio: pip install '.[app]' in the clone of hf_cl.
     """
     if find_spec("gradio") is None:
-        raise mistake("hf-cl app needs gradio, which is not installed: pip install 'hf-cl[app]'")
+        raise mistake("hf-cl app needs gradio, which is not installed: pip install '.[app]' in the clone of hf_cl")
     with mistakes_in_a_line():
         from hf_cl.app.page import build_page, serve  # noqa: PLC0415
         from hf_cl.app.sessions import SessionModels, sessions_of  # noqa: PLC0415

@@ -77,13 +77,14 @@ def _spread(spread: Spread | None) -> dict[str, Any] | None:
 def _print(comparison: Comparison, page: Path) -> None:
     from rich import box  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
+    from rich.measure import Measurement  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     from hf_cl.training.comparison_page import comparison_remarks, number_text  # noqa: PLC0415
     from hf_cl.training.display import display_name  # noqa: PLC0415
 
-    table = Table(box=box.SIMPLE, pad_edge=False, title="percent, mean over seeds ± standard deviation (n - 1)", title_justify="left")
+    table = Table(box=box.SIMPLE, pad_edge=False, title="percent, mean over runs ± standard deviation (n - 1)", title_justify="left")
     table.add_column("", no_wrap=True)
     for group in comparison.groups:
         table.add_column(Text(display_name(group.label)), justify="right")
@@ -91,7 +92,8 @@ def _print(comparison: Comparison, page: Path) -> None:
     for name in comparison.metrics:
         table.add_row(Text(display_name(name)), *(number_text(group, name) for group in comparison.groups))
     console = Console()
-    console.print(table)
+    # as wide as its numbers: a number that is cut off says something else
+    Console(width=max(console.width, Measurement.get(console, console.options.update(width=1000), table).maximum)).print(table)
     for sentence in comparison_remarks(comparison):
         console.print(Text(sentence))
     typer.echo(f"Page {page}")

@@ -13,6 +13,7 @@ from hf_cl.contracts import Scenario
 from hf_cl.methods import NearestClassMeanSettings, OvorSettings
 from hf_cl.run import parse_settings, quiet_libraries, train
 from hf_cl.training import RunSettings
+from hf_cl.training.display import percent
 
 NUM_PREDICTED = 6
 
@@ -25,7 +26,11 @@ def run_demo(output_dir: Path) -> None:
     settings = parse_settings(OvorSettings, "ovor", ["--config", "demo", "--output_dir", str(output_dir), "--resume", "auto"])
     trainer = train(settings)
     console.print("[bold]Three marks to judge it by[/bold] (the same images, the same backbone):")
-    marks = {name: _final_accuracy(mark, output_dir / "marks" / folder) for folder, (name, mark) in _marks(settings).items()}
+    marks = {}
+    for folder, (name, mark) in _marks(settings).items():
+        marks[name] = _final_accuracy(mark, output_dir / "marks" / folder)
+        console.print(f"  {percent(marks[name])} %  {name}")
+    console.print("  (The published head compares the classes of a session with each other alone: docs/faq.md, why old classes are gone.)")
     trainer.finish(comparisons=marks)
     images = _sample_images(trainer.scenario, output_dir / "samples")
     console.print("[bold]The adapter of the last session, loaded in a fresh process:[/bold]")

@@ -150,7 +150,7 @@ def _name_classes(config: Any, names: Sequence[str]) -> None:
 
 def _check_extra() -> None:
     if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
-        raise ValueError("ONNX needs the extra: pip install 'hf-cl[onnx]'.")
+        raise ValueError("ONNX needs the extra: pip install '.[onnx]' in the clone of hf_cl.")
 
 
 def _export_lora(classifier: Classifier, folder: Path) -> None:

@@ -5,6 +5,7 @@ Shapes: B batch, C classes seen so far.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Literal
 
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hf_cl.contracts import Context, LossTerm
+from hf_cl.contracts import Context, LossTerm, Session, Trainer
+
+logger = logging.getLogger(__name__)
 
 _NO_LABEL = torch.iinfo(torch.int64).min
 """PyTorch ignores the label -100, which the shift below would make of an ordinary label."""
@@ -42,6 +45,12 @@ class MaskedCrossEntropy(LossTerm):
         self.classes = classes
         self.weight = weight
         self.needs = frozenset({"all_classes"} if classes == "seen" else ())
+
+    def begin_session(self, trainer: Trainer, session: Session) -> None:
+        if self.classes == "new" and len(session.new_class_names) == 1:
+            logger.warning(
+                "Session %d has one new class: cross-entropy among the session's own classes is 0 there and trains nothing.", session.id
+            )
 
     def __call__(self, ctx: Context) -> Tensor:
         first = ctx.session.first_new_class if self.classes == "new" else 0

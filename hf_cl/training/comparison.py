@@ -67,8 +67,7 @@ class Group:
 
     def metric(self, name: str) -> Spread | None:
         """A scalar metric of `hf_cl.metrics`, or a number of a probe; None where it is not defined for every run."""
-        found = [run.results.metrics.get(name, run.results.probe_numbers.get(name)) for run in self.runs]
-        return self.spread([value if isinstance(value, float) else None for value in found])
+        return self.spread([run.results.numbers.get(name) for run in self.runs])
 
     def over_sessions(self, name: str) -> list[Spread | None]:
         """A metric that has a value per session."""
@@ -131,12 +130,16 @@ def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[s
 def _metrics(runs: Sequence[Run], wanted: Sequence[str]) -> tuple[str, ...]:
     if not wanted:
         return tuple(dict.fromkeys(name for run in runs for name in (*headlines(run.results), *run.results.probe_numbers)))
-    known = {name for run in runs for name, value in run.results.metrics.items() if isinstance(value, float)}
-    known |= {name for run in runs for name in run.results.probe_numbers}
+    known = {name for run in runs for name in run.results.numbers}
     for name in wanted:
         if name not in known:
-            raise ValueError(f"None of the runs has a single number {name!r}.{nearest(name, known)} They have {', '.join(sorted(known))}.")
+            raise ValueError(f"None of the runs has a single number {name!r}.{nearest(name, known)} They have {', '.join(_listed(known))}.")
     return tuple(dict.fromkeys(wanted))
+
+
+def _listed(known: Iterable[str]) -> list[str]:
+    """Names in order; of metrics with a value per session the first one stands for all."""
+    return sorted(name for name in known if not name.endswith("]") or name.endswith("[0]"))
 
 
 def _check_finished(runs: Sequence[Run], differing: Iterable[str]) -> None:

@@ -72,7 +72,9 @@ def _as_it_is(number: float) -> str:
 
 
 def _meaning(name: str) -> str:
-    return f"Reported by the probe {name.partition('.')[0]}, after the last session." if is_of_probe(name) else description(name)
+    if is_of_probe(name):
+        return f"Reported by the probe {name.partition('.')[0]}, after the last session."
+    return description(name.partition("[")[0])
 
 
 def draw_comparison(groups: Sequence[Group], theme: Theme, narrow: bool = False) -> Figure:
@@ -122,7 +124,7 @@ def _differing_settings(groups: Sequence[Group]) -> dict[str, list[Any]]:
 
 def comparison_remarks(comparison: Comparison) -> list[str]:
     """What a reader must know before comparing the groups, a sentence each."""
-    sentences = ["Mean over seeds ± standard deviation (dividing by n - 1). A single run has no deviation, and its mean is one number."]
+    sentences = ["Mean over runs ± standard deviation (dividing by n - 1). A single run has no deviation, and its mean is one number."]
     if comparison.across:
         keys = ", ".join(comparison.across)
         sentences.append(f"The protocols differ in {keys}, as asked for: means go over it, and numbers compare with that in mind.")

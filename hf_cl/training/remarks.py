@@ -15,6 +15,9 @@ SHOTS_OF = {
 def remarks(results: Results) -> list[str]:
     """One sentence each, most important first."""
     sentences = [_trained(results)] if len(results.sessions) > 1 else []
+    if alone := [session.id for session in results.sessions if len(session.new_class_names) == 1 and session.trained]:
+        which = f"{'session' if len(alone) == 1 else 'sessions'} {', '.join(map(str, alone))}"
+        sentences.append(f"One new class came in {which}: a loss that compares a session's own classes is 0 there and trains nothing.")
     protocol = results.protocol
     if protocol.index_list is not None:
         sentences.append(SHOTS_OF[protocol.index_list.kind])

@@ -169,6 +169,15 @@ class Results:
         """The single numbers that probes reported, as `name.key`."""
         return {key: float(v) for key, v in flat(self.probes).items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """Every number by name: metrics, those with a value per session as `name[0]`, `name[1]`, ..., and those of probes."""
+        found: dict[str, float] = {}
+        for name, value in self.metrics.items():
+            entries = {f"{name}[{i}]": entry for i, entry in enumerate(value)} if isinstance(value, Sequence) else {name: value}
+            found |= {key: entry for key, entry in entries.items() if isinstance(entry, float)}
+        return found | self.probe_numbers
+
     def to_dict(self) -> dict[str, Any]:
         """The content of results.json, `format_version` first."""
         values = asdict(self)

@@ -62,3 +62,10 @@ def test_weight_and_name():
 def test_unknown_choice_of_classes():
     with pytest.raises(ValueError, match="'new' or 'seen', got 'all'"):
         MaskedCrossEntropy("all")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("classes", "new", "warned"), [("new", 1, True), ("new", 2, False), ("seen", 1, False)])
+def test_one_class_has_nothing_to_be_compared_with(caplog, classes, new, warned):
+    with caplog.at_level("WARNING"):
+        MaskedCrossEntropy(classes).begin_session(None, session_of(6, new))
+    assert ("trains nothing" in caplog.text) is warned

@@ -253,6 +253,22 @@ def test_remarks_say_what_was_trained():
     assert not any("trained" in sentence for sentence in remarks(base_to_novel_results()))
 
 
+def test_every_number_has_a_name():
+    results = example_results(probes={"drift": {"norm": 3, "all": [1.0], "done": True}})
+    numbers = results.numbers
+    assert (
+        numbers["session_accuracy[2]"] == results.metrics["session_accuracy"][2] and numbers["forgetting"] == results.metrics["forgetting"]
+    )
+    assert numbers["drift.norm"] == 3.0 and "drift.done" not in numbers and "session_accuracy" not in numbers
+
+
+def test_remarks_say_which_sessions_had_one_class():
+    sessions = sessions_of([CLASSES[0], ["deer"], ["eel", "fox", "gnu"]])
+    text = " ".join(remarks(example_results(sessions=sessions, class_accuracy_matrix=[[1.0] * 3, [1.0] * 4, [1.0] * 7])))
+    assert "One new class came in session 1: a loss" in text
+    assert "One new class" not in " ".join(remarks(example_results()))
+
+
 def test_remarks_say_how_many_images_were_left_out():
     protocol = dataclasses.replace(example_results().protocol, left_out_images=3)
     assert "left out (skip_bad_images): 3." in " ".join(remarks(example_results(protocol=protocol)))

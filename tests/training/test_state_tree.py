@@ -67,3 +67,20 @@ def test_random_states():
 def test_what_has_no_place_is_named():
     with pytest.raises(TypeError, match=r"/a/0: a object has no place"):
         pack({"a": [object()]}, {})
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: torch.randn(3, 5).T,
+        lambda: torch.randn(2, 3, 4).permute(2, 0, 1),
+        lambda: torch.randn(4, 4)[:, 1],
+        lambda: torch.randn(1).expand(3),
+    ],
+)
+def test_tensors_come_back_as_they_lay_and_in_memory_of_their_own(made):
+    tensor, tensors = made(), {}
+    tree = json.loads(json.dumps(pack({"x": tensor}, tensors, "state")))
+    back = unpack(tree, tensors)["x"]
+    assert torch.equal(back, tensor) and back.data_ptr() % 64 == 0 and back.data_ptr() != tensors["state/x"].data_ptr()
+    assert back.stride() == (tensor if tensor.dim() > 1 else tensor.contiguous()).stride()
