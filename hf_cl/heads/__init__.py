@@ -20,7 +20,7 @@ HEADS: dict[str, Callable[..., Head]] = {"linear": linear_head, "cosine": Cosine
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
 
-__all__ = ["HEADS", "ClassStatistics", "CosineHead", "LinearHead", "PoolerHead", "PrototypeHead", "build_head"]
+__all__ = ["HEADS", "ClassStatistics", "CosineHead", "LinearHead", "PoolerHead", "PrototypeHead", "build_head", "check_head"]
 
 
 def build_head(
@@ -41,6 +41,13 @@ def build_head(
 
     Raises ValueError for a spec without a type, an unknown type, an unknown setting or a value that the type refuses.
     """
+    check_head(spec)
+    settings = {name: value for name, value in spec.items() if name != "type"}
+    return HEADS[spec["type"]](in_features, num_classes, **settings, device=device, dtype=dtype)
+
+
+def check_head(spec: Mapping[str, Any]) -> None:
+    """Raise ValueError for a spec without a type, an unknown type or an unknown setting."""
     settings = dict(spec)
     kind = settings.pop("type", None)
     if kind is None:
@@ -55,4 +62,3 @@ def build_head(
     for name in settings:
         if name not in known:
             raise ValueError(f"Head type {kind!r} has no setting {name!r}; it has {', '.join(known)}.{nearest(name, known)}")
-    return HEADS[kind](in_features, num_classes, **settings, device=device, dtype=dtype)

@@ -107,6 +107,11 @@ AUGMENTATIONS: Mapping[str, Callable[[int], Augmentation]] = {
 
 def build_augmentation(name: str, preprocessor: Preprocessor) -> Augmentation:
     """The augmentation of that name for the side the model sees. Raises ValueError, with the nearest name, for an unknown one."""
+    check_augmentation(name)
+    return AUGMENTATIONS[name](preprocessor.size)
+
+
+def check_augmentation(name: str) -> None:
+    """Raise ValueError, with the nearest name, for an unknown one."""
     if name not in AUGMENTATIONS:
         raise ValueError(f"Unknown augmentation {name!r}.{nearest(name, AUGMENTATIONS)} Choose one of {', '.join(AUGMENTATIONS)}.")
-    return AUGMENTATIONS[name](preprocessor.size)

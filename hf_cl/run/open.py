@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,7 @@ from torch import nn
 
 from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
 from hf_cl.contracts import Method, Scenario
-from hf_cl.hints import nearest
-from hf_cl.hub.access import check_push
-from hf_cl.hub.published import published_base
+from hf_cl.run.first_checks import check_settings
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.training import RunSettings
 from hf_cl.training.results import Results
@@ -22,32 +19,16 @@ from hf_cl.training.results import Results
 def open_scenario(settings: RunSettings) -> Scenario:
     """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names.
 
-    What can be refused before any data is read is refused first: a push to a place that is not ours, by `check_push`.
+    What can be refused before any data is read is refused first, by `check_settings`.
 
-    Raises ValueError for an unknown protocol, and for settings that it needs or does not know; HubError for a planned push that cannot
-    be made; DataError for faulty data.
+    Raises ValueError and HubError as `check_settings`; DataError for faulty data.
     """
-    _check_planned_push(settings)
-    if settings.protocol not in SCENARIOS:
-        raise ValueError(f"Unknown protocol {settings.protocol!r}.{nearest(settings.protocol, SCENARIOS)} Known: {', '.join(SCENARIOS)}.")
+    check_settings(settings)
     protocol = SCENARIOS[settings.protocol]
     arguments = {name: getattr(settings, name) for name in inspect.signature(protocol).parameters if name != "source"}
-    unused = [name for name in ("shots", "index_list", "targets") if getattr(settings, name) and name not in arguments]
-    if unused:
-        raise ValueError(f"Protocol {settings.protocol} has no {unused[0]!r}; leave it out, or choose another protocol.")
-    if "shots" in arguments and settings.shots is None:
-        raise ValueError(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
     if "targets" in arguments:
         arguments["targets"] = [_open_source(settings, target) for target in settings.targets]
     return protocol(_open_source(settings, settings.dataset), **arguments)
-
-
-def _check_planned_push(settings: RunSettings) -> None:
-    if settings.private and not settings.push_to_hub:
-        raise ValueError("private is about the repository of push_to_hub, and none is named.")
-    if settings.push_to_hub and os.environ.get("RANK", "0") == "0":  # one process asks the Hub
-        check_push(settings.push_to_hub, private=settings.private)
-        published_base(settings.backbone)
 
 
 def _open_source(settings: RunSettings, dataset: str) -> ImageSource:

@@ -58,13 +58,18 @@ def resolve_class_order(class_names: Sequence[str], class_order: str | os.PathLi
         raise ValueError(f"class_order_seed must be 0 or more, got {class_order_seed}.")
     if isinstance(class_order, str) and class_order in CLASS_ORDERS:
         return CLASS_ORDERS[class_order](len(class_names), class_order_seed)
+    check_class_order(class_order)
+    return _from_file(Path(class_order).expanduser(), class_names)
+
+
+def check_class_order(class_order: str | os.PathLike[str]) -> None:
+    """Raise ValueError for what is neither a known order nor a file."""
     path = Path(class_order).expanduser()
-    if not (exists(path) and path.is_file()):
+    if class_order not in CLASS_ORDERS and not (exists(path) and path.is_file()):
         raise ValueError(
             f"class_order {brief(repr(str(class_order)))} is neither {', '.join(CLASS_ORDERS)} nor a file."
             f"{nearest(str(class_order), CLASS_ORDERS)}"
         )
-    return _from_file(path, class_names)
 
 
 def _from_file(path: Path, class_names: Sequence[str]) -> NDArray[np.int64]:

@@ -16,6 +16,19 @@ from hf_cl.training.atomic_write import write_atomically
 from hf_cl.training.composition import FILE, changed
 from hf_cl.training.settings import MAY_CHANGE_ON_RESUME, TrainingSettings
 
+_UNASKED = "{} holds a run. Go on with it by --resume auto, or choose another --output_dir."
+
+
+def holds_a_run(path: Path) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return any(path.glob("checkpoints/step-*"))
+
+
+def refuse_unasked(path: Path, resume: str | None) -> None:
+    """Raise ValueError for a folder with a run that nobody asked to resume."""
+    if resume is None and holds_a_run(path):
+        raise ValueError(_UNASKED.format(path))
+
 
 class RunFolder:
     """The main process holds a lock on the folder from `open` to `close`; the system frees it when the process dies."""
@@ -49,7 +62,7 @@ class RunFolder:
         except OSError as error:
             return f"Cannot write to {self.path}: {error.strerror}; choose another --output_dir."
         text = yaml.safe_dump(asdict(settings), sort_keys=False, allow_unicode=True)
-        if any(self.path.glob("checkpoints/step-*")):
+        if holds_a_run(self.path):
             refusal = self._refuse(settings, yaml.safe_load(text)) or self._refuse_method(composed)
             if refusal is not None:
                 self.close()
@@ -60,7 +73,7 @@ class RunFolder:
 
     def _refuse(self, settings: TrainingSettings, values: dict[str, Any]) -> str | None:
         if settings.resume is None:
-            return f"{self.path} holds a run. Go on with it by --resume auto, or choose another --output_dir."
+            return _UNASKED.format(self.path)
         try:
             before = yaml.safe_load((self.path / "config.yaml").read_text())
         except (OSError, ValueError, yaml.YAMLError) as error:

@@ -39,7 +39,7 @@ def test_what_is_compared_has_the_same_sessions(config):
     )
     for name in shared:
         assert len({getattr(run, name) for run in runs}) == 1, name
-    assert runs[0].epochs == runs[1].epochs == runs[2].epochs and runs[0].head == runs[1].head
+    assert runs[0].epochs == runs[1].epochs and runs[0].head == runs[1].head  # the probe's epochs are on features, and cheap
 
 
 def test_flags_override_the_file_and_dashes_are_accepted():
