@@ -104,4 +104,4 @@ def test_drop_an_image_and_ask_an_earlier_session(browser, address, tmp_path):
 def test_without_gradio_the_command_says_how_to_get_it(monkeypatch, run):
     monkeypatch.setattr("hf_cl.cli.app_page.find_spec", lambda name: None)
     result = CliRunner().invoke(app, ["app", str(run)])
-    assert result.exit_code == 2 and "pip install 'hf-cl[app]'" in result.stderr
+    assert result.exit_code == 2 and "pip install '.[app]' in the clone" in result.stderr

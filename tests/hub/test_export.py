@@ -176,5 +176,5 @@ def test_onnx_holds_the_texts_of_a_text_head(tmp_path):
 
 def test_onnx_without_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'hf-cl\[onnx\]'"):
+    with pytest.raises(ValueError, match=r"pip install '.\[onnx\]'"):
         export(tmp_path, tmp_path / "out", "onnx")

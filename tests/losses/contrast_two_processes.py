@@ -67,6 +67,7 @@ def main(result: Path) -> None:
         }
     if accelerator.is_main_process:
         result.write_text(json.dumps(found))
+    accelerator.wait_for_everyone()  # gloo may abort where one process goes while the other still talks
     accelerator.end_training()
 
 
