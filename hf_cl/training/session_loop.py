@@ -167,6 +167,7 @@ class SessionLoop:
                 for session, phases in zip(self.plan.sessions, self.plan.phases, strict=True):
                     self._enter_session(session, phases)
             self.state.restore_if_due(self)  # a finished run that is asked to resume
+            self.accelerator.wait_for_everyone()  # gloo may abort where one process leaves while another still talks
         finally:
             self.accelerator.end_training()
             folder.close()
