@@ -41,6 +41,8 @@ class RunState:
             return Position()
         self._pending = self.store.load(step)
         self._last = f"step {step}"
+        if "taught" not in self._pending:
+            raise ValueError(f"The checkpoint of step {step} was written by an earlier version of hf_cl; choose another output_dir.")
         position = Position(**self._pending["position"])
         check_protocol(self._pending["protocol"], trainer.scenario.protocol)
         check_taught(self._pending["taught"], trainer.plan.sessions, position.session)

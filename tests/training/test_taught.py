@@ -3,6 +3,7 @@ from loop_case import build, digest
 from stream import Images, Stream
 
 from hf_cl.contracts import Session, Test
+from hf_cl.training.checkpoint import CheckpointStore
 from hf_cl.training.taught import check_current, check_protocol, check_taught, taught
 
 
@@ -97,3 +98,11 @@ def test_a_run_goes_on_when_old_training_images_are_gone(tmp_path):
     results = resumed(folder, WithoutOldImages(3)).fit()
     assert digest(folder) == digest(whole) and results.accuracy_matrix == expected.accuracy_matrix
     assert [record.num_train for record in results.sessions] == [18, 18, 18]  # what they were trained on
+
+
+def test_a_checkpoint_of_an_earlier_version_is_called_so(tmp_path, monkeypatch):
+    build(tmp_path, sessions=1).fit()
+    whole = CheckpointStore.load
+    monkeypatch.setattr(CheckpointStore, "load", lambda self, step: {k: v for k, v in whole(self, step).items() if k != "taught"})
+    with pytest.raises(ValueError, match="was written by an earlier version of hf_cl"):
+        build(tmp_path, sessions=1, resume="auto").fit()
