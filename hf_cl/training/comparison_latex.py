@@ -19,7 +19,7 @@ def comparison_latex(comparison: Comparison) -> str:
     runs = sorted({len(group.runs) for group in comparison.groups})
     counts = "-".join(map(str, (runs[0], runs[-1]) if len(runs) > 1 else runs))
     lines = [
-        f"% percent; mean and standard deviation (n - 1) over {counts} runs; needs \\usepackage{{booktabs}}",
+        f"% percent, numbers of probes as they are; mean and standard deviation (n - 1) over {counts} runs; needs \\usepackage{{booktabs}}",
         rf"\begin{{tabular}}{{l{'r' * len(comparison.metrics)}}}",
         r"\toprule",
         " & ".join(["method", *(escaped(display_name(name)) for name in comparison.metrics)]) + r" \\",
