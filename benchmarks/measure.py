@@ -136,18 +136,16 @@ _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
+def counted(call: Call) -> FlopCounter:
+    """`total` floating-point operations of a call, and its `calls` of PyTorch's operations, views included."""
+    with FlopCounter() as counter:
+        call()
+    return counter
+
+
 def flops(call: Call) -> int:
     """Floating-point operations of matrix products, convolutions and attention (2 per multiply-add)."""
-    with FlopCounter() as counter:
-        call()
-    return counter.total
-
-
-def operations(call: Call) -> int:
-    """How many of PyTorch's operations run, views included."""
-    with FlopCounter() as counter:
-        call()
-    return counter.calls
+    return counted(call).total
 
 
 def storages(*values: Any) -> dict[int, torch.UntypedStorage]:

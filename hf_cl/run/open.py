@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,17 @@ def open_scenario(settings: RunSettings) -> Scenario:
     arguments = {name: getattr(settings, name) for name in inspect.signature(protocol).parameters if name != "source"}
     if "targets" in arguments:
         arguments["targets"] = [_open_source(settings, target) for target in settings.targets]
-    return protocol(_open_source(settings, settings.dataset), **arguments)
+    return protocol(_open_source(settings, settings.dataset, _taught(settings)), **arguments)
 
 
-def _open_source(settings: RunSettings, dataset: str) -> ImageSource:
+def _open_source(settings: RunSettings, dataset: str, taught: Collection[str] = ()) -> ImageSource:
     return open_images(
         dataset,
         image_column=settings.image_column,
         label_column=settings.label_column,
         test_split=settings.test_split,
         skip_bad_images=settings.skip_bad_images,
-        taught=_taught(settings),
+        taught=taught,
     )
 
 

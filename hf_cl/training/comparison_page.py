@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from hf_cl.metrics import description
 from hf_cl.training.atomic_write import write_atomically
 from hf_cl.training.comparison import NO_DIFFERENCE, Comparison, Group, Spread, draw_of
-from hf_cl.training.display import MISSING, flat, percent
+from hf_cl.training.display import MISSING, flat, four_digits, percent
 from hf_cl.training.pages import page_templates, variants
 from hf_cl.training.report_figures import MARKED_SESSIONS, Theme, add_legend, drawable, style
 from hf_cl.training.results_table import forgetting_so_far
@@ -52,7 +52,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 def number_text(group: Group, name: str) -> str:
     """A metric in percent, "84.20 ± 0.31", or the mean alone where there is one run; a probe's number as it is."""
-    return spread_text(group.metric(name), _as_it_is if is_of_probe(name) else percent)
+    return spread_text(group.metric(name), four_digits if is_of_probe(name) else percent)
 
 
 def spread_text(spread: Spread | None, text: Callable[[float], str] = percent) -> str:
@@ -65,10 +65,6 @@ def spread_text(spread: Spread | None, text: Callable[[float], str] = percent) -
 def is_of_probe(name: str) -> bool:
     """Whether a name is `probe.key`; those of metrics have no dot."""
     return "." in name
-
-
-def _as_it_is(number: float) -> str:
-    return f"{number:.4g}"
 
 
 def _meaning(name: str) -> str:

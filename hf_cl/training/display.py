@@ -16,6 +16,11 @@ def percent(fraction: float | None) -> str:
     return MISSING if fraction is None else f"{round(100 * fraction, 2) + 0.0:.2f}"  # + 0.0: no -0.00
 
 
+def four_digits(number: float) -> str:
+    """A number that is no fraction, such as a probe's."""
+    return f"{number:.4g}"
+
+
 def duration(seconds: float) -> str:
     """12.3 s, 4 min 05 s, 2 h 03 min."""
     if seconds < 60:

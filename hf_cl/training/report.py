@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_cl.metrics import description
 from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.display import MISSING, duration, flat, percent, size
+from hf_cl.training.display import MISSING, duration, flat, four_digits, percent, size
 from hf_cl.training.examples import Example, read_examples
 from hf_cl.training.pages import page_templates, variants
 from hf_cl.training.remarks import remarks
@@ -166,7 +166,7 @@ def probe_values(results: Results) -> dict[str, Any]:
 
 
 def _short(value: Any) -> Any:
-    return f"{value:.4g}" if isinstance(value, float) else value
+    return four_digits(value) if isinstance(value, float) else value
 
 
 def _metric_rows(results: Results) -> list[tuple[str, str, str]]:

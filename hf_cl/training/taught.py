@@ -49,7 +49,7 @@ def check_taught(before: Sequence[Mapping[str, Any]], sessions: Sequence[Session
         raise ValueError(
             f"The run has begun {len(before)} sessions, and these data make {len(sessions)}; a taught class cannot be taken out."
         )
-    for number, (then, now) in enumerate(zip(before, taught(sessions), strict=False)):
+    for number, (then, now) in enumerate(zip(before, taught(sessions[: len(before)]), strict=True)):
         if then["class_names"] != now["class_names"]:
             raise ValueError(
                 f"Session {number} of the run taught {_names(then['class_names'])}; it would teach {_names(now['class_names'])} now. "

@@ -96,10 +96,6 @@ class AsyncLoraModel(RolePlayer):
             raise ValueError(f"ASYNC_LORA puts LoRA on unquantised nn.Linear modules; {current_key!r} is a {type(base).__name__}.")
         AsyncLoraLayer.at(parent, target_name, adapter_name).add_lora(adapter_name, peft_config)
 
-    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
-        # reached at unload only; peft's own copies `.weight`, which a wrapped `embeddings` does not have
-        setattr(parent, child_name, new_module)
-
     # Several adapters
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """As peft's. Raises ValueError, with nothing switched, for adapters that both hold a copy of one module."""
