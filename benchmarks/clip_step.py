@@ -23,11 +23,11 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from hf_cl.adapters import GladConfig
 from hf_cl.backbones import ClipClassifier
+from hf_cl.checkpoints.tensors import named_parameters
 from hf_cl.contracts import Method, Session
 from hf_cl.methods import cpe_clip, glad
 from hf_cl.training.prepare import prepare_phase
 from hf_cl.training.step import MicroBatch, Stepper
-from hf_cl.training.tensors import named_parameters
 
 BASE, WAY, SESSIONS = 60, 5, 8
 NAMES = [f"thing {i}" for i in range(BASE + WAY * SESSIONS)]

@@ -23,8 +23,8 @@ import yaml
 from shira_baseline import ShiraSettings
 
 from hf_cl.methods import METHODS
+from hf_cl.results.results import Results
 from hf_cl.run import parse_settings, quiet_libraries, train
-from hf_cl.training.results import Results
 
 KNOWN = {**METHODS, "shira": ShiraSettings}
 

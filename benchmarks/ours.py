@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, ViTConfig, ViTForImageClassification
 
 from hf_cl.backbones import ClipClassifier, classifier_of
+from hf_cl.checkpoints.tensors import named_parameters
 from hf_cl.contracts import Method, Phase, Session
 from hf_cl.training.checks import num_views
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.prepare import prepare_phase
 from hf_cl.training.step import MicroBatch, Stepper
-from hf_cl.training.tensors import named_parameters
 
 CLASSES = tuple(f"w{i}" for i in range(20))
 FIRST_NEW = 10

@@ -22,7 +22,7 @@ from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, e
 from hf_cl.losses import MaskedCrossEntropy
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain
-from hf_cl.training import RunSettings
+from hf_cl.settings import RunSettings
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]
 

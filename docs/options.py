@@ -16,7 +16,7 @@ import hf_cl.adapters
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.methods import METHODS
 from hf_cl.run import setting_docs
-from hf_cl.training import RunSettings
+from hf_cl.settings import RunSettings
 
 PAGES = Path(__file__).parent
 MARKED = re.compile(r"(<!-- (options|settings) of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

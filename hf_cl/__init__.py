@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hf_cl.hub.load import load
     from hf_cl.hub.push import push_to_hub
     from hf_cl.run import ContinualTrainer
-    from hf_cl.training import TrainingSettings
+    from hf_cl.settings import TrainingSettings
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ _ADAPTERS = (
 _LAZY = {
     **dict.fromkeys(_ADAPTERS, "hf_cl.adapters"),
     "ContinualTrainer": "hf_cl.run",
-    "TrainingSettings": "hf_cl.training",
+    "TrainingSettings": "hf_cl.settings",
     "load": "hf_cl.hub.load",
     "load_backbone": "hf_cl.backbones",
     "load_processor": "hf_cl.backbones",

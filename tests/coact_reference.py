@@ -18,9 +18,9 @@ from transformers import ViTForImageClassification
 
 from hf_cl.adapters import AsyncLoraConfig
 from hf_cl.backbones import ImageClassifier
+from hf_cl.checkpoints.tensors import named_parameters
 from hf_cl.contracts import Context, Outputs, Session
 from hf_cl.training.frozen import FrozenStates
-from hf_cl.training.tensors import named_parameters
 
 FOLDER = Path(__file__).parent / "reference" / "coact"
 NAMES = [f"class {i}" for i in range(10)]

@@ -3,7 +3,7 @@
 import yaml
 from example_results import example_results
 
-from hf_cl.training.results import MethodRecord
+from hf_cl.results.results import MethodRecord
 
 SETTINGS = {
     "output_dir": "/home/someone/runs/x",

@@ -2,7 +2,7 @@
 
 from worked_example import COUNTS, MATRIX, TRACES
 
-from hf_cl.training.results import (
+from hf_cl.results.results import (
     IndexListRecord,
     Memory,
     MethodRecord,

@@ -11,12 +11,15 @@ PACKAGE = Path(__file__).parents[1] / "hf_cl"
 
 # From the ground up; rooms on one line are siblings and import none of each other.
 LEVELS = [
-    {"contracts", "hints"},
-    {"_peft"},
+    {"contracts", "hints", "errors", "secrets"},
+    {"_peft", "pictures", "settings"},
+    {"memory"},
     {"heads"},
     {"adapters"},
     {"losses", "rules", "scenarios", "images", "metrics", "backbones"},
-    {"probes"},
+    {"parts", "probes"},
+    {"results"},
+    {"checkpoints"},
     {"training"},
     {"methods"},
     {"hub"},
@@ -25,8 +28,15 @@ LEVELS = [
     {"cli"},
 ]
 LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
-GROUND = {"contracts", "hints"}
-SELF_CONTAINED = {"scenarios": GROUND, "metrics": set(), "images": GROUND, "heads": GROUND, "contracts": set(), "hints": set()}
+GROUND = {"contracts", "hints", "errors"}
+SELF_CONTAINED = {
+    **{room: set() for room in ("contracts", "hints", "errors", "secrets")},
+    "memory": GROUND,
+    "heads": GROUND | {"memory"},
+    "scenarios": GROUND | {"pictures"},
+    "images": GROUND | {"pictures"},
+    "metrics": set(),
+}
 
 
 def room_of(path: Path) -> str:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from hf_cl.app.port import HOST, listening
 from hf_cl.app.sessions import SessionModels, scores_by_name
-from hf_cl.training.display import display_name
+from hf_cl.results.display import display_name
 
 TOP = 5
 """Classes shown."""

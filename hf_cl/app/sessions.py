@@ -20,8 +20,8 @@ from hf_cl.hub.access import UNREACHED, attempt, explained
 from hf_cl.hub.card import is_hub_id
 from hf_cl.hub.fetch import adapter_folder, session_folders
 from hf_cl.hub.load import Prediction, load
+from hf_cl.results.display import display_name
 from hf_cl.scenarios import to_rgb
-from hf_cl.training.display import display_name
 
 FIRST = "default"
 """The adapter's name inside peft of the session that was loaded first."""

@@ -20,8 +20,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output: o
 
 def mistake(message: str) -> typer.Exit:
     """Tell a user what was wrong; raise what this returns (exit status 2)."""
-    from hf_cl.training.display import printable  # noqa: PLC0415 (help must not wait for torch)
-    from hf_cl.training.secrets import without_secrets  # noqa: PLC0415
+    from hf_cl.results.display import printable  # noqa: PLC0415 (help must not wait for torch)
+    from hf_cl.secrets import without_secrets  # noqa: PLC0415
 
     typer.echo(f"hf-cl: {printable(without_secrets(message))}", err=True)
     return typer.Exit(2)

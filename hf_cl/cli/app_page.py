@@ -36,7 +36,7 @@ def app_page(
 def _title(adapter: str) -> str:
     """Method and data set where the run says so, else the name of the adapter."""
     if (Path(adapter) / "results.json").is_file():
-        from hf_cl.training.saved_run import read_run  # noqa: PLC0415
+        from hf_cl.results.saved_run import read_run  # noqa: PLC0415
 
         run = read_run(adapter)
         return f"{run.method} on {run.results.protocol.dataset}"

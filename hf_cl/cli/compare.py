@@ -10,7 +10,7 @@ import typer
 from hf_cl.cli.app import AsJson, app, mistake, mistakes_in_a_line, print_json
 
 if TYPE_CHECKING:
-    from hf_cl.training.comparison import Comparison, Spread
+    from hf_cl.results.comparison import Comparison, Spread
 
 
 @app.command()
@@ -33,11 +33,11 @@ def compare(
     Runs of one method with the same settings but the seed are a group. The deviation divides by n - 1. Runs of different protocols are
     refused, and the keys that differ are named.
     """
-    from hf_cl.training.comparison import ProtocolsDifferError  # noqa: PLC0415
-    from hf_cl.training.comparison import compare as compare_runs  # noqa: PLC0415
-    from hf_cl.training.comparison_latex import comparison_latex  # noqa: PLC0415
-    from hf_cl.training.comparison_page import write_comparison  # noqa: PLC0415
-    from hf_cl.training.saved_run import read_run  # noqa: PLC0415
+    from hf_cl.results.comparison import ProtocolsDifferError  # noqa: PLC0415
+    from hf_cl.results.comparison import compare as compare_runs  # noqa: PLC0415
+    from hf_cl.results.comparison_latex import comparison_latex  # noqa: PLC0415
+    from hf_cl.results.comparison_page import write_comparison  # noqa: PLC0415
+    from hf_cl.results.saved_run import read_run  # noqa: PLC0415
 
     with mistakes_in_a_line():
         try:
@@ -55,7 +55,7 @@ def compare(
 
 
 def _as_json(comparison: Comparison, page: Path) -> dict[str, Any]:
-    from hf_cl.training.comparison import DDOF  # noqa: PLC0415
+    from hf_cl.results.comparison import DDOF  # noqa: PLC0415
 
     groups = [
         {
@@ -81,8 +81,8 @@ def _print(comparison: Comparison, page: Path) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from hf_cl.training.comparison_page import comparison_remarks, number_text  # noqa: PLC0415
-    from hf_cl.training.display import display_name  # noqa: PLC0415
+    from hf_cl.results.comparison_page import comparison_remarks, number_text  # noqa: PLC0415
+    from hf_cl.results.display import display_name  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE, pad_edge=False, title="percent, mean over runs ± standard deviation (n - 1)", title_justify="left")
     table.add_column("", no_wrap=True)

@@ -60,7 +60,7 @@ def _chosen(source: ImageSource, adapter: str) -> tuple[ImageSet, str]:
         return source.test, f"split {source.test_split!r}"
     run = _run_of(Path(adapter))
     if run is not None:
-        from hf_cl.training.saved_run import read_run  # noqa: PLC0415
+        from hf_cl.results.saved_run import read_run  # noqa: PLC0415
 
         protocol = read_run(run).results.protocol
         if protocol.dataset == source.name:
@@ -87,7 +87,7 @@ def _print(found: Evaluation, dataset: str, which: str) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from hf_cl.training.display import display_name, percent  # noqa: PLC0415
+    from hf_cl.results.display import display_name, percent  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("class")

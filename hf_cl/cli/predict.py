@@ -30,8 +30,8 @@ def predict(
     if len(missing) == len(images):
         raise early_mistake("\n".join(missing))
     from hf_cl.hub.load import load  # noqa: PLC0415
+    from hf_cl.results.display import display_name, printable  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
-    from hf_cl.training.display import display_name, printable  # noqa: PLC0415
 
     quiet_libraries()
     with mistakes_in_a_line():
@@ -47,7 +47,7 @@ def predict(
 
 def _named(classifier: Classifier, images: Sequence[Path], top_k: int) -> tuple[dict[str, list[Prediction]], list[str]]:
     """The predictions by file, and a sentence for every file that is no image. As many are open at once as go through the model."""
-    from hf_cl.scenarios.rgb import open_image  # noqa: PLC0415
+    from hf_cl.pictures import open_image  # noqa: PLC0415
 
     named: dict[str, list[Prediction]] = {}
     bad = []

@@ -19,8 +19,8 @@ def report(
 
     One page that needs no network: accuracies, forgetting, confusions, examples, times, settings.
     """
-    from hf_cl.training.report import write_report  # noqa: PLC0415
-    from hf_cl.training.saved_run import read_run  # noqa: PLC0415
+    from hf_cl.results.report import write_report  # noqa: PLC0415
+    from hf_cl.results.saved_run import read_run  # noqa: PLC0415
 
     pages = []
     with mistakes_in_a_line():

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from hf_cl.contracts import Scenario
 from hf_cl.methods import NearestClassMeanSettings, OvorSettings
+from hf_cl.results.display import percent
 from hf_cl.run import parse_settings, quiet_libraries, train
-from hf_cl.training import RunSettings
-from hf_cl.training.display import percent
+from hf_cl.settings import RunSettings
 
 NUM_PREDICTED = 6
 

@@ -23,11 +23,11 @@ from hf_cl.hub.access import endpoint
 from hf_cl.hub.markdown import escape, fence, finalize
 from hf_cl.hub.snippets import other_endpoint
 from hf_cl.metrics import description
-from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.display import display_name, duration, flat, percent, shown, without_folders
-from hf_cl.training.remarks import remarks
-from hf_cl.training.results import Results
-from hf_cl.training.results_table import headlines, progress
+from hf_cl.results.atomic_write import write_atomically
+from hf_cl.results.display import display_name, duration, flat, percent, shown, without_folders
+from hf_cl.results.remarks import remarks
+from hf_cl.results.results import Results
+from hf_cl.results.table import headlines, progress
 
 TASK = "image-classification"
 MATRIX_SESSIONS = 20

@@ -9,8 +9,8 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, O
 from huggingface_hub.utils import validate_repo_id
 
 from hf_cl.adapters.files import check_folder
+from hf_cl.errors import exists, near_path
 from hf_cl.hub.access import UNREACHED, HubError, explained, unwrapped
-from hf_cl.scenarios.errors import exists, near_path
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = ["*.json", ADAPTER_WEIGHTS, "*.txt", "*.model"]

@@ -21,7 +21,7 @@ from hf_cl.backbones import classifier_of, load_backbone, load_tokenizer, load_t
 from hf_cl.backbones.loading import shared_name
 from hf_cl.hub.fetch import adapter_folder
 from hf_cl.hub.strangers import check_processor, clear_errors
-from hf_cl.scenarios.rgb import open_image, to_rgb
+from hf_cl.pictures import open_image, to_rgb
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -7,7 +7,7 @@ import unicodedata
 
 from markupsafe import Markup
 
-from hf_cl.training.display import display_name
+from hf_cl.results.display import display_name
 
 _MEANINGFUL = re.compile(
     r"[\\`*\[\]<>&|~#$@^]"  # code, emphasis, links, HTML, tables, headings, formulas, addresses

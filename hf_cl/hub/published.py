@@ -17,9 +17,9 @@ from hf_cl.backbones.loading import DEMO, shared_name
 from hf_cl.backbones.open_clip import OPEN_CLIP_PREFIX
 from hf_cl.hub.card import ModelCardInput, is_hub_id, model_card, write_card
 from hf_cl.hub.fetch import ADAPTER_CONFIG, ADAPTER_WEIGHTS, session_folders
-from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.display import without_folders
-from hf_cl.training.results import Results
+from hf_cl.results.atomic_write import write_atomically
+from hf_cl.results.display import without_folders
+from hf_cl.results.results import Results
 
 CARD_FACTS = "card.json"
 PLOTS = ("accuracy_over_sessions.png", "accuracy_matrix.png")

@@ -7,7 +7,7 @@ import shlex
 from pathlib import PurePath
 
 from hf_cl.hub.access import HUB, endpoint
-from hf_cl.training.display import display_name, without_folders
+from hf_cl.results.display import display_name, without_folders
 
 PICTURE = "path/to/image.jpg"
 

@@ -6,7 +6,7 @@ from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.sara import SaraSettings, sara
-from hf_cl.training.settings import RunSettings
+from hf_cl.settings import RunSettings
 
 METHODS: dict[str, type[RunSettings]] = {
     "ovor": OvorSettings,

@@ -13,7 +13,7 @@ from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, e
 from hf_cl.losses import MaskedCrossEntropy
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain
-from hf_cl.training.settings import RunSettings
+from hf_cl.settings import RunSettings
 
 
 def linear_probe(*, epochs: int = 20, learning_rate: float = 1e-3, head: Mapping[str, Any] | None = None) -> Method:

@@ -18,7 +18,7 @@ from hf_cl.contracts import LossTerm, Method, NamedParameters, Part, Phase, Sche
 from hf_cl.losses import Consistency, MaskedCrossEntropy, SupervisedContrastive
 from hf_cl.methods.schedules import constant, cosine
 from hf_cl.rules import Plain
-from hf_cl.training.settings import RunSettings
+from hf_cl.settings import RunSettings
 
 CITATION = """@article{roy2025coact,
   title={Consistency-Guided Asynchronous Contrastive Tuning for Few-Shot Class-Incremental Tuning of Foundation Models},

@@ -15,7 +15,7 @@ from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, e
 from hf_cl.losses import MaskedCrossEntropy
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain, SessionScaled, session_scale
-from hf_cl.training.settings import RunSettings
+from hf_cl.settings import RunSettings
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Schedule, 
 from hf_cl.losses import MaskedCrossEntropy, ZeroShotKL
 from hf_cl.methods.schedules import cosine_per_step
 from hf_cl.rules import recorded_rule
-from hf_cl.training.settings import RunSettings
+from hf_cl.settings import RunSettings
 
 CITATION = """@article{peng2025glad,
   title={{GLAD}: Generalizable Tuning for Vision-Language Models},

@@ -13,7 +13,7 @@ from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, e
 from hf_cl.losses import MaskedCrossEntropy, VirtualOutliers
 from hf_cl.methods.schedules import lagging_cosine
 from hf_cl.rules import Plain
-from hf_cl.training.settings import RunSettings
+from hf_cl.settings import RunSettings
 
 CITATION = """@inproceedings{huang2024ovor,
   title={{OVOR}: OnePrompt with Virtual Outlier Regularization for Rehearsal-Free Class-Incremental Learning},

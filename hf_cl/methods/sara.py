@@ -20,7 +20,7 @@ from hf_cl.contracts import Method, NamedParameters, Part, Phase, Probe, Schedul
 from hf_cl.losses import MaskedCrossEntropy, NuclearNorm
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain
-from hf_cl.training.settings import RunSettings
+from hf_cl.settings import RunSettings
 
 logger = logging.getLogger(__name__)
 

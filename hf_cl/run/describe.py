@@ -16,7 +16,7 @@ from hf_cl.images import AUGMENTATIONS
 from hf_cl.run.configs import config_names
 from hf_cl.run.parse import parse_settings
 from hf_cl.scenarios import SCENARIOS
-from hf_cl.training import RunSettings
+from hf_cl.settings import RunSettings
 
 HELP = ("-h", "--help")
 

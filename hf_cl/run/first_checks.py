@@ -6,6 +6,7 @@ import inspect
 import os
 from pathlib import Path
 
+from hf_cl.errors import refuse_unasked
 from hf_cl.heads import check_head
 from hf_cl.hints import nearest
 from hf_cl.hub.access import check_push
@@ -13,8 +14,7 @@ from hf_cl.hub.published import published_base
 from hf_cl.images import check_augmentation
 from hf_cl.scenarios import SCENARIOS
 from hf_cl.scenarios.class_order import check_class_order
-from hf_cl.training import RunSettings
-from hf_cl.training.run_folder import refuse_unasked
+from hf_cl.settings import RunSettings
 
 
 def check_settings(settings: RunSettings) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from hf_cl.errors import TrainingInterruptedError
+from hf_cl.results.display import printable
 from hf_cl.run.describe import HELP, describe
 from hf_cl.run.parse import SettingsT, parse_settings
-from hf_cl.training.display import printable
-from hf_cl.training.secrets import without_secrets
-from hf_cl.training.signals import TrainingInterruptedError
+from hf_cl.secrets import without_secrets
 
 
 def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], method: str, arguments: Sequence[str] | None = None) -> int:

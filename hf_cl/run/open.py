@@ -11,10 +11,10 @@ from torch import nn
 
 from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
 from hf_cl.contracts import Method, Scenario
+from hf_cl.results.results import Results
 from hf_cl.run.first_checks import check_settings
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
-from hf_cl.training import RunSettings
-from hf_cl.training.results import Results
+from hf_cl.settings import RunSettings
 
 
 def open_scenario(settings: RunSettings) -> Scenario:

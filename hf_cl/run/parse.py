@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from hf_cl.hints import nearest
 from hf_cl.run.configs import read_config
 from hf_cl.run.yaml_values import brief, yaml_value
-from hf_cl.training import RunSettings
+from hf_cl.settings import RunSettings
 
 SettingsT = TypeVar("SettingsT", bound=RunSettings)
 

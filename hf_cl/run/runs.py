@@ -6,11 +6,11 @@ from rich.console import Console
 from rich.text import Text
 
 from hf_cl.contracts import Scenario
+from hf_cl.results.display import display_name
+from hf_cl.results.results import Results
 from hf_cl.run.open import open_base, open_scenario
 from hf_cl.run.trainer import ContinualTrainer
-from hf_cl.training import RunSettings
-from hf_cl.training.display import display_name
-from hf_cl.training.results import Results
+from hf_cl.settings import RunSettings
 
 
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:

@@ -12,10 +12,10 @@ from hf_cl.backbones import TextHead
 from hf_cl.hub.card import ModelCardInput, is_hub_id
 from hf_cl.hub.published import PLOTS, write_run_card
 from hf_cl.hub.push import push_to_hub
+from hf_cl.results.report import write_report
+from hf_cl.results.results import Results
+from hf_cl.results.table import session_table, summary_table
 from hf_cl.training import RunSettings, SessionLoop
-from hf_cl.training.report import write_report
-from hf_cl.training.results import Results
-from hf_cl.training.results_table import session_table, summary_table
 
 
 class ContinualTrainer(SessionLoop):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hf_cl.errors import DataError, UnreadableImageError
+from hf_cl.pictures import to_rgb
 from hf_cl.scenarios.base_to_novel import base_to_novel, cross_dataset, domain_generalization
 from hf_cl.scenarios.class_incremental import class_incremental
 from hf_cl.scenarios.class_order import CLASS_ORDERS, resolve_class_order
-from hf_cl.scenarios.errors import DataError, UnreadableImageError
 from hf_cl.scenarios.few_shot import few_shot_class_incremental, few_shot_class_incremental_tuning
 from hf_cl.scenarios.image_set import ImageSet
-from hf_cl.scenarios.rgb import to_rgb
 from hf_cl.scenarios.sources import ImageSource, open_images
 from hf_cl.scenarios.stream import SessionStream
 from hf_cl.scenarios.validation import UnreadableImage, find_unreadable

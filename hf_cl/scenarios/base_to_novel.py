@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hf_cl.contracts import Session, Test
+from hf_cl.errors import DataError, first_ten
 from hf_cl.scenarios.draws import draw_shots
-from hf_cl.scenarios.errors import DataError, first_ten
 from hf_cl.scenarios.few_shot import OWN_DRAW
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.sources import ImageSource

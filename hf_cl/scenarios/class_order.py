@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_cl.errors import DataError, brief, exists, first_ten
 from hf_cl.hints import nearest
-from hf_cl.scenarios.errors import DataError, brief, exists, first_ten
 
 
 def _natural(num_classes: int, seed: int) -> NDArray[np.int64]:

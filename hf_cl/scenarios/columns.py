@@ -8,8 +8,8 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_cl.errors import DataError
 from hf_cl.hints import nearest
-from hf_cl.scenarios.errors import DataError
 from hf_cl.scenarios.image_set import NO_LABEL, ImageSet
 from hf_cl.scenarios.image_store import ColumnStore
 from hf_cl.scenarios.splits import Splits

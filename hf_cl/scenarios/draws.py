@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_cl.scenarios.errors import DataError, first_ten
+from hf_cl.errors import DataError, first_ten
 from hf_cl.scenarios.image_set import ImageSet
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from hf_cl.scenarios.errors import DataError, first_ten
+from hf_cl.errors import DataError, first_ten
 from hf_cl.scenarios.image_set import NO_LABEL, ImageSet
 from hf_cl.scenarios.image_store import FileStore
 from hf_cl.scenarios.splits import SPLIT_NAMES, UNSPLIT, Splits

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import datasets
 from datasets.exceptions import DatasetsError
 
-from hf_cl.scenarios.errors import DataError
+from hf_cl.errors import DataError
 
 _ADDRESS = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(:(?P<config>[^@]+))?(@(?P<revision>.+))?")
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from hf_cl.pictures import readable
 from hf_cl.scenarios.image_store import ImageStore
-from hf_cl.scenarios.rgb import readable
 
 NO_LABEL = -1
 """What readers put where a label is missing (the Hub's own mark, too)."""

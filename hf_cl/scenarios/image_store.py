@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.compute
 from PIL import Image
 
-from hf_cl.scenarios.rgb import open_rgb
+from hf_cl.pictures import open_rgb
 
 
 class ImageStore(Protocol):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from hf_cl.scenarios.errors import DataError, exists, first_ten
+from hf_cl.errors import DataError, exists, first_ten
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.sources import normalized
 

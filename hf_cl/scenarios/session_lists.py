@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_cl.scenarios.errors import DataError, first_ten
+from hf_cl.errors import DataError, first_ten
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.index_list import ImageFinder, Line, OnceOnly, digest, list_folder, read_list
 from hf_cl.scenarios.sources import ImageSource

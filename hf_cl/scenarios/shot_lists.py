@@ -6,9 +6,9 @@ import os
 
 import numpy as np
 
+from hf_cl.errors import DataError, first_ten
 from hf_cl.hints import nearest
 from hf_cl.scenarios.draws import check_shots
-from hf_cl.scenarios.errors import DataError, first_ten
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.index_list import ImageFinder, Line, OnceOnly, digest, list_folder, read_list
 from hf_cl.scenarios.sources import ImageSource

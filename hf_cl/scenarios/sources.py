@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hf_cl.errors import DataError, exists, near_path
 from hf_cl.scenarios.columns import read_columns
 from hf_cl.scenarios.digits import read_digits
 from hf_cl.scenarios.draws import split_per_class, tracks_of
-from hf_cl.scenarios.errors import DataError, exists, near_path
 from hf_cl.scenarios.folder import read_image_folder
 from hf_cl.scenarios.hub import HubAddress, read_hub
 from hf_cl.scenarios.image_set import ImageSet

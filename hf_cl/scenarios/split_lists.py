@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from hf_cl.scenarios.errors import DataError, first_ten
+from hf_cl.errors import DataError, first_ten
 from hf_cl.scenarios.index_list import ImageFinder, OnceOnly, digest, list_folder, read_list
 from hf_cl.scenarios.sources import ImageSource
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import datasets
 from datasets.exceptions import DatasetsError
 
-from hf_cl.scenarios.errors import DataError, first_ten
+from hf_cl.errors import DataError, first_ten
 from hf_cl.scenarios.splits import SPLIT_NAMES, UNSPLIT
 
 

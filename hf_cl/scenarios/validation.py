@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_cl.scenarios.errors import DataError, UnreadableImageError, first_ten
+from hf_cl.errors import DataError, UnreadableImageError, first_ten
 from hf_cl.scenarios.image_set import NO_LABEL, ImageSet
 from hf_cl.scenarios.splits import Splits
 

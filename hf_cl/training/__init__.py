@@ -1,6 +1,6 @@
-"""The loop on accelerate and everything a run writes."""
+"""The loop on accelerate."""
 
+from hf_cl.settings import RunSettings, TrainingSettings
 from hf_cl.training.session_loop import SessionLoop
-from hf_cl.training.settings import RunSettings, TrainingSettings
 
 __all__ = ["RunSettings", "SessionLoop", "TrainingSettings"]

@@ -13,8 +13,8 @@ from hf_cl.adapters import GladConfig
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Probe, Session
 from hf_cl.hints import nearest
 from hf_cl.rules.recorded import check_recorded
+from hf_cl.settings import TrainingSettings
 from hf_cl.training.session_plan import SessionPlan
-from hf_cl.training.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from hf_cl.results.result_records import Environment
+
 LIBRARIES = {"hf_cl": "hf-cl", "transformers": "transformers", "peft": "peft", "accelerate": "accelerate"}
 """Key of `environment` -> name of the distribution."""
-
-Environment = dict[str, str | int | list[str] | None]
 
 
 def environment(accelerator: Any, backbone: str, backbone_revision: str | None = None) -> Environment:

@@ -12,7 +12,7 @@ from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import Session
 from hf_cl.images import sequential
 from hf_cl.metrics import COUNTS, SessionCounts, count_correct
-from hf_cl.training.examples import ExamplePicker, write_examples
+from hf_cl.results.examples import ExamplePicker, write_examples
 from hf_cl.training.image_stream import ImageStream
 
 
@@ -43,7 +43,7 @@ def evaluate_session(
 ) -> SessionCounts:
     """Counts over all tests of the session, summed over the processes, each of which sees its share of the images.
 
-    Leaves a few of the images with what the model says in the run folder (`hf_cl.training.examples`).
+    Leaves a few of the images with what the model says in the run folder (`hf_cl.results.examples`).
     """
     counts = SessionCounts(classes_per_session)
     picker = ExamplePicker([len(test.data) for test in session.tests])

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from hf_cl._peft import bypassed
 from hf_cl.adapters.tuner import HeadedTuner
 from hf_cl.backbones import AnyClassifier
+from hf_cl.checkpoints.tensors import PEFT_ROOT
 from hf_cl.contracts import Outputs
-from hf_cl.training.tensors import PEFT_ROOT
 
 
 class FrozenStates:

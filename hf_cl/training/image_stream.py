@@ -16,7 +16,7 @@ from torch import Tensor
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
 from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_batches, plan, sequential, train_batches
-from hf_cl.training.settings import TrainingSettings
+from hf_cl.settings import TrainingSettings
 from hf_cl.training.step import MicroBatch
 
 PIXEL_BYTES = 4 << 30

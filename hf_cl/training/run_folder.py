@@ -12,22 +12,10 @@ import yaml
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from hf_cl.training.atomic_write import write_atomically
-from hf_cl.training.composition import FILE, changed
-from hf_cl.training.settings import MAY_CHANGE_ON_RESUME, TrainingSettings
-
-_UNASKED = "{} holds a run. Go on with it by --resume auto, or choose another --output_dir."
-
-
-def holds_a_run(path: Path) -> bool:
-    """Whether there is a checkpoint to go on from."""
-    return any(path.glob("checkpoints/step-*"))
-
-
-def refuse_unasked(path: Path, resume: str | None) -> None:
-    """Raise ValueError for a folder with a run that nobody asked to resume."""
-    if resume is None and holds_a_run(path):
-        raise ValueError(_UNASKED.format(path))
+from hf_cl.errors import holds_a_run, unasked
+from hf_cl.results.atomic_write import write_atomically
+from hf_cl.results.composition import FILE, changed
+from hf_cl.settings import MAY_CHANGE_ON_RESUME, TrainingSettings
 
 
 class RunFolder:
@@ -73,7 +61,7 @@ class RunFolder:
 
     def _refuse(self, settings: TrainingSettings, values: dict[str, Any]) -> str | None:
         if settings.resume is None:
-            return _UNASKED.format(self.path)
+            return unasked(self.path)
         try:
             before = yaml.safe_load((self.path / "config.yaml").read_text())
         except (OSError, ValueError, yaml.YAMLError) as error:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hf_cl.checkpoints.position import Position
+from hf_cl.checkpoints.state_tree import pack, rng_state, set_rng_state
+from hf_cl.checkpoints.store import KEEP, CheckpointStore
+from hf_cl.checkpoints.taught import check_current, check_protocol, check_taught, taught
+from hf_cl.checkpoints.tensors import owned_tensors, restore_tensors
 from hf_cl.contracts import Part
-from hf_cl.training.checkpoint import KEEP, CheckpointStore
-from hf_cl.training.position import Position
-from hf_cl.training.state_tree import pack, rng_state, set_rng_state
-from hf_cl.training.taught import check_current, check_protocol, check_taught, taught
-from hf_cl.training.tensors import owned_tensors, restore_tensors
 
 if TYPE_CHECKING:
     from hf_cl.training.session_loop import SessionLoop

@@ -18,28 +18,29 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from hf_cl.backbones import ClipClassifier, TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
+from hf_cl.checkpoints.adapter_files import save_adapter_files
+from hf_cl.checkpoints.position import Position
+from hf_cl.checkpoints.signals import StopSignals
+from hf_cl.checkpoints.tensors import first_not_finite, named_parameters, snapshot
+from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import FeatureSet, Head, ImageDataset, LossTerm, Method, NamedParameters, Part, Phase, Probe, Scenario, Session
+from hf_cl.errors import TrainingInterruptedError
 from hf_cl.heads import ClassStatistics
 from hf_cl.probes import StabilityProbe
-from hf_cl.training.adapter_files import save_adapter_files
-from hf_cl.training.checkpoint_times import CheckpointTimes
+from hf_cl.results.composition import composition
+from hf_cl.results.results import Results
+from hf_cl.settings import TrainingSettings
 from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_session, check_strategy
-from hf_cl.training.composition import composition
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.phase_loop import PhaseLoop
-from hf_cl.training.position import Position
 from hf_cl.training.records import Records, start_trackers
-from hf_cl.training.results import Results
 from hf_cl.training.run_folder import RunFolder
 from hf_cl.training.run_state import RunState
 from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.session_results import SessionResults, protocol_record
-from hf_cl.training.settings import TrainingSettings
-from hf_cl.training.signals import StopSignals, TrainingInterruptedError
 from hf_cl.training.step import TrainingDivergedError
-from hf_cl.training.tensors import first_not_finite, named_parameters, snapshot
 
 ADAPTER = "default"
 

@@ -13,11 +13,7 @@ from hf_cl.backbones import TextHead
 from hf_cl.contracts import Probe, Session
 from hf_cl.metrics import AccuracyMatrix
 from hf_cl.probes import StabilityProbe
-from hf_cl.training.checks import has_own_candidates
-from hf_cl.training.environment import environment
-from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
-from hf_cl.training.memory import memory_kind, take_peak_bytes
-from hf_cl.training.results import (
+from hf_cl.results.results import (
     Memory,
     MethodRecord,
     ParameterCounts,
@@ -26,7 +22,11 @@ from hf_cl.training.results import (
     SessionRecord,
     Times,
 )
-from hf_cl.training.results_table import session_news
+from hf_cl.results.table import session_news
+from hf_cl.training.checks import has_own_candidates
+from hf_cl.training.environment import environment
+from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
+from hf_cl.training.peak_memory import memory_kind, take_peak_bytes
 
 if TYPE_CHECKING:
     from hf_cl.training.session_loop import SessionLoop

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from trained_run import train_digits
 
-from hf_cl.training.results import Results
+from hf_cl.results.results import Results
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from trained_run import digit
 
+from hf_cl.results.results import Results
 from hf_cl.scenarios import open_images
-from hf_cl.training.results import Results
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from hf_cl.adapters import OnePromptConfig
 from hf_cl.cli import app
 from hf_cl.hub.card import ModelCardInput, model_card
 from hf_cl.hub.load import Prediction
+from hf_cl.results.display import printable
+from hf_cl.results.report import write_report
+from hf_cl.results.results import Results
 from hf_cl.scenarios import open_images
-from hf_cl.training.display import printable
-from hf_cl.training.report import write_report
-from hf_cl.training.results import Results
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 seven = st.lists(names.filter(str.strip), min_size=7, max_size=7, unique=True)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from hf_cl.errors import UnreadableImageError
+from hf_cl.pictures import FORMATS, open_image
 from hf_cl.scenarios import open_images
-from hf_cl.scenarios.errors import UnreadableImageError
-from hf_cl.scenarios.rgb import FORMATS, open_image
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:

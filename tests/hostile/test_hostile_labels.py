@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from hf_cl.errors import DataError
 from hf_cl.scenarios import ImageSet, ImageSource
 from hf_cl.scenarios.class_order import resolve_class_order
 from hf_cl.scenarios.columns import read_columns
-from hf_cl.scenarios.errors import DataError
 from hf_cl.scenarios.image_store import ArrayStore, FileStore
 from hf_cl.scenarios.session_lists import read_session_lists
 from hf_cl.scenarios.shot_lists import read_shot_list

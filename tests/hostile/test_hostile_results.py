@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_cl.metrics import summarize
-from hf_cl.training.results import Results
+from hf_cl.results.results import Results
 
 WHOLE = [json.dumps(results().to_dict()).encode() for results in (example_results, base_to_novel_results, probed_results)]
 

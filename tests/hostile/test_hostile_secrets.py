@@ -12,8 +12,8 @@ from loop_case import build
 
 from hf_cl.methods import OvorSettings
 from hf_cl.run import launch, parse_settings
-from hf_cl.training import TrainingSettings
-from hf_cl.training.secrets import without_secrets
+from hf_cl.secrets import without_secrets
+from hf_cl.settings import TrainingSettings
 
 TOKEN = "hf_" + "CanaryOfTheHub" * 3
 TRACKER = "0123456789abcdef" * 2 + "canarywb"

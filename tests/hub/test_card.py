@@ -18,7 +18,7 @@ from hf_cl.hub.card import ModelCardInput, model_card, scalar_metrics, write_car
 from hf_cl.hub.published import PLOTS
 from hf_cl.hub.push import push_to_hub
 from hf_cl.hub.snippets import PICTURE
-from hf_cl.training.results import ParameterCounts
+from hf_cl.results.results import ParameterCounts
 
 WHOLE_CARD = Path(__file__).parents[1] / "reference" / "card" / "README.md"
 CITATION = "@inproceedings{huang2024ovor,\n  title={OVOR: OnePrompt with Virtual Outlier Regularization},\n  year={2024}\n}"

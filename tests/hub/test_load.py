@@ -20,7 +20,7 @@ import hf_cl
 from hf_cl.adapters import CPEClipConfig
 from hf_cl.hub.access import HubError
 from hf_cl.hub.load import load
-from hf_cl.scenarios.rgb import to_rgb
+from hf_cl.pictures import to_rgb
 
 
 def pictures(count=5, mode="RGB"):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from hf_cl.hub.markdown import escape, fence
-from hf_cl.training.display import display_name
+from hf_cl.results.display import display_name
 
 GFM = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 

@@ -8,12 +8,12 @@ from accelerate import Accelerator
 from ovor_reference import CLASSES, PROMPTS, load, prompted_vit
 
 from hf_cl.backbones import FeatureClassifier, ImageClassifier
+from hf_cl.checkpoints.tensors import named_parameters
 from hf_cl.contracts import Session
 from hf_cl.losses import VirtualOutliers
 from hf_cl.methods import ovor
 from hf_cl.training.prepare import prepare_phase, release_phase
 from hf_cl.training.step import MicroBatch, Stepper
-from hf_cl.training.tensors import named_parameters
 
 NUMBERS = load("train_oneprompt_vor")
 

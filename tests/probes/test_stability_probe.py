@@ -12,7 +12,7 @@ from torch import nn
 from hf_cl.contracts import Session, Test
 from hf_cl.heads import PrototypeHead
 from hf_cl.probes import StabilityProbe
-from hf_cl.training.results import Results
+from hf_cl.results.results import Results
 
 
 @pytest.fixture(scope="module", params=["linear", "prototype"])

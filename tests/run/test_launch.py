@@ -14,7 +14,7 @@ def test_a_bug_in_a_loss_of_ones_own_shows_where(tmp_path):
         import sys
         from hf_cl.methods import OvorSettings
         from hf_cl.run import launch
-        from hf_cl.training.tensors import first_not_finite
+        from hf_cl.checkpoints.tensors import first_not_finite
 
         class Own(list):
             def __iter__(self):

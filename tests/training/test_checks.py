@@ -7,7 +7,7 @@ from losses.fakes import Labels
 
 from hf_cl.contracts import LossTerm, Phase, Session, everything
 from hf_cl.losses import Consistency, SupervisedContrastive
-from hf_cl.training import TrainingSettings
+from hf_cl.settings import TrainingSettings
 from hf_cl.training.checks import check_session, num_model_views, num_views
 
 ROLES = ("teacher", "base")

@@ -12,10 +12,11 @@ from filelock import FileLock
 from loop_case import build, digest
 from safetensors import SafetensorError
 
-import hf_cl.training.checkpoint
+import hf_cl.checkpoints.store
+from hf_cl.checkpoints.signals import StopSignals
+from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import Probe
-from hf_cl.training.checkpoint_times import CheckpointTimes
-from hf_cl.training.signals import StopSignals, TrainingInterruptedError
+from hf_cl.errors import TrainingInterruptedError
 from hf_cl.training.step import TrainingDivergedError
 
 
@@ -112,7 +113,7 @@ def test_a_signal_that_is_ignored_stays_so():
 def test_a_checkpoint_after_minutes(tmp_path, monkeypatch):
     trainer = build(tmp_path, checkpoint_minutes=5)
     now = [0.0]
-    monkeypatch.setattr("hf_cl.training.checkpoint_times.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hf_cl.checkpoints.times.time.monotonic", lambda: now[0])
     times = CheckpointTimes(trainer.settings, trainer.accelerator, StopSignals())
     now[0] = 299.0
     assert not times.due(1, reading=False)
@@ -157,7 +158,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_no_space_for_a_checkpoint_leaves_the_last_one(uninterrupted, tmp_path, monkeypatch):
-    real, written = hf_cl.training.checkpoint.save_file, []
+    real, written = hf_cl.checkpoints.store.save_file, []
 
     def full(tensors, path):
         if len(written) == 2:
@@ -166,10 +167,10 @@ def test_no_space_for_a_checkpoint_leaves_the_last_one(uninterrupted, tmp_path, 
         written.append(path)
         real(tensors, path)
 
-    monkeypatch.setattr(hf_cl.training.checkpoint, "save_file", full)
+    monkeypatch.setattr(hf_cl.checkpoints.store, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         build(tmp_path, sessions=2, checkpoint_steps=3).fit()
-    monkeypatch.setattr(hf_cl.training.checkpoint, "save_file", real)
+    monkeypatch.setattr(hf_cl.checkpoints.store, "save_file", real)
     build(tmp_path, sessions=2, checkpoint_steps=3, resume="auto").fit()
     assert digest(tmp_path) == uninterrupted[0]
     assert not list((tmp_path / "checkpoints").glob(".writing-*"))

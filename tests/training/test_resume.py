@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from loop_case import build, digest
 
-from hf_cl.training.checkpoint import CheckpointStore
+from hf_cl.checkpoints.store import CheckpointStore
 
 CASE = Path(__file__).with_name("loop_case.py")
 TESTS = CASE.parents[1]

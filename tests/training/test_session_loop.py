@@ -13,7 +13,7 @@ from stream import Stream
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.contracts import LossTerm, Method, Phase, everything
 from hf_cl.methods import lora, nearest_class_mean, ovor
-from hf_cl.training.results import Results
+from hf_cl.results.results import Results
 from hf_cl.training.step import TrainingDivergedError
 
 

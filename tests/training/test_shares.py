@@ -10,7 +10,7 @@ from loop_case import processor
 from stream import Images
 
 from hf_cl.contracts import FeatureSet
-from hf_cl.training import TrainingSettings
+from hf_cl.settings import TrainingSettings
 from hf_cl.training.image_stream import ImageStream
 
 COUNT = 19

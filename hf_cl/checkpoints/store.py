@@ -1,0 +1,121 @@
+"""Checkpoints: written aside, synced, renamed; the last two are kept; the newest whole one wins. Safetensors and JSON only.
+
+With several processes there is one folder with one file per rank; rank 0 renames it after all have written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hf_cl.checkpoints.state_tree import pack, unpack
+
+logger = logging.getLogger(__name__)
+
+KEEP = 2
+
+
+class CheckpointStore:
+    """The checkpoints of one run, in `folder`.
+
+    Args:
+        folder: `checkpoints/` of the run folder.
+        rank, world: this process and the number of processes; a checkpoint of another number of processes is not resumed from.
+        barrier: returns when every process has reached it.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0, world: int = 1, barrier: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.rank, self.world, self.barrier = folder, rank, world, barrier
+
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Write this process's `state` as part of the checkpoint of optimizer step `step`."""
+        aside, final = self.folder / f".writing-{step:09d}", self.folder / f"step-{step:09d}"
+        if self.rank == 0:
+            for unfinished in self.folder.glob(".writing-*"):  # of a run that was killed, or found no space
+                shutil.rmtree(unfinished)
+            aside.mkdir(parents=True)
+        self.barrier()
+        self._write(aside, state)
+        self.barrier()
+        if self.rank == 0:
+            _sync(aside)
+            shutil.rmtree(final, ignore_errors=True)
+            aside.rename(final)
+            _sync(self.folder)
+            for old in self._folders()[KEEP:]:
+                shutil.rmtree(old)
+        self.barrier()
+        return final
+
+    def _write(self, folder: Path, state: dict[str, Any]) -> None:
+        tensors: dict[str, Any] = {}
+        tree = pack({"world": self.world, "state": state}, tensors)
+        names = self._names()
+        (folder / names["json"]).write_text(json.dumps(tree, allow_nan=False))
+        try:
+            save_file(tensors, folder / names["tensors"])
+        except SafetensorError as error:
+            raise OSError(f"Cannot write {folder / names['tensors']}: {error}") from error
+        sums = {name: _checksum(folder / name) for name in (names["json"], names["tensors"])}
+        (folder / names["sums"]).write_text(json.dumps(sums))
+        for name in names.values():
+            _sync(folder / name)
+
+    def _names(self) -> dict[str, str]:
+        stem = f"rank-{self.rank:03d}"
+        return {"json": f"{stem}.json", "tensors": f"{stem}.safetensors", "sums": f"{stem}.sha256.json"}
+
+    def _folders(self) -> list[Path]:
+        """Whole or torn, newest first."""
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that this process can read whole, newest first."""
+        return [int(path.name.removeprefix("step-")) for path in self._folders() if self._is_whole(path)]
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            sums = json.loads((path / self._names()["sums"]).read_text())
+            torn = [name for name, expected in sums.items() if _checksum(path / name) != expected]
+        except (OSError, ValueError) as error:
+            torn = [str(error)]
+        if torn:
+            logger.warning("Checkpoint %s is not whole (%s); an older one is used if there is one.", path, torn[0])
+        return not torn
+
+    def load(self, step: int) -> dict[str, Any]:
+        """The state this process saved at `step`.
+
+        Raises ValueError where the checkpoint cannot be read or comes from another number of processes.
+        """
+        path = self.folder / f"step-{step:09d}"
+        names = self._names()
+        try:
+            tree = unpack(json.loads((path / names["json"]).read_text()), load_file(path / names["tensors"]))
+            world, state = tree["world"], tree["state"]
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ValueError(f"Checkpoint {path} cannot be read: {error}") from error
+        if world != self.world:
+            raise ValueError(f"Checkpoint {path} was written by {world} processes; resume with as many (this run has {self.world}).")
+        return state
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

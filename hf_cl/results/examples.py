@@ -1,0 +1,176 @@
+"""A few test images with what the model says, for the report: picked from the logits that evaluation has anyway.
+
+They are pictures of the user's own data, so they stand in a file of their own, `examples.json`, and not in results.json.
+
+Shapes: B images, C classes seen so far.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from hf_cl.metrics import session_of_class
+from hf_cl.results.atomic_write import write_atomically
+from hf_cl.results.result_records import STRICT
+
+if TYPE_CHECKING:
+    from hf_cl.contracts import Test
+
+FILE = "examples.json"
+DRAWN = 6
+"""Images taken whatever the model says of them, spread evenly over the tests."""
+MISTAKES = 6
+"""The wrong names given with the most confidence."""
+SIDE = 112
+"""Longer side in pixels of a stored picture; smaller images stay as they are."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test image, after the last session."""
+
+    __pydantic_config__: ClassVar = STRICT
+    true: str
+    predicted: str
+    confidence: float
+    """Softmax over the classes that compete, of the predicted one."""
+    session: int | None
+    """That brought the true class; None for a class that no session teaches."""
+    drawn: bool
+    """Whether it was taken whatever the model says; else it is one of the most confident mistakes."""
+    image: str
+    """A data URL of PNG or JPEG."""
+
+
+class Pick(NamedTuple):
+    """One test image and what the model says of it; whole numbers, so that a tensor carries it from process to process."""
+
+    test: int
+    position: int
+    """In the test's data set."""
+    true: int
+    predicted: int
+    millionths: int
+    """The softmax of the predicted class, times 1,000,000."""
+
+
+class ExamplePicker:
+    """Picks while a session is evaluated, from this process's share of the images.
+
+    Args:
+        sizes: images of each test, over all processes.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.wanted = drawn_positions(sizes)
+        self.drawn: list[Pick] = []
+        self.mistakes: list[Pick] = []
+
+    def add(
+        self,
+        test: int,
+        scores: NDArray[np.floating],
+        labels: NDArray[np.int64],
+        positions: Sequence[int],
+        candidates: Sequence[int] | None = None,
+    ) -> None:
+        """Look at images of one test: scores [B, C], labels [B], positions [B] in the test's data set; the classes that compete, or all."""
+        if candidates is not None:
+            competing = np.full_like(scores, -np.inf)  # [B, C]
+            competing[:, candidates] = scores[:, candidates]
+            scores = competing
+        predicted = scores.argmax(axis=1)  # [B]
+        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))  # [B, C]
+        confidence = 1 / exponentials.sum(axis=1)  # [B]
+        picks = [
+            Pick(test, place, true, said, round(1e6 * score))
+            for place, true, said, score in zip(positions, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+        ]
+        self.drawn += [pick for pick in picks if (test, pick.position) in self.wanted]
+        self.mistakes = most_confident([*self.mistakes, *(picks[i] for i in np.flatnonzero(predicted != labels))])
+
+    def rows(self) -> list[list[int]]:
+        """[DRAWN + MISTAKES, 6] on every process: 1 for drawn or 0, then the pick; rows of -1 where there is none."""
+        rows = [[1, *pick] for pick in self.drawn] + [[0, *pick] for pick in self.mistakes]
+        return rows + [[-1] * 6] * (DRAWN + MISTAKES - len(rows))
+
+
+def drawn_positions(sizes: Sequence[int]) -> set[tuple[int, int]]:
+    """(test, position) of the drawn images, evenly spaced over all test images: the same on any number of processes."""
+    places = [(test, position) for test, size in enumerate(sizes) for position in range(size)]
+    return {places[int((i + 0.5) * len(places) / DRAWN)] for i in range(DRAWN)} if places else set()
+
+
+def most_confident(mistakes: Sequence[Pick]) -> list[Pick]:
+    """The most confident mistakes, one per pair of classes, so that one bad pair does not fill the page."""
+    best: dict[tuple[int, int], Pick] = {}
+    for pick in sorted(mistakes, key=lambda pick: (-pick.millionths, pick.test, pick.position)):
+        best.setdefault((pick.true, pick.predicted), pick)
+    return list(best.values())[:MISTAKES]
+
+
+def write_examples(
+    folder: Path, tests: Sequence[Test], class_names: Sequence[str], classes_per_session: Sequence[int], rows: Sequence[Sequence[int]]
+) -> None:
+    """Write `examples.json` from the rows of all processes' pickers; decodes a dozen images.
+
+    Args:
+        folder: the run folder.
+        tests: of the session.
+        class_names: by position; those that no session teaches come last.
+        classes_per_session: new classes of each session so far.
+        rows: `ExamplePicker.rows` of all processes.
+    """
+    drawn = sorted(Pick(*pick) for kind, *pick in rows if kind == 1)
+    mistakes = most_confident([Pick(*pick) for kind, *pick in rows if kind == 0])
+    arrived = dict(enumerate(session_of_class(classes_per_session).tolist()))
+    examples = [
+        Example(
+            true=class_names[pick.true],
+            predicted=class_names[pick.predicted],
+            confidence=pick.millionths / 1e6,
+            session=arrived.get(pick.true),
+            drawn=pick in drawn,
+            image=_data_url(tests[pick.test].data[pick.position]["image"]),
+        )
+        for pick in [*drawn, *(pick for pick in mistakes if pick not in drawn)]
+    ]
+    write_atomically(folder / FILE, json.dumps([asdict(example) for example in examples], indent=1, ensure_ascii=False) + "\n")
+
+
+def read_examples(folder: Path) -> list[Example]:
+    """The examples of a run; none where it has no file of them.
+
+    Raises ValueError, naming the file, where its content is something else.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    try:
+        examples = TypeAdapter(list[Example]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path}: {error.errors()[0]['msg']} ({'.'.join(map(str, error.errors()[0]['loc']))}).") from error
+    strange = [example for example in examples if not example.image.startswith(("data:image/png;base64,", "data:image/jpeg;base64,"))]
+    if strange:
+        raise ValueError(f"{path}: an image is no PNG or JPEG data URL.")
+    return examples
+
+
+def _data_url(image: Image.Image) -> str:
+    small = image.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    kind = "png" if max(image.size) <= SIDE // 2 else "jpeg"
+    file = BytesIO()
+    small.save(file, format=kind, quality=80)  # PNG knows no quality and ignores it
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,115 @@
+"""What a user reads after every session, and at the end: tables for the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from hf_cl.metrics import Matrix, forgetting, session_accuracy
+from hf_cl.results.display import display_name, percent
+from hf_cl.results.results import Results
+
+LATEST_TESTS = 5
+"""Test columns beside that of the base session where a run has more sessions; 80 columns of a terminal hold them."""
+_HEADLINES = (
+    "final_accuracy",
+    "final_accuracy_unweighted",
+    "average_incremental_accuracy",
+    "average_incremental_accuracy_unweighted",
+    "forgetting",
+    "backward_transfer",
+    "performance_drop",
+    "average_harmonic_accuracy",
+    "base_accuracy_within",
+    "novel_accuracy_within",
+    "harmonic_accuracy_within",
+    "average_test_accuracy",
+)
+_TITLE = "accuracy per test, percent"
+_FEW_SHOT_ONLY = ("performance_drop", "average_harmonic_accuracy")
+
+
+def forgetting_so_far(matrix: Matrix) -> list[float | None]:
+    """`forgetting` after each session, as if the run had ended there; None after session 0."""
+    return [forgetting(matrix[: t + 1]) for t in range(len(matrix))]
+
+
+def progress(results: Results) -> list[tuple[int, float, float | None]]:
+    """(session, accuracy on all seen classes, forgetting so far) after each session; empty where the protocol has no matrix."""
+    matrix = results.accuracy_matrix or []
+    accuracies = session_accuracy(matrix, results.test_counts)
+    return list(zip(range(len(matrix)), accuracies, forgetting_so_far(matrix), strict=True))
+
+
+def headlines(results: Results) -> dict[str, float]:
+    """The scalar metrics that a summary shows, by full name.
+
+    Final and average incremental accuracy always come together; the `_unweighted` ones only where weighting by image makes a difference.
+    """
+    shown: dict[str, float] = {}
+    for name in _HEADLINES:
+        value = results.metrics[name]
+        if not isinstance(value, float) or (name in _FEW_SHOT_ONLY and results.protocol.shots is None):
+            continue
+        if name == "average_test_accuracy" and "harmonic_accuracy_within" in shown:
+            continue
+        by_image = shown.get(name.removesuffix("_unweighted"))
+        if name.endswith("_unweighted") and by_image is not None and percent(by_image) == percent(value):
+            continue
+        shown[name] = value
+    return shown
+
+
+def session_news(results: Results) -> Table | Text:
+    """What a user reads after a session: a line with its accuracy and forgetting; a table for tests with candidates of their own."""
+    if not (steps := progress(results)):
+        return _test_table(results)
+    session, accuracy, forgotten = steps[-1]
+    own = percent(results.accuracy_matrix[-1][-1]) if results.accuracy_matrix else ""
+    after = "" if forgotten is None else f", forgetting {percent(forgotten)} %"
+    return Text(f"session {session}: all seen classes {percent(accuracy)} %, its own {own} %{after}")
+
+
+def session_table(results: Results) -> Table:
+    """Sessions so far: accuracy on each session's test images, on all seen classes, and forgetting so far. Percent."""
+    if results.accuracy_matrix is None:
+        return _test_table(results)
+    matrix = results.accuracy_matrix
+    tests = _columns(len(matrix))
+    table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True, title=_TITLE, title_justify="left")
+    for heading in ("after", *("" if j is None else str(j) for j in tests), "all seen", "forgetting"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for t, accuracy, forgot in progress(results):
+        cells = ["…" if j is None else percent(matrix[t][j]) if j <= t else "" for j in tests]
+        table.add_row(str(t), *cells, Text(percent(accuracy), style="bold"), percent(forgot))
+    return table
+
+
+def _columns(sessions: int) -> list[int | None]:
+    """Tests that have a column; None for the gap that leaves out the middle."""
+    if sessions <= LATEST_TESTS + 1:
+        return list(range(sessions))
+    return [0, None, *range(sessions - LATEST_TESTS, sessions)]
+
+
+def _test_table(results: Results) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False, title=_TITLE, title_justify="left")
+    table.add_column("test")
+    table.add_column("images", justify="right")
+    table.add_column("accuracy", justify="right")
+    for (name, accuracy), count in zip((results.test_accuracy or {}).items(), results.test_counts, strict=True):
+        table.add_row(Text(display_name(name)), str(count), percent(accuracy))
+    return table
+
+
+def summary_table(results: Results) -> Table:
+    """The headline numbers by full name, percent with two decimals, and what they were compared with."""
+    table = Table(box=box.SIMPLE, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in headlines(results).items():
+        table.add_row(Text(name), Text(percent(value), style="bold"))
+    for name, value in results.comparisons.items():
+        table.add_row(Text(f"for comparison: {display_name(name)}"), percent(value))
+    return table

@@ -1,0 +1,137 @@
+"""How a run is trained, apart from the method: what every recipe shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from hf_cl.secrets import check_no_secrets
+
+if TYPE_CHECKING:
+    from hf_cl.contracts import Method
+
+MAY_CHANGE_ON_RESUME = frozenset(
+    {
+        "output_dir",
+        "resume",
+        "num_workers",
+        "logging_steps",
+        "checkpoint_steps",
+        "checkpoint_minutes",
+        "report_to",
+        "push_to_hub",
+        "private",
+        "license",
+    }
+)
+"""Settings that change no weight and no result."""
+
+
+@dataclass
+class TrainingSettings:
+    """Settings of the loop. Batch sizes are global: n processes use 1/n of them each.
+
+    Raises ValueError for sizes below 1, and for a setting that holds a token or a password.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(allow_inf_nan=False)
+
+    output_dir: str = "runs/latest"
+    """The run folder: adapters, checkpoints, results, report, card."""
+    backbone: str = "demo"
+    """A Hub id or folder, `open_clip:<model>[/<weights>]`, or `demo` (ships with hf_cl)."""
+    backbone_revision: str | None = None
+    """Hub revision of the base."""
+    seed: int = 0
+    """Everything random but the split: initial values, order of the data, augmentation, dropout."""
+    batch_size: int = 128
+    """Images per optimizer step."""
+    eval_batch_size: int = 256
+    """Images per forward in evaluation and feature extraction."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches per optimizer step."""
+    augmentation: str = "crop_flip"
+    """A name of `hf_cl.images.AUGMENTATIONS`."""
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """None: what `accelerate launch` says."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    compile: bool = False
+    """torch.compile the model."""
+    cpu: bool = False
+    """Stay on the CPU although there is a GPU."""
+    num_workers: int = 2
+    """Threads that decode images."""
+    logging_steps: int = 10
+    """Optimizer steps between two readings of the losses."""
+    checkpoint_steps: int | None = None
+    """Optimizer steps between two checkpoints inside a session; None: only the time and the session's end count."""
+    checkpoint_minutes: float | None = 10.0
+    """Minutes between two checkpoints inside a session; None: only the steps and the session's end count."""
+    stability_every: int | None = None
+    """Optimizer steps between two evaluations on all sessions so far, for the stability gap; None: evaluate at the end of sessions."""
+    resume: Literal["auto"] | None = None
+    """`auto`: go on from the newest whole checkpoint of `output_dir`, or start where there is none."""
+    report_to: list[str] = field(default_factory=list)
+    """Trackers of accelerate: tensorboard, wandb, trackio."""
+
+    def __post_init__(self) -> None:
+        check_no_secrets(vars(self))
+        for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "logging_steps", "num_workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("checkpoint_steps", "stability_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
+            raise ValueError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
+        if self.resume not in (None, "auto"):
+            raise ValueError(f"resume must be 'auto' or absent, got {self.resume!r}.")
+
+
+@dataclass
+class RunSettings(TrainingSettings):
+    """Everything a recipe needs besides its method: base, data and stream. Each method adds its own settings in a subclass."""
+
+    normalize: bool = True
+    """False: feed pixels in [0, 1] although the base's processor would normalise them (OVOR's presets)."""
+    dataset: str = "digits"
+    """A Hub id, a folder of parquet or arrow files, a folder of images, or `digits` (ships with scikit-learn)."""
+    image_column: str | None = None
+    """Needed where the data set has several image columns."""
+    label_column: str | None = None
+    """Needed where the data set has several label columns."""
+    test_split: str = "test"
+    """The split that is tested on."""
+    skip_bad_images: bool = False
+    """Leave unreadable images out, with a warning, instead of stopping before training."""
+    protocol: str = "class_incremental"
+    """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
+    num_base_classes: int = 10
+    """Classes of session 0."""
+    classes_per_session: int = 10
+    """Classes of each later session."""
+    class_order: str = "seed"
+    """natural, seed, pycil, coda, or a file with one class name per line."""
+    class_order_seed: int = 0
+    """Seed of the order and of own splits."""
+    shots: int | None = None
+    """Training images per class, for protocols with few shots."""
+    index_list: str | None = None
+    """A folder with published lists of images; absent: an own draw by class_order_seed."""
+    targets: list[str] = field(default_factory=list)
+    """Data sets to test on, for protocols that train on one and test on others."""
+    validation_fraction: float = 0.0
+    """Share of the training images that is kept out for validation."""
+    push_to_hub: str | None = None
+    """Repository on the Hub (`owner/name`) that gets the run at its end, one revision per session; token and name are checked first."""
+    private: bool = False
+    """Make that repository private."""
+    license: str | None = None
+    """License of the adapter for its card, an identifier of the Hub such as apache-2.0."""
+
+    def method(self) -> Method:
+        """The method these settings describe; each recipe's settings say which."""
+        raise NotImplementedError(f"{type(self).__name__} describes no method")
