@@ -93,7 +93,7 @@ class SessionLoop:
         )
         self.folder = Path(settings.output_dir)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.statistics = ClassStatistics(covariance=False)
+        self.statistics = ClassStatistics()
         self.position = Position()
         self._backbone = backbone
         self._model: PeftModel | None = None
