@@ -106,8 +106,8 @@ class History:
         self.replay(known)
         if self._digest.hexdigest() != state["sha256"]:
             raise ValueError(
-                f"{FILE} of the run folder does not hold the {state['sessions']} sessions that the checkpoint knows; put it back as the run "
-                "left it, or choose another output_dir."
+                f"{FILE} of the run folder does not hold the {state['sessions']} sessions that the checkpoint knows; put it back as the "
+                "run left it, or choose another output_dir."
             )
         self.matrix.restore_confusions(state["confusions"])
         if self.path is not None and len(lines) != len(known):

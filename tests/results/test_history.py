@@ -53,7 +53,7 @@ def test_other_lines_are_refused(tmp_path, spoil):
     state = filled(tmp_path / FILE).state_dict()
     lines = read_lines(tmp_path / FILE)
     spoilt = {"missing": lines[:2], "torn": [*lines[:2], lines[2][:20]], "another": [lines[0], lines[1].replace("ä1", "x"), lines[2]]}
-    with pytest.raises(ValueError, match="sessions.jsonl of the run folder does not hold the 3 sessions that the checkpoint knows"):
+    with pytest.raises(ValueError, match=r"sessions\.jsonl of the run folder does not hold the 3 sessions that the checkpoint knows"):
         History(tmp_path / FILE).load_state_dict(state, spoilt[spoil])
 
 

@@ -24,7 +24,12 @@ def free_port() -> str:
 
 
 def on_two_processes(folder: Path, *flags: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (TESTS, CASE.parent, TESTS.parent))), "ACCELERATE_USE_CPU": "true"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (TESTS, CASE.parent, TESTS.parent))),
+        "ACCELERATE_USE_CPU": "true",
+    }
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
     command = [*launcher, str(CASE), str(folder), *flags]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
