@@ -17,6 +17,7 @@ from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
 from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_batches, plan, sequential, train_batches
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.frozen import evaluating
 from hf_cl.training.step import MicroBatch
 
 PIXEL_BYTES = 4 << 30
@@ -150,16 +151,14 @@ class ImageStream:
     def _run(
         self, classifier: AnyClassifier, batches: Iterable[dict[str, Tensor]], wanted_of: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        training = classifier.training
-        classifier.eval()
         chosen, labels, index = [], [], []
-        for batch in batches:
-            with self.accelerator.autocast():
-                wanted = wanted_of(batch["pixel_values"])
-            chosen.append(wanted.to(torch.promote_types(wanted.dtype, torch.float32)))
-            labels.append(batch["labels"])
-            index.append(batch["index"])
-        classifier.train(training)
+        with evaluating(classifier):
+            for batch in batches:
+                with self.accelerator.autocast():
+                    wanted = wanted_of(batch["pixel_values"])
+                chosen.append(wanted.to(torch.promote_types(wanted.dtype, torch.float32)))
+                labels.append(batch["labels"])
+                index.append(batch["index"])
         return torch.cat(chosen), torch.cat(labels), torch.cat(index)
 
     def _gather(self, mine: Tensor, total: int) -> Tensor:

@@ -131,16 +131,16 @@ class Services:
             return self.classifier.outputs(pixel_values)
 
     def class_statistics(self, session: Session) -> ClassStatistics:
-        """The run's one store of class statistics, with those of `session`'s classes added by the present model if they are missing.
+        """The run's one store of class statistics, with those of `session`'s classes added by the present model where it was not counted.
 
         Beyond counts and means it keeps what heads and parts name in `statistics`.
         """
-        new = range(session.first_new_class, len(session.class_names))
-        if not set(new) <= set(self.statistics.classes):
+        if session.id not in self.statistics.sessions:
             data = self.features_of(session.train)
+            own = data.labels >= session.first_new_class  # others, of a memory say, were counted when they were new
             with torch.no_grad():
-                own = data.labels >= session.first_new_class  # others, of a memory say, were counted when they were new
-                self.statistics.update(self.head.embed(data.features[own]), data.labels[own])
+                embedding = self.head.embed(data.features[own])
+            self.statistics.count_session(session.id, embedding, data.labels[own], data.index[own])
         return self.statistics
 
     def validation_of(self, session: Session) -> ImageDataset | None:

@@ -174,7 +174,7 @@ class SessionLoop(Services):
             check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
         self.features = FeatureCache(self.images, self.classifier, self.frozen)
-        self.statistics = ClassStatistics(covariance="full" in self._declared_statistics())
+        self.statistics = ClassStatistics(self._declared_statistics())
 
     def _declared_statistics(self) -> frozenset[str]:
         """What heads and parts of any session read of the class statistics beyond counts and means."""
