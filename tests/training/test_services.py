@@ -164,7 +164,9 @@ class AsksRoles(Part):
 
 
 class NeedsPrevious(MaskedCrossEntropy):
-    needs = frozenset({"previous"})
+    def __init__(self) -> None:
+        super().__init__()
+        self.needs = frozenset({"previous"})
 
 
 def test_outputs_and_features_of_every_role(tmp_path):
