@@ -220,12 +220,11 @@ class LossTerm(Part):
     name: str
     weight: float | Callable[[int], float] = 1.0
     """A number, or a function of the phase's epoch."""
+    first_session: int = 0
+    """The first session it belongs in; `compose` leaves it out before. One that needs "previous" cannot begin before session 1."""
     needs: frozenset[str] = frozenset()
     """What the term reads beyond images and labels, checked for all sessions before the first one trains: "two_views" through the model,
     "frozen_view" (a second view for `ctx.frozen` alone), "pretrained", "previous", the adapter's own roles, "all_classes"."""
-    first_session: int = 0
-    """The first session in which the term has a meaning: 1 for one that needs "previous". Methods that are composed by names leave it out
-    of the phases before."""
 
     def __call__(self, ctx: Context) -> Tensor:
         """A tensor without dimensions, the mean over the batch. Pure: a gradient rule may call it twice per batch. What it remembers of a
