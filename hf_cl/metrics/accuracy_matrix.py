@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class AccuracyMatrix:
             "accuracy_matrix": [row.tolist() for row in self._plain],
             "accuracy_matrix_task_aware": [row.tolist() for row in self._task_aware],
             "accuracy_matrix_within": [row.tolist() for row in self._within],
-            "class_accuracy_matrix": [np.where(np.isnan(row), None, row.astype(object)).tolist() for row in self._classes],
+            "class_accuracy_matrix": [[None if isnan(value) else value for value in row.tolist()] for row in self._classes],
             "test_counts": self._test_counts.tolist(),
             "session_confusion": dense(self._between, len(self)),
             "confused_pairs": [list(pair) for pair in self._pairs],
