@@ -110,6 +110,14 @@ class Elsewhere(Tensor):
     def __repr__(self, *args: Any, **kwargs: Any) -> str:
         return f"Elsewhere({self.inner})"
 
+    @property
+    def data(self) -> Tensor:
+        return torch._C.TensorBase.data.__get__(self)
+
+    @data.setter
+    def data(self, value: Elsewhere) -> None:
+        self.inner = value.inner  # what is wrapped is the memory
+
     # What reads memory directly, to save or to compare it
     def tolist(self) -> Any:
         _note("tolist")
@@ -219,11 +227,13 @@ def _look(func: Any, args: Any, kwargs: Any, here: list[Tensor]) -> None:
 class FakeDevice(TorchDispatchMode):
     """While it is open, accelerate's device is the fake one.
 
-    `waits` are those seen inside `watching`: (where, what) -> the values that `now` had, a set.
+    With `swap`, `Module.to` keeps the identity of parameters. `waits` are those seen inside `watching`: (where, what) -> the values that
+    `now` had, a set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, swap: bool = True) -> None:
         super().__init__()
+        self.swap = swap
         self.waits: defaultdict[tuple[str, str], set[Any]] = defaultdict(set)
         self.now: Any = None
         self._patch = pytest.MonkeyPatch()
@@ -240,9 +250,10 @@ class FakeDevice(TorchDispatchMode):
         # `torch.tensor(..., device=)` would fill the device's memory behind the mode
         self._lifts = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)
-        # `Module.to` keeps the parameters' identity on a GPU; so it does here, by swapping what they hold
+        # `Module.to` keeps the parameters' identity on a GPU; so it does here, by swapping what they hold, which PyTorch refuses where
+        # a graph or a view holds on to them
         self._swaps = torch.__future__.get_swap_module_params_on_conversion()
-        torch.__future__.set_swap_module_params_on_conversion(True)
+        torch.__future__.set_swap_module_params_on_conversion(self.swap)
         return super().__enter__()
 
     def __exit__(self, *args: Any) -> None:
