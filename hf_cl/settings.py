@@ -58,8 +58,8 @@ class TrainingSettings:
     """None: what `accelerate launch` says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    compile: bool = False
-    """torch.compile the model."""
+    compile: bool | None = None
+    """torch.compile the model; None: what `accelerate launch` says."""
     cpu: bool = False
     """Stay on the CPU although there is a GPU."""
     num_workers: int = 2
