@@ -87,7 +87,7 @@ class SessionLoop:
         self.settings = replace(settings, mixed_precision=used, compile=self.accelerator.compiled_by != "no")  # what the launch said too
         self.folder = Path(settings.output_dir)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.statistics = ClassStatistics(covariance=False)
+        self.statistics = ClassStatistics()
         self.position = Position()
         self._backbone = backbone
         self._model: PeftModel | None = None
