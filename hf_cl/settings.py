@@ -85,6 +85,9 @@ class TrainingSettings:
         for name in ("checkpoint_steps", "stability_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name, value in vars(self).items():
+            if name.endswith("epochs") and value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}.")
         if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
             raise ValueError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
         if self.resume not in (None, "auto"):

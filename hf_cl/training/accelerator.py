@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import atexit
 import gc
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState, SharedDict
-from accelerate.utils import DistributedDataParallelKwargs, DynamoBackend, GradientAccumulationPlugin, TorchDynamoPlugin
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DynamoBackend,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    TorchDynamoPlugin,
+)
+from torch.nn.parallel import DistributedDataParallel
 
 from hf_cl.settings import TrainingSettings
 
@@ -26,6 +36,9 @@ _STATES = (PartialState, AcceleratorState, GradientState)
 _ASKED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """How launchers say how many processes there are: torch's and accelerate's, and those of MPI."""
 
+MEET_SECONDS = 180.0
+"""How long processes wait for each other at the start."""
+
 
 class RunAccelerator(Accelerator):
     """The accelerator of one run. What accelerate looks up for the whole process is this run's inside `current`, and as it was outside.
@@ -33,33 +46,46 @@ class RunAccelerator(Accelerator):
     Args:
         settings: of the run: precision, compilation, device, trackers.
 
-    Raises ValueError where fewer processes came up than were asked for, and where precision or device cannot be had.
+    Raises ValueError where fewer processes came up than were asked for, and where precision or device cannot be had; RuntimeError where the
+    processes do not find each other.
     """
 
     def __init__(self, settings: TrainingSettings) -> None:
         self._own: dict[type, Any] = {state: SharedDict() for state in _STATES}
         alone = PartialState._shared_state == {}
-        cpu = settings.cpu or not torch.accelerator.is_available()  # accelerate starts processes without an accelerator only if told so
         with self.current():
-            super().__init__(
-                mixed_precision=settings.mixed_precision,
-                cpu=cpu,
-                log_with=settings.report_to or None,  # pyright: ignore[reportArgumentType]
-                project_dir=settings.output_dir,
-                dynamo_plugin=_dynamo(settings.compile),
-                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop weights its micro-batches itself
-                kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # they are equal everywhere; SARA checks new ones
-            )
+            try:
+                self._come_up(settings)
+            except RuntimeError as error:
+                if _asked_for() == 1:
+                    raise
+                raise RuntimeError(_not_met(error)) from error
         self._check()
         if alone:
             _install(self._own)  # for whoever asks accelerate for the device between two runs
         if self.num_processes > 1:
-            atexit.register(_leave_group)
+            atexit.register(leave_group)
+
+    def _come_up(self, settings: TrainingSettings) -> None:
+        super().__init__(
+            mixed_precision=settings.mixed_precision,
+            cpu=settings.cpu or not torch.accelerator.is_available(),  # else accelerate starts each process for itself
+            log_with=settings.report_to or None,  # pyright: ignore[reportArgumentType]
+            project_dir=settings.output_dir,
+            dynamo_plugin=_dynamo(settings.compile),
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop weights its micro-batches itself
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=MEET_SECONDS))],
+        )
+        self.ddp_handler = _RestingBuffers()
+        if self.num_processes > 1:
+            self.wait_for_everyone()
+            world: Any = torch.distributed.group.WORLD
+            world.set_timeout(timedelta(minutes=30))  # torch's own: a process may evaluate, or write to a slow disk, while others wait
 
     @contextmanager
     def current(self) -> Iterator[None]:
         """Inside, accelerate's process-wide state is this run's."""
-        before = {state: vars(state)["_shared_state"] for state in _STATES}
+        before: dict[type, Any] = {state: vars(state)["_shared_state"] for state in _STATES}
         _install(self._own)
         try:
             yield
@@ -69,7 +95,8 @@ class RunAccelerator(Accelerator):
     @property
     def compiled_by(self) -> str:
         """The backend of torch.compile that models are prepared with; "no": none."""
-        return self.state.dynamo_plugin.backend.value.lower()
+        dynamo: Any = self.state.dynamo_plugin
+        return dynamo.backend.value.lower()
 
     def end_training(self) -> None:
         """End the trackers. The process group stays: the next run in this process talks over it, and it goes when the process ends."""
@@ -86,8 +113,8 @@ class RunAccelerator(Accelerator):
         if came == 1 and "WORLD_SIZE" not in os.environ and {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys():
             raise ValueError(
                 "accelerate launch was asked for several processes or machines, and started one here, which would train for itself: with "
-                "--cpu it leaves that to MPI. Use --config_file recipes/accelerate/two_cpu_processes.yaml (or two_machines.yaml), or torchrun. "
-                "If one process is what you want, unset MASTER_ADDR."
+                "--cpu it leaves that to MPI. Use --config_file recipes/accelerate/two_cpu_processes.yaml (or two_machines.yaml), or "
+                "torchrun. If one process is what you want, unset MASTER_ADDR."
             )
         if self.mixed_precision == "fp16" and self.device.type == "cpu":
             raise ValueError("mixed_precision fp16 needs a GPU: on a CPU torch has no scaled fp16. Take bf16 or no.")
@@ -110,12 +137,38 @@ def _dynamo(compile_model: bool | None) -> TorchDynamoPlugin | None:
     return TorchDynamoPlugin(backend=DynamoBackend.INDUCTOR if compile_model else DynamoBackend.NO)
 
 
+def _not_met(error: RuntimeError) -> str:
+    first = os.environ.get("MASTER_ADDR", "the first one")
+    return (
+        f"The processes did not find each other within {MEET_SECONDS:.0f} s. Where a machine has several networks, name the one that joins "
+        "the machines, by the name it has there (ip addr lists them): export GLOO_SOCKET_IFNAME=eth0 on CPUs, NCCL_SOCKET_IFNAME=eth0 on "
+        f"GPUs. And see that every machine reaches {first} and the others at all ports. torch says: {str(error).splitlines()[0]}"
+    )
+
+
 def _asked_for() -> int:
     return max((int(os.environ[name]) for name in _ASKED if os.environ.get(name, "").isdigit()), default=1)
 
 
-def _leave_group() -> None:
-    """Leave the process group while Python is whole: a thread of gloo's that lets go of a tensor later aborts the process."""
-    gc.collect()  # of wrappers that hold the group
+@dataclass
+class _RestingBuffers(DistributedDataParallelKwargs):
+    """DDP leaves buffers alone in a forward pass: they are equal everywhere, and SARA would check new ones.
+
+    torch 2.14 gave the switch another name, and warns of the old one.
+    """
+
+    def to_kwargs(self) -> dict[str, Any]:
+        known = inspect.signature(DistributedDataParallel).parameters
+        return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+
+
+def leave_group() -> None:
+    """Leave the process group while Python is whole.
+
+    A thread of gloo's may hold the last tensors of a finished call a little longer. If Python has begun to end by then, letting go of them
+    ends the process with "terminate called without an active exception" (SIGABRT), whatever it has done. Without a group its threads end;
+    wrappers of DDP that wait for the garbage collector hold the group too.
+    """
+    gc.collect()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
