@@ -10,7 +10,8 @@ from hf_cl.settings import RunSettings
 
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
-    method, scenario = settings.method(), open_scenario(settings)  # what is wrong with a method needs no data to be seen
+    method = settings.method()  # first: what it is made of is refused before any image is opened
+    scenario = open_scenario(settings)
     backbone, processor, tokenizer = open_base(settings, method)
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
     trainer.fit()
