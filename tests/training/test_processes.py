@@ -78,8 +78,8 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_alone(on_t
     flags = (*FLAGS, "checkpoint_steps=3", "die_at=10", "die_rank=1")
     group = {**environment(), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "LOCAL_WORLD_SIZE": "2"}
     ranks = [{**group, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
-    output = (tmp_path / "said").open("w")
-    both = [subprocess.Popen([sys.executable, str(CASE), str(tmp_path), *flags], env=rank, stderr=output) for rank in ranks]
+    with (tmp_path / "said").open("w") as output:
+        both = [subprocess.Popen([sys.executable, str(CASE), str(tmp_path), *flags], env=rank, stderr=output) for rank in ranks]
     assert both[1].wait(timeout=300) == -signal.SIGKILL
     assert both[0].wait(timeout=60) == 1 and "onnection" in (tmp_path / "said").read_text()  # closed, or reset, by peer
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step-000000006", "step-000000009"}
