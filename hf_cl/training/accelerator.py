@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState, SharedDict
 from accelerate.utils import (
+    AutocastKwargs,
     DistributedDataParallelKwargs,
     DynamoBackend,
     GradientAccumulationPlugin,
@@ -91,6 +92,12 @@ class RunAccelerator(Accelerator):
             yield
         finally:
             _install(before)
+
+    @contextmanager
+    def autocast(self, autocast_handler: AutocastKwargs | None = None) -> Iterator[None]:
+        """As accelerate's, which asks the process-wide state for the precision: hooks and services call it between runs too."""
+        with self.current(), super().autocast(autocast_handler):  # pyright: ignore[reportArgumentType]
+            yield
 
     @property
     def compiled_by(self) -> str:
