@@ -136,9 +136,8 @@ def _labels(name: str, items: Any) -> np.ndarray:
         raise DataError(
             f"{name!r}: its items begin with {kind}, and (PIL image, int) is needed: leave transform out; hf_cl augments and scales itself."
         )
-    known = targets is not None and len(targets) == len(items)
-    found = np.asarray([int(label) for label in targets] if known else _item_labels(items))
-    if known and int(first[1]) != found[0]:  # a target_transform, say
+    found = np.asarray(_item_labels(items) if targets is None or len(targets) != len(items) else [int(label) for label in targets])
+    if targets is not None and int(first[1]) != found[0]:  # a target_transform, say
         found = np.asarray(_item_labels(items))
     return found.astype(np.int64)
 
