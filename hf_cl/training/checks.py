@@ -94,6 +94,11 @@ def _check_sessions(sessions: Sequence[Session]) -> None:
                 f"Session {number} trains on labels from {labels.min()} to {labels.max()}; with {len(names)} classes so far they go from 0 "
                 f"to {len(names) - 1}."
             )
+        if labels.size and (absent := sorted(set(range(len(seen), len(names))) - set(labels.tolist()))):
+            raise ValueError(
+                f"Session {number} brings the class {names[absent[0]]!r} and no training image of it"
+                f"{f', nor of {len(absent) - 1} more' if len(absent) > 1 else ''}; leave such classes out, or give them images."
+            )
         seen = names
 
 
@@ -114,8 +119,8 @@ def check_optimizer(made: Any, named: NamedParameters, phases: Sequence[Phase]) 
             "The optimizer holds parameters that it was not given in this session, such as those of the head before it grew: make it anew "
             "from named_parameters each time."
         )
-    rates, groups = len(schedule(0, 0)), len(optimizer.param_groups)
-    if phases and rates != groups:
+    groups = len(optimizer.param_groups)
+    if phases and (rates := len(schedule(0, 0))) != groups:  # a session without epochs has no schedule
         raise ValueError(f"The schedule gives {rates} rates, and the optimizer has {groups} parameter groups; one rate per group.")
     left = [name for name, parameter in named if id(parameter) not in held and any(phase.trainable(name) for phase in phases)]
     if left:

@@ -19,6 +19,7 @@ from torch import Tensor
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
 from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_batches, plan, sequential, train_batches
+from hf_cl.images.transfer import to_device
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.frozen import evaluating
 from hf_cl.training.step import MicroBatch
@@ -109,7 +110,7 @@ class ImageStream:
     def _feature_batches(self, data: FeatureSet, parts: Sequence[Sequence[tuple[list[int], float]]]) -> Iterator[dict[str, Tensor]]:
         for step in parts:
             for micro, _ in step:
-                chosen = torch.as_tensor(micro, device=data.labels.device)
+                chosen = to_device(torch.tensor(micro), data.labels.device)
                 yield {"features": data.features[chosen], "labels": data.labels[chosen], "index": data.index[chosen]}
 
     def samples_of_step(self, dataset: ImageDataset, batch: int) -> list[int]:

@@ -49,6 +49,12 @@ class RunState:
         check_protocol(self._pending["protocol"], trainer.scenario.protocol)
         check_taught([*map(json.loads, self._pending["taught"])], trainer.plan.sessions, position.session)
         trainer.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
+        before, now = self.store.world_of(self.store.path(step)), self.accelerator.num_processes
+        if before != now:
+            trainer.records.say(
+                f"Number of processes: {before} then, {now} now. Images, their order and their augmentation stay the same; sums are "
+                "rounded in another order and dropout draws other masks, so bits may differ."
+            )
         return position
 
     def check(self, trainer: SessionLoop) -> None:
