@@ -30,7 +30,8 @@ class EarlyLearning(LossTerm):
     Liu, Niles-Weed, Razavian, Fernandez-Granda: "Early-Learning Regularization Prevents Memorization of Noisy Labels" (NeurIPS 2020; code:
     shengliu66/ELR). p is the softmax, kept within [clamp, 1 - clamp]; q is p without gradient, summing to one again; T, one row per image,
     is `beta T + (1 - beta) q`, updated before it is used. The gradient of the term cancels that of cross-entropy where label and memory
-    disagree, so `weight` and learning rate must leave an early phase: see docs/losses.md. In float32 always: 1 - 1e-4 is 1 in half precision.
+    disagree, so `weight` and learning rate must leave an early phase: see docs/losses.md. Always
+    in float32: 1 - 1e-4 is 1 in half precision.
 
     Args:
         weight: lambda, or a function of the phase's epoch.
@@ -72,9 +73,7 @@ class EarlyLearning(LossTerm):
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         columns = len(session.class_names) - first_column(self.classes, session)
         if len(session.train) < FEW * len(session.new_class_names):
-            logger.warning(
-                "EarlyLearning: session %d has fewer than %d images a class; there is no early phase to remember.", session.id, FEW
-            )
+            logger.warning("EarlyLearning: session %d has fewer than %d images a class; it has no early phase.", session.id, FEW)
         self.table = SampleTable(session.train.indices, columns + 1, DTYPES[self.memory_dtype], trainer.accelerator.device)
         self.table.values[:, -1] = 1.0
 

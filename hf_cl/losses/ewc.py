@@ -21,8 +21,8 @@ class EWC(LossTerm):
     """`(1/2 if half) sum_p F_p * (p - p_a)^2`: entries that mattered to earlier sessions are held where they were.
 
     Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks" (PNAS 2017), as Smith et al. run it (arXiv 2203.17269): one
-    anchor, the newest, and one Fisher, to which each session adds. The Fisher of a session is `sum_k (gradient of the batch mean)^2 B_k / K`
-    over its K batches in eval mode, of `scale * BCE` over the session's own columns, so `weight` compares at equal `scale` only.
+    anchor, the newest, and one Fisher, to which each session adds. That of a session is `sum_k (gradient of the batch mean)^2 B_k / K` over
+    its K batches in eval mode, of `scale * BCE` over the session's own columns, so `weight` compares at equal `scale` only.
     `fisher="per_sample"` is the mean of the squared gradients of single images.
 
     It rests in session 0 and must hear of it, so it stands in the method's `parts` too (`compose` does that). Several processes average
@@ -82,7 +82,9 @@ class EWC(LossTerm):
         self._anchors = snapshot(self._parameters)
 
     def __call__(self, ctx: Context) -> Tensor:
-        values = [(self._fisher[name] * (p.float() - self._anchors[name]).square()).sum() for name, p in self._parameters]
+        values = [
+            (self._fisher[name] * (p.to(self._anchors[name].dtype) - self._anchors[name]).square()).sum() for name, p in self._parameters
+        ]
         return torch.stack(values).sum() * (0.5 if self.half else 1.0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def _per_batch(loss: _Loss, batches: Iterator[Mapping[str, Tensor]], tensors: li
         number += 1
         mine = zeros(tensors) if batch is None else loss.gradients(batch, tensors)
         for value, gradient in zip(sums, mine, strict=True):
-            value += loss.summed(gradient * (rows / total)).square() * total
+            value.add_(loss.summed(gradient * (rows / total)).square() * total)
 
 
 def _per_sample(loss: _Loss, batches: Iterator[Mapping[str, Tensor]], tensors: list[nn.Parameter]) -> list[Tensor]:
@@ -159,7 +161,7 @@ def _per_sample(loss: _Loss, batches: Iterator[Mapping[str, Tensor]], tensors: l
             seen += 1
             single = loss.gradients({name: tensor[i : i + 1] for name, tensor in batch.items()}, tensors)
             for value, gradient in zip(sums, single, strict=True):
-                value += gradient.square()
+                value.add_(gradient.square())
     total = max(loss.count(seen), 1)
     return [loss.summed(value) / total for value in sums]
 

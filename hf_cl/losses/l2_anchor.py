@@ -76,7 +76,7 @@ class L2Anchor(LossTerm):
         pairs = {name: name.replace("lora_A", "lora_B") for name in self._scalings}
         values = [delta_distance(now[a], now[b], self._anchors[a], self._anchors[b]) * self._scalings[a] ** 2 for a, b in pairs.items()]
         paired = {*pairs, *pairs.values()}
-        values += [(p.float() - self._anchors[name]).square().sum() for name, p in now.items() if name not in paired]
+        values += [(p.to(self._anchors[name].dtype) - self._anchors[name]).square().sum() for name, p in now.items() if name not in paired]
         return torch.stack(values).sum()
 
     def state_dict(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def check_shapes(kept: Mapping[str, Tensor], parameters: NamedParameters, who: s
 
 def lora_scalings(tuner: Any, parameters: NamedParameters) -> dict[str, float]:
     """Name of each linear `lora_A` whose pair is among the parameters -> the factor of its layer."""
-    names = {name: p for name, p in parameters}
+    names = dict(parameters)
     found = {}
     for name, p in names.items():
         layer, _, rest = name.partition(".lora_A.")

@@ -83,7 +83,8 @@ class SelfDistillation(LossTerm):
     def after_step(self, trainer: Trainer) -> None:
         for ctx in trainer.contexts:
             logits, _ = competing(self.classes, ctx)  # [B, c]
-            index, probabilities = ctx.batch["index"], logits.float().softmax(-1)
+            wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            index, probabilities = ctx.batch["index"], wide.softmax(-1)
             (ids, values), valid = gather_batch(index, index, probabilities)
             self._tables()[1].write(ids, values, valid)
 
@@ -98,7 +99,7 @@ class SelfDistillation(LossTerm):
         logits, labels = competing(self.classes, ctx)  # [B, c], [B]
         onehot = F.one_hot(labels, logits.shape[1]).to(torch.promote_types(logits.dtype, torch.float32))  # [B, c]
         remembered, known = self._tables()[0].read(ctx.batch["index"])  # [B, c], [B]
-        share = self.share(ctx.epoch) * known[:, None]  # [B, 1]
+        share = self.share(ctx.epoch) * known[:, None].to(onehot)  # [B, 1]
         targets = (1 - share) * onehot + share * remembered.to(onehot)  # [B, c]
         return -(targets * F.log_softmax(logits.to(onehot.dtype), -1)).sum(-1).mean()
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 Gradient = Callable[[list[Tensor]], tuple[Tensor, list[Tensor]]]
 """Tensors -> the loss and its gradient, with a graph to differentiate again."""
+Reduce = Callable[[Tensor], Tensor]
+"""The sum over all processes, each of which has its share of the loss."""
 Draw = Callable[[int, torch.device], Tensor]
 """(P, device) -> [P] of -1 and 1."""
 
@@ -35,7 +37,9 @@ class Curvature:
     parameters: int
 
 
-def curvature(gradient: Gradient, tensors: Sequence[Tensor], samples: int, iterations: int, tolerance: float, draw: Draw) -> Curvature:
+def curvature(
+    gradient: Gradient, tensors: Sequence[Tensor], samples: int, iterations: int, tolerance: float, draw: Draw, reduce: Reduce = lambda t: t
+) -> Curvature:
     """Trace and Frobenius norm by Hutchinson's estimator, the largest eigenvalue by power iteration.
 
     `trace = mean v^T H v` and `frobenius^2 = mean |H v|^2` over random signs v. Power iteration finds the eigenvalue of largest magnitude;
@@ -47,8 +51,9 @@ def curvature(gradient: Gradient, tensors: Sequence[Tensor], samples: int, itera
         samples: random vectors for the trace.
         iterations, tolerance: of the power iteration.
         draw: random signs.
+        reduce: over processes; every one must draw the same signs.
     """
-    product = HessianProduct(gradient, tensors)
+    product = HessianProduct(gradient, tensors, reduce)
     size, device = product.size, tensors[0].device
     vectors = [draw(size, device).to(tensors[0].dtype) for _ in range(samples)]
     products = [product(v) for v in vectors]
@@ -78,21 +83,22 @@ def curvature(gradient: Gradient, tensors: Sequence[Tensor], samples: int, itera
 class HessianProduct:
     """v [P] -> H v [P], by differentiating the gradient, whose graph is kept."""
 
-    def __init__(self, gradient: Gradient, tensors: Sequence[Tensor]) -> None:
-        self._tensors = list(tensors)
+    def __init__(self, gradient: Gradient, tensors: Sequence[Tensor], reduce: Reduce) -> None:
+        self._tensors, self._reduce = list(tensors), reduce
         loss, self._gradients = gradient(self._tensors)
-        self.loss = float(loss.detach())
+        self.loss = float(reduce(loss.detach()))
         self.size = sum(t.numel() for t in self._tensors)
-        self.flat_gradient = torch.cat([g.detach().reshape(-1) for g in self._gradients])  # [P]
+        self.flat_gradient = reduce(torch.cat([g.detach().reshape(-1) for g in self._gradients]))  # [P]
 
     def __call__(self, vector: Tensor) -> Tensor:
         pieces = vector.split([t.numel() for t in self._tensors])
         with_graph = [(g, v.view_as(g)) for g, v in zip(self._gradients, pieces, strict=True) if g.requires_grad]
         if not with_graph:
-            return torch.zeros_like(vector)
+            return self._reduce(torch.zeros_like(vector))
         outputs, weights = zip(*with_graph, strict=True)
         found = torch.autograd.grad(outputs, self._tensors, grad_outputs=weights, retain_graph=True, allow_unused=True)
-        return torch.cat([(torch.zeros_like(t) if h is None else h).reshape(-1) for h, t in zip(found, self._tensors, strict=True)])
+        flat = [(torch.zeros_like(t) if h is None else h).reshape(-1) for h, t in zip(found, self._tensors, strict=True)]
+        return self._reduce(torch.cat(flat))  # [P]
 
 
 def power_iteration(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int, tolerance: float) -> tuple[float, bool]:

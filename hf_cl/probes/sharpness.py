@@ -92,6 +92,7 @@ class SharpnessProbe(Probe):
                 self.power_iterations,
                 self.power_tolerance,
                 self._draw(trainer, session),
+                reduce=lambda value: trainer.accelerator.reduce(value, reduction="sum"),
             )
         if not math.isfinite(found.loss):
             logger.warning("SharpnessProbe: the loss of session %d is not finite; nothing is reported of it.", session.id)
@@ -99,10 +100,11 @@ class SharpnessProbe(Probe):
         self._sessions.append({"session": session.id, **self._record(found)})
 
     def _gradient(self, trainer: Trainer, session: Session, count: int) -> Callable[[list[Tensor]], tuple[Tensor, list[Tensor]]]:
-        """A function of the tensors: mean loss over the fixed batches and its gradient, which can be differentiated again."""
+        """A function of the tensors: this process's share of the mean loss over the fixed batches, and its gradient with a graph."""
         batches = list(islice(trainer.batches_of(session.train), count))
         first = session.first_new_class if self.classes == "new" else 0
-        images = sum(len(batch["labels"]) for batch in batches)
+        mine = torch.tensor(float(sum(len(batch["labels"]) for batch in batches)), device=trainer.accelerator.device)
+        images = trainer.accelerator.reduce(mine, reduction="sum")
 
         def gradient(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             total = torch.zeros((), device=trainer.accelerator.device)

@@ -5,6 +5,7 @@ Shapes: B batch, c classes of the session, D feature width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -88,7 +89,7 @@ class SoftmaxCollapse(Probe):
             record[f"{name}_loss_zero"] = counts[2 * i] / images
             record[f"{name}_gradient_zero"] = counts[2 * i + 1] / images
         record["median_gap"] = gap / readings
-        record["alignment"] = None if alignment != alignment else alignment / readings
+        record["alignment"] = None if math.isnan(alignment) else alignment / readings
         self._sessions.append(record)
 
     def report(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class SoftmaxCollapse(Probe):
 
 
 def collapsed(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """How many rows have a cross-entropy of exactly 0 in `dtype`, and a gradient of exactly 0 at the true class: [B, c], [B] -> two counts."""
+    """How many rows have in `dtype` a cross-entropy of exactly 0, and a true-class gradient of exactly 0: [B, c], [B] -> two counts."""
     lower = logits.to(dtype)
     losses = F.cross_entropy(lower, labels, reduction="none")  # [B]
     gradients = lower.softmax(-1).gather(1, labels[:, None])[:, 0] - 1  # [B]

@@ -21,8 +21,8 @@ class PerpGrad(GradientRule):
     Prieto, Barsbey, Mediano, Birdal: "Grokking at the Edge of Numerical Stability" (arXiv 2501.04697; code: LucasPrietoAl/
     grokking-at-the-edge-of-numerical-stability, `orthograd.py`). Once per step, on unscaled gradients, before clipping. Differences to the
     code: where next to nothing is left of a gradient, what is left is rounding noise and is not blown up to the old length; tensors of one
-    element, and those of one dimension unless `scope` is an expression that names them, are not touched. With momentum or Adam the update is
-    not orthogonal, only the gradient is.
+    element are never touched, and those of one dimension only where `scope` is an expression. With momentum or Adam the update is not
+    orthogonal, only the gradient is.
 
     Args:
         scope: which tensors, as `hf_cl.scopes.scoped` reads it. On all tensors of a LoRA it raised forgetting in our trial.
