@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hf_cl.errors import DataError, exists, near_path
+from hf_cl.errors import DataError, exists, no_such_dataset
 from hf_cl.scenarios.columns import read_columns
 from hf_cl.scenarios.digits import read_digits
 from hf_cl.scenarios.draws import split_per_class, tracks_of
@@ -137,9 +137,7 @@ def _read(dataset: str, image_column: str | None, label_column: str | None, test
         return name, read_image_folder(path, test_split)
     address = HubAddress.parse(dataset)
     if address is None:
-        raise DataError(
-            f"{dataset!r} is no folder or file here, and cannot be a Hub id (owner/name).{near_path(dataset) or ' Is the path right?'}"
-        )
+        raise DataError(no_such_dataset(dataset))
     return dataset, read_columns(dataset, read_hub(address), image_column, label_column)
 
 
