@@ -1,6 +1,6 @@
 """What the recipes and the command line share: settings from YAML and flags, and a run from settings to report, card and Hub.
 
-What reads settings needs no torch, so its modules are imported by the name that is asked for.
+What reads settings needs no torch and is imported here; what opens and trains comes when it is asked for.
 """
 
 from __future__ import annotations
@@ -8,24 +8,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hf_cl.run.configs import CONFIGS, config_names, read_config
+from hf_cl.run.describe import describe, setting_docs
+from hf_cl.run.launch import launch, quiet_libraries
+from hf_cl.run.parse import parse_settings
+
 if TYPE_CHECKING:
-    from hf_cl.run.configs import CONFIGS, config_names, read_config
-    from hf_cl.run.describe import describe, setting_docs
-    from hf_cl.run.launch import launch, quiet_libraries
     from hf_cl.run.open import open_base, open_scenario
-    from hf_cl.run.parse import parse_settings
     from hf_cl.run.runs import run, train
     from hf_cl.run.trainer import ContinualTrainer
 
-_HOMES = {
-    **dict.fromkeys(("CONFIGS", "config_names", "read_config"), "configs"),
-    **dict.fromkeys(("describe", "setting_docs"), "describe"),
-    **dict.fromkeys(("launch", "quiet_libraries"), "launch"),
-    **dict.fromkeys(("open_base", "open_scenario"), "open"),
-    "parse_settings": "parse",
-    **dict.fromkeys(("run", "train"), "runs"),
-    "ContinualTrainer": "trainer",
-}
+_LATER = {"open_base": "open", "open_scenario": "open", "run": "runs", "train": "runs", "ContinualTrainer": "trainer"}
 
 __all__ = [
     "CONFIGS",
@@ -45,8 +38,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"hf_cl.run.{_HOMES[name]}"), name)
-        globals()[name] = value  # `launch` and `describe` are modules too, which importing them puts here
-        return value
+    if name in _LATER:
+        return getattr(importlib.import_module(f"hf_cl.run.{_LATER[name]}"), name)
     raise AttributeError(f"module 'hf_cl.run' has no attribute {name!r}")
