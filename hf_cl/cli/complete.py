@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_type_hints
 
-import click
-from click.shell_completion import CompletionItem
 from typer.core import TyperCommand
 
 BACKBONES = ("demo", "google/vit-base-patch16-224", "google/vit-base-patch16-224-in21k", "openai/clip-vit-base-patch16")
@@ -29,10 +29,19 @@ def complete_methods(incomplete: str) -> list[str]:
     return [name for name in method_names() if name.startswith(incomplete)]
 
 
+@dataclass
+class Completion:
+    """A word to offer, as click has it. typer brings click along under a private name, or not, as its version goes."""
+
+    value: str
+    type: str = "plain"
+    help: str | None = None
+
+
 class TrainCommand(TyperCommand):
     """`hf-cl train`: its flags are the settings of the method that was typed, which the parser does not know."""
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Settings of the method, or values of the setting before the cursor."""
         method, typed = ctx.params.get("method"), ctx.args
         if method is None:
@@ -41,12 +50,10 @@ class TrainCommand(TyperCommand):
             known: Iterable[str] = _values(method, typed[-1][2:].replace("-", "_"))
         else:
             known = _flags(method)
-        return [CompletionItem(word) for word in known if word.startswith(incomplete)]
+        return [Completion(word) for word in known if word.startswith(incomplete)]
 
 
 def _flags(method: str) -> Iterator[str]:
-    from dataclasses import fields  # noqa: PLC0415
-
     from hf_cl.run.early import settings_class  # noqa: PLC0415
 
     found = settings_class(method)
@@ -57,8 +64,6 @@ def _flags(method: str) -> Iterator[str]:
 
 
 def _values(method: str, setting: str) -> Sequence[str]:
-    from typing import get_args, get_type_hints  # noqa: PLC0415
-
     from hf_cl.run.configs import config_names  # noqa: PLC0415
     from hf_cl.run.early import NAMES, names_for, settings_class  # noqa: PLC0415
     from hf_cl.run.source import PACKAGE, keys_of  # noqa: PLC0415

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
@@ -62,13 +62,17 @@ def _told_early(method: str, arguments: Sequence[str], imports: Sequence[str]) -
             return None
         if set(HELP) & set(arguments):
             return status_of(lambda: print_help(settings_class, method, arguments, f"hf-cl train {method}"))
-        checked = with_config(method, arguments, say=lambda sentence: None)
-        return status_of(lambda: early.check_names(parse_settings(settings_class, method, checked))) or None
+
+        def look() -> None:
+            given = with_config(method, arguments, say=lambda sentence: None)
+            early.check_names(parse_settings(settings_class, method, given))
+
+        return status_of(look) or None
     except (NotReadableError, NameError):  # a check of the settings calls what the reading left out
         return None
 
 
-def _unknown(method: str, known: Sequence[str] | dict[str, object]) -> str:
+def _unknown(method: str, known: Iterable[str]) -> str:
     from hf_cl.hints import nearest  # noqa: PLC0415
 
     own = " A method of your own comes with --import FILE."

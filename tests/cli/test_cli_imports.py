@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -52,28 +53,23 @@ def photos(tmp_path):
 
 
 def words(photos, tmp_path, **settings):
-    values = {"dataset": photos, "num_base_classes": 1, "classes_per_session": 1, "output_dir": tmp_path / "run", "epochs": 1, **settings}
+    values = {"dataset": photos, "num_base_classes": 1, "classes_per_session": 1, "output_dir": tmp_path / "run", **settings}
     return ["--config", "none", "--cpu", *(word for name, value in values.items() for word in (f"--{name}", str(value)))]
 
 
 def test_the_example_of_the_page_trains_by_its_names(photos, tmp_path):
-    flags = words(photos, tmp_path, losses="{features_hold: {margin: 0.1}}", batch_size=4, logging_steps=1)
+    flags = words(photos, tmp_path, losses="{features_hold: {margin: 0.1}}", epochs=1, batch_size=4, logging_steps=1)
     assert launch(run, METHODS["compose"], "compose", ["--import", str(EXAMPLE), *flags]) == 0
     assert "loss_features_hold" in (tmp_path / "run" / "log.jsonl").read_text()
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["imports"] == [str(EXAMPLE)]
-    assert METHODS["hold"](hold=3.0).method().phases(Later)[0].losses[1].weight == 3.0  # pyright: ignore
-
-
-class Later:
-    """A session in which the loss is there."""
-
-    id = 1
+    (phase,) = METHODS["hold"](hold=3.0).method().phases(SimpleNamespace(id=1))  # pyright: ignore
+    assert phase.losses[1].weight == 3.0
 
 
 def test_a_head_of_ones_own_is_asked_for_where_its_adapter_is_loaded(photos, tmp_path, call):
     (tmp_path / "names_head.py").write_text(HEAD)
     imported = ["--import", str(tmp_path / "names_head.py")]
-    trained = call("train", "frozen", *imported, *words(photos, tmp_path, head="mine")[:-2])
+    trained = call("train", "frozen", *imported, *words(photos, tmp_path, head="mine"))
     assert trained.exit_code == 0, trained.output
     image = photos / "dark" / "0.png"
     assert call("predict", tmp_path / "run", image, *imported).exit_code == 0
@@ -88,14 +84,14 @@ def test_a_head_of_ones_own_is_asked_for_where_its_adapter_is_loaded(photos, tmp
 def test_a_resume_without_it_says_so(photos, tmp_path, call):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("imports: [names_head.py]")
-    refused = call("train", "frozen", *words(photos, tmp_path, head="mine")[:-2], "--resume", "auto")
+    refused = call("train", "frozen", *words(photos, tmp_path, head="mine"), "--resume", "auto")
     assert refused.exit_code == 2 and "It was trained with --import names_head.py" in refused.stderr
 
 
-@pytest.mark.parametrize(
-    "command", [["predict", "x"], ["evaluate", "x", "--dataset", "digits"], ["report", "x"], ["export", "x", "y"], ["list"]]
-)
+LOADING = [["predict", "x", EXAMPLE], ["evaluate", "x", "--dataset", "digits"], ["report", "x"], ["export", "x", "y"], ["list"]]
+
+
+@pytest.mark.parametrize("command", LOADING, ids=lambda command: command[0])
 def test_every_command_that_loads_takes_imports(command, call, tmp_path):
-    image = [str(EXAMPLE)] if command[0] == "predict" else []  # any file that is there
-    refused = call(*command, *image, "--import", tmp_path / "nowhere.py")
+    refused = call(*command, "--import", tmp_path / "nowhere.py")
     assert refused.exit_code == 2 and "there is no such file" in refused.stderr
