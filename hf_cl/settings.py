@@ -60,8 +60,8 @@ class TrainingSettings:
     """None: what `accelerate launch` says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    compile: bool = False
-    """torch.compile the model."""
+    compile: bool | None = None
+    """torch.compile the model; None: what `accelerate launch` says."""
     cpu: bool = False
     """Stay on the CPU although there is a GPU."""
     num_workers: int = 2
@@ -92,6 +92,9 @@ class TrainingSettings:
         counts = ["batch_size", "eval_batch_size", "gradient_accumulation_steps", "logging_steps", "num_workers"]
         counts += [name for name in ("checkpoint_steps", "stability_every") if getattr(self, name) is not None]
         faults = [f"{name} must be at least 1, got {getattr(self, name)}." for name in counts if getattr(self, name) < 1]
+        faults += [
+            f"{name} must be at least 0, got {value}." for name, value in vars(self).items() if name.endswith("epochs") and value < 0
+        ]
         if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
             faults.append(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
         if self.resume not in (None, "auto"):

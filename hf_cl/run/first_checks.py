@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hf_cl.errors import refuse_unasked
+from hf_cl.backbones.loading import DEMO
+from hf_cl.errors import refuse_two_meanings, refuse_unasked
 from hf_cl.heads import check_head
 from hf_cl.hints import nearest, refuse
 from hf_cl.hub.access import check_push
@@ -24,7 +25,16 @@ def check_settings(settings: RunSettings) -> None:
     """Raise ValueError with all names, folders and combinations that cannot work, whatever the data are; HubError for a planned push that
     cannot be made.
     """
+<<<<<<< HEAD
     faults = _protocol_faults(settings)
+=======
+    _check_planned_push(settings)
+    if settings.backbone == DEMO and (Path(DEMO) / "config.json").is_file():
+        refuse_two_meanings(DEMO, "the base that ships with hf_cl")
+    refuse_unasked(Path(settings.output_dir), settings.resume)
+    check_augmentation(settings.augmentation)
+    _check_protocol(settings)
+>>>>>>> main
     head = vars(settings).get("head")  # of the methods that let one choose
     checks: list[tuple[Callable[..., object], tuple[Any, ...]]] = [
         (check_augmentation, (settings.augmentation,)),
