@@ -25,21 +25,14 @@ def check_settings(settings: RunSettings) -> None:
     """Raise ValueError with all names, folders and combinations that cannot work, whatever the data are; HubError for a planned push that
     cannot be made.
     """
-<<<<<<< HEAD
     faults = _protocol_faults(settings)
-=======
-    _check_planned_push(settings)
-    if settings.backbone == DEMO and (Path(DEMO) / "config.json").is_file():
-        refuse_two_meanings(DEMO, "the base that ships with hf_cl")
-    refuse_unasked(Path(settings.output_dir), settings.resume)
-    check_augmentation(settings.augmentation)
-    _check_protocol(settings)
->>>>>>> main
     head = vars(settings).get("head")  # of the methods that let one choose
+    two_meanings = settings.backbone == DEMO and (Path(DEMO) / "config.json").is_file()
     checks: list[tuple[Callable[..., object], tuple[Any, ...]]] = [
         (check_augmentation, (settings.augmentation,)),
         (build_probes, (settings.probes, settings.stability_every)),
         *([(check_head, (head,))] if head is not None else []),
+        *([(refuse_two_meanings, (DEMO, "the base that ships with hf_cl"))] if two_meanings else []),
         (refuse_unasked, (Path(settings.output_dir), settings.resume)),
     ]
     for check, arguments in checks:

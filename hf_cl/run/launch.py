@@ -59,11 +59,11 @@ def status_of(action: Callable[[], object]) -> int:
     return 0
 
 
-<<<<<<< HEAD
 def _remark(sentence: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         sys.stderr.write(f"hf-cl: {sentence}\n")
-=======
+
+
 def _in_words(error: Exception) -> str:
     """The message; where another process has gone, what that means."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(
@@ -74,7 +74,6 @@ def _in_words(error: Exception) -> str:
             f"again with --resume auto. (torch: {str(error).splitlines()[0]})"
         )
     return str(error)
->>>>>>> main
 
 
 OURS = Path(__file__).parents[1]

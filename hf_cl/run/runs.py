@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
-from hf_cl.contracts import Scenario
 from hf_cl.own_parts import naming_what_is_missing
-from hf_cl.results.display import display_name
-=======
->>>>>>> main
 from hf_cl.results.results import Results
 from hf_cl.run.open import open_base, open_scenario
 from hf_cl.run.trainer import ContinualTrainer

@@ -9,11 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-from hf_cl.errors import DataError, exists, no_such_dataset
-=======
-from hf_cl.errors import DataError, exists, first_ten, near_path, refuse_two_meanings
->>>>>>> main
+from hf_cl.errors import DataError, exists, first_ten, no_such_dataset, refuse_two_meanings
 from hf_cl.scenarios.columns import read_columns
 from hf_cl.scenarios.digits import read_digits
 from hf_cl.scenarios.draws import split_per_class, tracks_of
@@ -153,16 +149,9 @@ def _read(dataset: Any, name: str | None, image_column: str | None, label_column
         return name, read_local(path, name, image_column, label_column, test_split)
     address = HubAddress.parse(dataset)
     if address is None:
-<<<<<<< HEAD
         raise DataError(no_such_dataset(dataset))
-    return dataset, read_columns(dataset, read_hub(address), image_column, label_column)
-=======
-        raise DataError(
-            f"{dataset!r} is no folder or file here, and cannot be a Hub id (owner/name).{near_path(dataset) or ' Is the path right?'}"
-        )
     tables = {split: [Table(rows)] for split, rows in read_hub(address).items()}
     return dataset, read_columns(dataset, tables, image_column, label_column)
->>>>>>> main
 
 
 def _named_splits(name: str, splits: Splits, test_split: str) -> Splits:
