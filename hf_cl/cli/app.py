@@ -28,14 +28,14 @@ Imports = Annotated[
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from hf_cl import __version__  # noqa: PLC0415
+        import hf_cl  # noqa: PLC0415
 
-        typer.echo(f"hf-cl {__version__}")
+        typer.echo(f"hf-cl {hf_cl.__version__}")
         raise typer.Exit(0)
 
 
 @app.callback()
-def hf_cl(
+def command(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")] = False,
 ) -> None:
     """Continual fine-tuning for Hugging Face: train, load and use adapters whose classes keep arriving."""
