@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,12 @@ class SessionPlan:
     Args:
         method: its `phases` are called for every session.
         scenario: read to its end.
+        batch_size: of the run; the sessions are told.
     """
 
-    def __init__(self, method: Method, scenario: Scenario) -> None:
-        self.sessions: list[Session] = list(scenario)
+    def __init__(self, method: Method, scenario: Scenario, batch_size: int) -> None:
+        self.method = method
+        self.sessions: list[Session] = [replace(session, batch_size=batch_size) for session in scenario]
         self.phases: list[list[Phase]] = [[phase for phase in method.phases(session) if phase.epochs > 0] for session in self.sessions]
         """Of each session, those that have epochs."""
 

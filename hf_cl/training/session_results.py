@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,16 +27,14 @@ from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
 from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
 from hf_cl.training.peak_memory import memory_kind, take_peak_bytes
-
-if TYPE_CHECKING:
-    from hf_cl.training.session_loop import SessionLoop
+from hf_cl.training.run import Run
 
 
 class SessionResults:
     """Evaluates after each session, writes results.json and prints the table."""
 
-    def __init__(self, trainer: SessionLoop) -> None:
-        self.trainer = trainer
+    def __init__(self, run: Run) -> None:
+        self.run = run
         self._matrix = AccuracyMatrix()
         self._sessions: list[dict[str, Any]] = []
         self._training_seconds: list[float] = []
@@ -51,58 +49,58 @@ class SessionResults:
 
         Raises ValueError for a probe whose report does not go into JSON.
         """
-        trainer, started = self.trainer, time.perf_counter()
-        self._probes = {probe.name: report for probe in trainer.probes if (report := _report(probe))}
+        run, started = self.run, time.perf_counter()
+        self._probes = {probe.name: report for probe in run.probes if (report := _report(probe))}
         for name, report in self._probes.items():
-            trainer.records.write("probe", trainer.position.step, session=session.id, probe=name, report=report)
-        sizes = trainer.classes_per_session
+            run.records.write("probe", run.position.step, session=session.id, probe=name, report=report)
+        sizes = run.config.classes_per_session
         if has_own_candidates(session):
             self._evaluate_candidates(session)
         else:
-            self._matrix.add(evaluate_session(trainer.classifier, trainer.images, session, sizes, trainer.accelerator))
+            self._matrix.add(evaluate_session(run.classifier, run.images, session, sizes, run.accelerator))
         self._training_seconds.append(training_seconds)
         self._evaluation_seconds.append(time.perf_counter() - started)
-        self._peak_bytes.append(take_peak_bytes(trainer.accelerator.device))
+        self._peak_bytes.append(take_peak_bytes(run.accelerator.device))
         record = {"id": session.id, "new_class_names": list(session.new_class_names), "num_train": len(session.train)}
         self._sessions.append(record | {"num_test": len(session.tests[-1].data), "trained": trained})
         self._publish()
 
     def _evaluate_candidates(self, session: Session) -> None:
-        trainer = self.trainer
-        unseen = trainer.scenario.class_names[len(session.class_names) :]
-        if unseen and isinstance(trainer.head, TextHead):
-            trainer.head.name_unseen(unseen)
-        names = trainer.scenario.class_names
-        accuracies, counts = evaluate_candidates(trainer.classifier, trainer.images, session, names, trainer.accelerator)
+        run = self.run
+        unseen = run.scenario.class_names[len(session.class_names) :]
+        if unseen and isinstance(run.head, TextHead):
+            run.head.name_unseen(unseen)
+        names = run.scenario.class_names
+        accuracies, counts = evaluate_candidates(run.classifier, run.images, session, names, run.accelerator)
         self._tests = {"test_accuracy": accuracies, "test_counts": counts}
 
     def _publish(self) -> None:
-        trainer = self.trainer
+        run = self.run
         self._current = self._build()
-        if trainer.accelerator.is_main_process:
-            self._current.save(trainer.folder / "results.json")
+        if run.accelerator.is_main_process:
+            self._current.save(run.folder / "results.json")
         metrics = {name: value for name, value in self._current.metrics.items() if isinstance(value, float)}
-        trainer.records.write("session", trainer.position.step, session=self._sessions[-1]["id"], **metrics)
-        trainer.records.say(session_news(self._current))
+        run.records.write("session", run.position.step, session=self._sessions[-1]["id"], **metrics)
+        run.records.say(session_news(self._current))
 
     def _build(self) -> Results:
-        trainer = self.trainer
+        run = self.run
         trained = any(record["trained"] for record in self._sessions)
-        trainable = sum(p.numel() for _, p in trainer.named_parameters) if trained else 0
-        total = sum(p.numel() for p in trainer.model.parameters())
+        trainable = sum(p.numel() for _, p in run.named_parameters) if trained else 0
+        total = sum(p.numel() for p in run.model.parameters())
         seconds = sum(self._training_seconds) + sum(self._evaluation_seconds)
         return Results(
-            protocol=protocol_record(trainer.scenario.protocol),
-            seed=trainer.settings.seed,
-            method=MethodRecord(name=trainer.method.name, title=trainer.method.title or trainer.method.name),
+            protocol=protocol_record(run.scenario.protocol),
+            seed=run.settings.seed,
+            method=MethodRecord(name=run.method.name, title=run.method.title or run.method.name),
             sessions=[SessionRecord(**record) for record in self._sessions],
             **(self._tests or self._matrix.fields()),
             probes=self._probes,
-            continual=next((probe.traces for probe in trainer.probes if isinstance(probe, StabilityProbe)), None),
+            continual=next((probe.traces for probe in run.probes if isinstance(probe, StabilityProbe)), None),
             parameters=ParameterCounts(trainable=trainable, total=total),
-            environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
+            environment=environment(run.accelerator, run.settings.backbone, run.settings.backbone_revision),
             times=Times(training=self._training_seconds, evaluation=self._evaluation_seconds, total=seconds),
-            memory=Memory(memory_kind(trainer.accelerator.device), self._peak_bytes),
+            memory=Memory(memory_kind(run.accelerator.device), self._peak_bytes),
         )
 
     @property
