@@ -123,8 +123,8 @@ class VirtualOutliers(LossTerm):
     """Virtual outlier regularization: low energy for the session's features, high energy for outliers made from them.
 
     Belongs in a phase that trains the head alone on features. At the start of each epoch outliers are synthesized from the session's
-    features, drawn as the epoch's training augmentation draws them, and spread over its steps: each takes the next slice, cyclically. Energies are
-    those of the session's own columns. Evaluating the term twice in a step uses the same slice.
+    features, drawn as the epoch's training augmentation draws them, and spread over the epoch's steps: each takes the next slice,
+    cyclically. Energies are those of the session's own columns. Evaluating the term twice in a step uses the same slice.
 
     With several processes all synthesize the same outliers from the same draws, and each runs the whole slice: their losses are weighted
     by uneven shares of the real features, and only what all have in common comes out of that unchanged.
