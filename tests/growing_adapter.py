@@ -1,7 +1,6 @@
 """An adapter that grows by session, for tests: a vector per session on the output of each MLP, all of them added in the forward.
 
-A session without a new class brings a vector too. Rows of past sessions are the rows of `growing_shift`, so a snapshot of an earlier session
-has fewer.
+A session without a new class brings a vector too. They are the rows of `growing_shift`, so a snapshot of an earlier session has fewer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run of an adapter that grows by session, killed after a step or not; and its reload: `growth_case.py train FOLDER STEP`, `load FOLDER`."""
+"""A run of an adapter that grows by session, killed after a step; and its reload: `growth_case.py train FOLDER STEP`, or `load FOLDER`."""
 
 from __future__ import annotations
 

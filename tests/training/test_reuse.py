@@ -31,7 +31,7 @@ def test_a_backbone_with_an_adapter_inside_is_refused(tmp_path):
     late = build("sara", tmp_path / "b", sessions=1)
     late.backbone = first.backbone
     first.fit()
-    with pytest.raises(ValueError, match="has an adapter inside already .* Load it anew"):
+    with pytest.raises(ValueError, match=r"has an adapter inside already .* Load it anew"):
         ContinualTrainer(
             first.backbone, first.processor, first.method, first.scenario, replace(first.settings, output_dir=str(tmp_path / "c"))
         )
@@ -83,5 +83,5 @@ def test_settings_have_one_batch_size():
     session = Session(0, ("a",), ("a",), images, (), batch_size=5)  # pyright: ignore[reportArgumentType]
     assert switch(session) == 6  # half of 3 epochs of 4 steps, by what the loop says
     assert GladSettings(iterations=9).method().phases(session)[0].epochs == 3
-    with pytest.raises(ValueError, match="has no batch_size; the loop fills it in"):
+    with pytest.raises(ValueError, match="has no batch_size yet; the loop fills it in"):
         replace(session, batch_size=None).steps_per_epoch()
