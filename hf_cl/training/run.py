@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from peft import PeftModel
 from torch import nn
 
@@ -19,6 +18,7 @@ from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import Context, Head, LossTerm, Method, NamedParameters, Part, Phase, Probe, Scenario, Session
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
@@ -42,7 +42,7 @@ class Run:
     probes: list[Probe]
     quiet: bool
     plan: SessionPlan
-    accelerator: Accelerator
+    accelerator: RunAccelerator
     generator: torch.Generator
     """On the CPU; the same draws on every process; checkpointed, so what it gives depends on what was drawn before."""
     position: Position = field(default_factory=Position)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hf_cl.checkpoints.state_tree import pack, rng_state, set_rng_state
 from hf_cl.checkpoints.store import KEEP, CheckpointStore
 from hf_cl.checkpoints.taught import check_current, check_protocol, check_taught, taught
 from hf_cl.checkpoints.tensors import owned_tensors, restore_tensors
-from hf_cl.contracts import Part
+from hf_cl.contracts import Part, Session
 from hf_cl.training.run import Run
 from hf_cl.training.session_results import SessionResults
 
@@ -26,6 +27,7 @@ class RunState:
         self.store = CheckpointStore(folder, accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
         self.accelerator = accelerator
         self._pending: dict[str, Any] | None = None
+        self._taught: list[str] = []
 
     def find(self, run: Run) -> Position:
         """The newest checkpoint that every process reads whole; its state waits for `restore_if_due`.
@@ -39,12 +41,18 @@ class RunState:
             return Position()
         self._pending = self.store.load(step)
         run.last_checkpoint = f"step {step}"
-        if "trained_fields" not in self._pending:
+        if "trained_fields" not in self._pending or "history" not in self._pending["results"]:
             raise ValueError(f"The checkpoint of step {step} was written by an earlier version of hf_cl; choose another output_dir.")
         position = Position(**self._pending["position"])
         check_protocol(self._pending["protocol"], run.scenario.protocol)
-        check_taught(self._pending["taught"], run.plan.sessions, position.session)
+        check_taught([*map(json.loads, self._pending["taught"])], run.plan.sessions, position.session)
         run.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
+        before, now = self.store.world_of(self.store.path(step)), self.accelerator.num_processes
+        if before != now:
+            run.records.say(
+                f"Number of processes: {before} then, {now} now. Images, their order and their augmentation stay the same; sums are "
+                "rounded in another order and dropout draws other masks, so bits may differ."
+            )
         return position
 
     def check(self, run: Run) -> None:
@@ -77,7 +85,7 @@ class RunState:
         results.load_state_dict(state["results"])
         run.generator.set_state(state["generator"])
         if run.position.begun:  # only now: what a memory holds may be part of the session's images
-            check_current(state["taught"][-1], run.session)
+            check_current(json.loads(state["taught"][-1]), run.session)
         set_rng_state(state["rng"])  # last: nothing above may draw after it
 
     def save(self, run: Run, results: SessionResults) -> None:
@@ -86,7 +94,7 @@ class RunState:
         state = {
             "position": position.state_dict(),
             "protocol": dict(run.scenario.protocol),
-            "taught": taught(run.plan.sessions[: position.session + position.begun]),
+            "taught": self._taught_in(run.plan.sessions[: position.session + position.begun]),
             "trained_fields": {name: getattr(run.config, name) for name in run.tuner.trained_fields},
             "tensors": owned_tensors(run.model, run.tuner.prefix, run.head),
             "optimizer": run.optimizer.state_dict() if position.begun else None,
@@ -101,6 +109,11 @@ class RunState:
             "rng": rng_state(),
         }
         run.last_checkpoint = str(self.store.save(position.step, state))
+
+    def _taught_in(self, sessions: Sequence[Session]) -> list[str]:
+        """What was taught, in JSON: of each session it is found out once, and packed as one text."""
+        self._taught += map(json.dumps, taught(sessions[len(self._taught) :]))
+        return self._taught[: len(sessions)]
 
 
 def _other_parts(run: Run) -> dict[str, Part]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, TorchDynamoPlugin
 from peft import get_peft_model
 from torch import nn
 
@@ -30,6 +28,7 @@ from hf_cl.probes import build_probes
 from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_session, check_strategy, check_unused
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
@@ -82,22 +81,15 @@ class SessionLoop(Services):
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         plan = SessionPlan(method, scenario, settings.batch_size)
         check_parts(plan, probes)
-        dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
-        accelerator = Accelerator(
-            mixed_precision=settings.mixed_precision,
-            cpu=settings.cpu,
-            log_with=settings.report_to or None,  # pyright: ignore[reportArgumentType]
-            project_dir=settings.output_dir,
-            dynamo_plugin=dynamo,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # they are equal everywhere, and SARA checks new ones
-        )
+        accelerator = RunAccelerator(settings)
+        used: Any = accelerator.mixed_precision
         super().__init__(
             backbone=backbone,
             processor=processor,
             tokenizer=tokenizer,
             method=method,
             scenario=scenario,
-            settings=settings,
+            settings=replace(settings, mixed_precision=used, compile=accelerator.compiled_by != "no"),  # what the launch said too
             probes=probes,
             quiet=quiet,
             plan=plan,
@@ -112,6 +104,10 @@ class SessionLoop(Services):
         Raises TrainingInterruptedError after SIGTERM or SIGINT, once a checkpoint is written; TrainingDivergedError where a loss is not
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
+        with self.accelerator.current():
+            return self._fit()
+
+    def _fit(self) -> Results:
         folder = RunFolder(self.folder, self.accelerator)
         if self.plan.method is not self.method:  # another one was set since the trainer was made
             self.plan = SessionPlan(self.method, self.scenario, self.settings.batch_size)

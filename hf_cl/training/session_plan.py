@@ -18,12 +18,18 @@ class SessionPlan:
         method: its `phases` are called for every session.
         scenario: read to its end.
         batch_size: of the run; the sessions are told.
+
+    Raises ValueError for a phase of fewer than 0 epochs.
     """
 
     def __init__(self, method: Method, scenario: Scenario, batch_size: int) -> None:
         self.method = method
         self.sessions: list[Session] = [replace(session, batch_size=batch_size) for session in scenario]
-        self.phases: list[list[Phase]] = [[phase for phase in method.phases(session) if phase.epochs > 0] for session in self.sessions]
+        planned = [list(method.phases(session)) for session in self.sessions]
+        for session, phases in zip(self.sessions, planned, strict=True):
+            if wrong := [phase for phase in phases if phase.epochs < 0]:
+                raise ValueError(f"Phase {wrong[0].name!r} of session {session.id} has {wrong[0].epochs} epochs; 0 leaves it out.")
+        self.phases: list[list[Phase]] = [[phase for phase in phases if phase.epochs > 0] for phases in planned]
         """Of each session, those that have epochs."""
 
     def losses(self) -> dict[str, LossTerm]:
