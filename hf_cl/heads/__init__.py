@@ -10,17 +10,33 @@ import torch
 
 from hf_cl.contracts import Head
 from hf_cl.heads.cosine import CosineHead
+from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.linear import LinearHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
 from hf_cl.hints import nearest
 from hf_cl.memory.class_statistics import ClassStatistics
 
-HEADS: dict[str, Callable[..., Head]] = {"linear": linear_head, "cosine": CosineHead, "prototype": PrototypeHead}
+HEADS: dict[str, Callable[..., Head]] = {
+    "linear": linear_head,
+    "cosine": CosineHead,
+    "prototype": PrototypeHead,
+    "gaussian": GaussianHead,
+}
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
 
-__all__ = ["HEADS", "ClassStatistics", "CosineHead", "LinearHead", "PoolerHead", "PrototypeHead", "build_head", "check_head"]
+__all__ = [
+    "HEADS",
+    "ClassStatistics",
+    "CosineHead",
+    "GaussianHead",
+    "LinearHead",
+    "PoolerHead",
+    "PrototypeHead",
+    "build_head",
+    "check_head",
+]
 
 
 def build_head(
