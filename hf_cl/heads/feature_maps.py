@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MapKind = Literal["none", "rff", "relu"]
-MAP_KINDS = ("none", "rff", "relu")
 
 
 class FeatureMap(nn.Module):

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from hf_cl.contracts import FeatureSet, Session, Trainer
-from hf_cl.hints import nearest
 
 
 def own_rows(trainer: Trainer, session: Session) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,13 +43,6 @@ def check_bool(owner: str, **values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, bool):
             raise ValueError(f"{owner}: {name} must be true or false, got {value!r}.")
-
-
-def check_choice(owner: str, name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raise ValueError, with the nearest name, for a value that is none of `choices`."""
-    choices = list(choices)
-    if value not in choices:
-        raise ValueError(f"{owner}: {name} is one of {', '.join(choices)}, got {value!r}.{nearest(str(value), choices)}")
 
 
 def check_number(owner: str, name: str, value: Any, low: float, high: float, words: str) -> None:

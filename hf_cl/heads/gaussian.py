@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from hf_cl.contracts import Part, Session, Trainer
 from hf_cl.heads.cosine import CosineHead
-from hf_cl.heads.feature_maps import MAP_KINDS, FeatureMap
-from hf_cl.heads.fitted import as_on_rank_0, check_bool, check_choice, check_count, check_number, own_rows
+from hf_cl.heads.feature_maps import FeatureMap
+from hf_cl.heads.fitted import as_on_rank_0, check_bool, check_count, check_number, own_rows
 from hf_cl.heads.gaussian_fit import Gaussians, log_det
 from hf_cl.heads.gaussian_forms import inverse_cholesky, make_form, pack, triangle, unpack
 from hf_cl.heads.gaussian_votes import Candidates, Choice, Form, Setting, Votes
@@ -273,8 +273,6 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
 def _form(width: int, covariance: Any, rank: Any, own_share: Any, prior: Any, flatness: Any, feature_map: Any, normalize: Any) -> Form:
     """What the settings say of a class's Gaussian. Raises ValueError where they contradict each other."""
     name = "GaussianHead"
-    check_choice(name, "covariance", covariance, ("auto", "shared", "mixed", "low_rank"))
-    check_choice(name, "feature_map", feature_map, MAP_KINDS)
     check_bool(name, prior=prior, normalize=normalize)
     check_number(name, "prior_flatness", flatness, 0.0, math.nextafter(1.0, 2.0), "a number from 0 to 1")
     if prior or normalize or feature_map != "none":

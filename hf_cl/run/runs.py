@@ -15,7 +15,8 @@ from hf_cl.settings import RunSettings
 
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
-    scenario, method = open_scenario(settings), settings.method()
+    method = settings.method()  # first: what it is made of is refused before any image is opened
+    scenario = open_scenario(settings)
     backbone, processor, tokenizer = open_base(settings, method)
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
     if trainer.accelerator.is_main_process and not quiet:
