@@ -158,6 +158,8 @@ class Trainer(Protocol):
     def features_of(self, dataset: ImageDataset, *, augment: bool = False) -> FeatureSet: ...
     def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]: ...
     def class_statistics(self, session: Session) -> Any: ...
+    @property
+    def statistics(self) -> Any: ...  # the store that it adds to, as it stands
 
 
 class Part:
@@ -216,6 +218,8 @@ class Head(nn.Module):
     """
 
     num_classes: int
+    moves_with_statistics: bool = True
+    """False where the head keeps sums in a space of its own: when features move, nothing can move them along."""
 
     def grow(self, class_names: Sequence[str]) -> None:
         """Append rows for `class_names`; old rows keep their values to the bit."""

@@ -13,6 +13,7 @@ from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.linear import LinearHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
+from hf_cl.heads.ridge import RidgeHead
 from hf_cl.hints import faults_of, refuse
 from hf_cl.memory.class_statistics import ClassStatistics
 
@@ -21,6 +22,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "cosine": CosineHead,
     "prototype": PrototypeHead,
     "gaussian": GaussianHead,
+    "ridge": RidgeHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -36,6 +38,7 @@ __all__ = [
     "LinearHead",
     "PoolerHead",
     "PrototypeHead",
+    "RidgeHead",
     "build_head",
     "check_head",
 ]

@@ -21,6 +21,7 @@ from hf_cl.heads.gaussian_fit import Gaussians, log_det
 from hf_cl.heads.gaussian_forms import inverse_cholesky, make_form, pack, triangle, unpack
 from hf_cl.heads.gaussian_votes import Candidates, Choice, Form, Setting, Votes
 from hf_cl.heads.held_back import held_back
+from hf_cl.heads.map_store import MapStore
 from hf_cl.memory.class_statistics import ClassStatistics
 
 logger = logging.getLogger(__name__)
@@ -72,9 +73,6 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
     shared_center: Tensor
     shared_whitener: Tensor
     shared_log_det: Tensor
-    map_counts: Tensor
-    map_means: Tensor
-    map_scatter: Tensor
 
     def __init__(
         self,
@@ -124,11 +122,9 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         state |= {"shared_center": torch.full((self.map_features,), torch.nan, dtype=dtype)}
         state |= {"shared_whitener": torch.full((triangle(self.map_features),), torch.nan, dtype=dtype)}
         state |= {"shared_log_det": torch.zeros((), dtype=dtype)}
-        if self.feature_map is not None:  # the trainer's store is of the features; of their images under the map there is one here
-            state |= {"map_counts": torch.zeros(0), "map_means": torch.zeros(0, self.map_features)}
-            state["map_scatter"] = torch.zeros(self.map_features, self.map_features)
         for name, tensor in state.items():
-            self.register_buffer(name, tensor.double() if name.startswith("map") else tensor, persistent=False)
+            self.register_buffer(name, tensor, persistent=False)
+        self.map_store = None if self.feature_map is None else MapStore(self.map_features)
 
     @property
     def statistics(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -136,6 +132,11 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         if self.feature_map is not None:
             return frozenset()
         return frozenset({"pooled"} if self.candidates.form.covariance == "shared" else {"pooled", "full"})
+
+    @property
+    def moves_with_statistics(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether features that move can be followed: a linear map of features is none of their images under a map."""
+        return self.feature_map is None
 
     # Growth
     def grow(self, class_names: Sequence[str]) -> None:
@@ -145,9 +146,8 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         self._append(count)
         self.means = torch.cat([self.means, self.means.new_full((count, self.in_features), torch.nan)])  # [C, D]
         self.form.grow(self.num_classes)
-        if self.feature_map is not None:
-            self.map_counts = torch.cat([self.map_counts, self.map_counts.new_zeros(count)])  # [C]
-            self.map_means = torch.cat([self.map_means, self.map_means.new_zeros(count, self.map_features)])  # [C, M]
+        if self.map_store is not None:
+            self.map_store.grow(count)
 
     # Prediction
     def train(self, mode: bool = True) -> GaussianHead:
@@ -215,13 +215,13 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         store = trainer.class_statistics(session)
         before, whole = store.before(session.id), store
         rows = features
-        if self.feature_map is not None:
+        if self.feature_map is not None and self.map_store is not None:
             if session.id == 0:
                 self.feature_map.begin(features)
             rows = self.feature_map(features)  # [n, M]
-            before, whole = self._map_statistics(), self._map_statistics()
+            before, whole = self.map_store.statistics(), self.map_store.statistics()
             whole.update(rows, labels, index)
-            self._keep(whole)
+            self.map_store.keep(whole, whole.pooled_scatter())
         votes = Votes(*(getattr(self, name).cpu().clone() for name in ("hits", "voted", "curves")))
         of = self._gaussians(whole)
         held = held_back(labels, index, trainer.seed, session.id)
@@ -253,21 +253,6 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
     def _buffers_from(self, votes: Votes) -> None:
         for name in ("hits", "voted", "curves"):
             getattr(self, name).copy_(getattr(votes, name))
-
-    # Statistics under a map
-    def _map_statistics(self) -> ClassStatistics:
-        counts, means = self.map_counts.cpu(), self.map_means.cpu()
-        classes = {c: {"count": int(n), "mean": means[c].clone()} for c, n in enumerate(counts) if n}
-        statistics = ClassStatistics()
-        pooled = self.map_scatter.cpu().clone() if classes else None
-        statistics.load_state_dict({"kinds": ["pooled"], "rank": 1, "sessions": [], "pooled": pooled, "classes": classes})
-        return statistics
-
-    def _keep(self, statistics: ClassStatistics) -> None:
-        for label in statistics.classes:
-            self.map_counts[label] = statistics.count(label)
-            self.map_means[label] = statistics.mean(label).to(self.map_means)
-        self.map_scatter.copy_(statistics.pooled_scatter())
 
 
 def _form(width: int, covariance: Any, rank: Any, own_share: Any, prior: Any, flatness: Any, feature_map: Any, normalize: Any) -> Form:

@@ -42,6 +42,8 @@ class ClassStatistics:
         self._pooled: Tensor | None = None  # [D, D], the sum of the classes' scatters
         self._sessions: list[int] = []
         self._before: ClassStatistics | None = None
+        self.moves = 0
+        """How often `apply_linear` has moved them; the number tells whether somebody follows features that move."""
 
     # What was seen
     @property
@@ -284,18 +286,26 @@ class ClassStatistics:
         raise self._not_kept("full")
 
     # Features that move
-    def apply_linear(self, matrix: Tensor, shift: Tensor, classes: Iterable[int] | None = None) -> None:
-        """Move the statistics of `classes` (all by default) as features x move that become `matrix x + shift`; [D, D] and [D].
+    def apply_linear(self, matrix: Tensor | None, shift: Tensor, classes: Iterable[int] | None = None) -> None:
+        """Move the statistics of `classes` (all by default) as features x move that become `matrix x + shift`.
 
-        Raises ValueError where only some classes move while their scatters are kept as one sum alone.
+        Args:
+            matrix: [D, D]; None: the identity, so that scatters stay.
+            shift: [D].
+
+        Raises ValueError where only some classes move by a matrix while their scatters are kept as one sum alone.
         """
         chosen = self.classes if classes is None else tuple(classes)
-        matrix, shift = matrix.cpu().double(), shift.cpu().double()
-        if self._pooled is not None and set(chosen) != self._moments.keys() and "full" not in self.kinds:
+        everything = set(chosen) == self._moments.keys()
+        shift = shift.cpu().double()
+        self.moves += 1
+        if matrix is None:
+            self._moments = self._moments | {c: replace(self._of(c), mean=self._of(c).mean + shift) for c in chosen}
+            return
+        if self._pooled is not None and not everything and "full" not in self.kinds:
             raise ValueError('The scatter of some classes cannot be told from the sum of all; statistics of the kind "full" can.')
-        moved = {label: self._of(label).moved(matrix, shift) for label in chosen}
-        everything = moved.keys() == self._moments.keys()
-        self._moments = self._moments | moved
+        matrix = matrix.cpu().double()
+        self._moments = self._moments | {c: self._of(c).moved(matrix, shift) for c in chosen}
         if self._pooled is not None:
             self._pooled = matrix @ self._pooled @ matrix.T if everything else self._summed()
 
