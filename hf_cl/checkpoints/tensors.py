@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -69,3 +70,13 @@ def first_not_finite(named: NamedParameters) -> str | None:
     with torch.no_grad():
         finite = torch.stack([p.isfinite().all() for _, p in named]).tolist() if named else []
     return next((name for (name, _), good in zip(named, finite, strict=True) if not good), None)
+
+
+def fingerprint(named: NamedParameters) -> str:
+    """Of the adapter's weights: equal where features are. The head's and the losses' own parameters are after the features."""
+    total = hashlib.sha256()
+    for name, parameter in named:
+        if not name.startswith(("head.", "losses.")):
+            total.update(name.encode())
+            total.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if parameter.numel() else b"")
+    return total.hexdigest()

@@ -24,12 +24,12 @@ REVIVED_BELOW = 1e-3
 
 
 class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]  # as a Part, its state is the module's
-    """Features are projected into H small spaces; in each the nearest key is chosen, and the logits are the mean of the chosen keys' values.
+    """Features are projected into H small spaces; in each the nearest key is chosen; the logits are the mean of the chosen keys' values.
 
-    Träuble et al., "Discrete Key-Value Bottleneck", ICML 2023. Training moves the values of chosen keys alone, so classes that live elsewhere
-    are left as they are, without session boundaries and without a memory. Keys are placed in session 0 by exponential moving averages over
-    its features (van den Oord et al., NeurIPS 2017) and then stand still, so nothing before the head may train. Only plain SGD moves chosen
-    values alone: momentum, Adam and weight decay are noticed after the first step and refused.
+    Träuble et al., "Discrete Key-Value Bottleneck", ICML 2023. Training moves the values of chosen keys alone, so classes that live
+    elsewhere are left as they are, without session boundaries and without a memory. Keys are placed in session 0 by exponential moving
+    averages over its features (van den Oord et al., NeurIPS 2017) and then stand still, so nothing before the head may train. Only plain SGD
+    moves chosen values alone: momentum, Adam and weight decay are noticed after the first step and refused.
 
     Args:
         codebooks: H.

@@ -41,7 +41,7 @@ class FeTrILHead(RefitHead):
         in_features: int,
         num_classes: int,
         *,
-        C: float = 1.0,  # noqa: N803 (its name everywhere)
+        C: float = 1.0,
         normalize: bool = True,
         old_features_per_class: int | None = None,
         device: torch.device | str | None = None,

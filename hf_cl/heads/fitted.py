@@ -15,7 +15,7 @@ from hf_cl.contracts import FeatureSet, Session, Trainer
 
 
 def own_rows(trainer: Trainer, session: Session) -> tuple[Tensor, Tensor, Tensor]:
-    """Features [n, D] float64, labels [n] and sample ids [n] of the session's own training images, on the CPU.
+    """Features [n, D] float64 (as the head embeds them), labels [n] and sample ids [n] of the session's own training images, on the CPU.
 
     Those of its new classes; where it brings none, all. Images of a memory were counted when they were new.
 
@@ -28,7 +28,9 @@ def own_rows(trainer: Trainer, session: Session) -> tuple[Tensor, Tensor, Tensor
     empty = [name for label, name in enumerate(session.class_names) if label >= session.first_new_class and label not in present]
     if empty:
         raise ValueError(f"Session {session.id} has no image of {', '.join(empty)}: a fitted head needs one of each class.")
-    return data.features.cpu().double()[mine], labels[mine], data.index.cpu()[mine]
+    with torch.no_grad():
+        embedded = trainer.head.embed(data.features).cpu().double()
+    return embedded[mine], labels[mine], data.index.cpu()[mine]
 
 
 def as_on_rank_0(tensors: Iterable[Tensor]) -> None:

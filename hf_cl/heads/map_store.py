@@ -38,9 +38,7 @@ class MapStore(nn.Module):
         counts, means = self.counts.cpu(), self.means.cpu()
         classes = {c: {"count": int(n), "mean": means[c].clone()} for c, n in enumerate(counts) if n}
         pooled = self.scatter.cpu().clone() if classes else None
-        statistics = ClassStatistics()
-        statistics.load_state_dict({"kinds": ["pooled"], "rank": 1, "sessions": [], "pooled": pooled, "classes": classes})
-        return statistics
+        return ClassStatistics.of_classes({"pooled"}, classes, pooled)
 
     def keep(self, statistics: ClassStatistics, scatter: Tensor) -> None:
         """Replace what is there."""

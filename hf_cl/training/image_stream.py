@@ -17,6 +17,7 @@ from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
 from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_batches, plan, sequential, train_batches
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.frozen import evaluating
 from hf_cl.training.step import MicroBatch
 
 PIXEL_BYTES = 4 << 30
@@ -111,18 +112,24 @@ class ImageStream:
 
     # Features and logits of whole data sets
     @torch.no_grad()
-    def features(self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None) -> FeatureSet:
-        """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process."""
+    def features(
+        self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None, outputs: Callable[[Tensor], Outputs] | None = None
+    ) -> FeatureSet:
+        """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process.
+
+        `outputs`: the forward, where it is not the classifier's own.
+        """
         decoded = self._decoded_for_evaluation(dataset, test=False) if epoch is None else self._decoded_for_training(dataset)
-        outputs, labels, index = self._run(classifier, self._batches(decoded, epoch), lambda out: out.features)
-        gathered = [self._gather(part, len(dataset)) for part in (outputs, labels, index)]
+        forward = outputs or classifier.outputs
+        features, labels, index = self._run(classifier, self._batches(decoded, epoch), lambda pixels: forward(pixels).features)
+        gathered = [self._gather(part, len(dataset)) for part in (features, labels, index)]
         return FeatureSet(*gathered)
 
     @torch.no_grad()
     def logits(self, classifier: AnyClassifier, dataset: ImageDataset) -> tuple[Tensor, Tensor]:
         """Logits [n, C] and labels [n] of this process's share of the images, each image on one process."""
         batches = self._batches(self._decoded_for_evaluation(dataset, test=True), None)
-        logits, labels, _ = self._run(classifier, batches, lambda out: out.logits)
+        logits, labels, _ = self._run(classifier, batches, lambda pixels: classifier.outputs(pixels).logits)
         return logits, labels
 
     def batches(self, dataset: ImageDataset, epoch: int | None) -> Iterator[dict[str, Tensor]]:
@@ -142,18 +149,16 @@ class ImageStream:
         return train_batches(decoded, self.augmentation, self.preprocessor, shares, seed=seed, epoch=epoch, views=1, device=device)
 
     def _run(
-        self, classifier: AnyClassifier, batches: Iterable[dict[str, Tensor]], select: Callable[[Outputs], Tensor]
+        self, classifier: AnyClassifier, batches: Iterable[dict[str, Tensor]], wanted_of: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        training = classifier.training
-        classifier.eval()
         chosen, labels, index = [], [], []
-        for batch in batches:
-            with self.accelerator.autocast():
-                wanted = select(classifier.outputs(batch["pixel_values"]))
-            chosen.append(wanted.to(torch.promote_types(wanted.dtype, torch.float32)))
-            labels.append(batch["labels"])
-            index.append(batch["index"])
-        classifier.train(training)
+        with evaluating(classifier):
+            for batch in batches:
+                with self.accelerator.autocast():
+                    wanted = wanted_of(batch["pixel_values"])
+                chosen.append(wanted.to(torch.promote_types(wanted.dtype, torch.float32)))
+                labels.append(batch["labels"])
+                index.append(batch["index"])
         return torch.cat(chosen), torch.cat(labels), torch.cat(index)
 
     def _gather(self, mine: Tensor, total: int) -> Tensor:
