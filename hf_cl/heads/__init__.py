@@ -9,6 +9,8 @@ import torch
 
 from hf_cl.contracts import Head
 from hf_cl.heads.cosine import CosineHead
+from hf_cl.heads.dkvb import DKVBHead
+from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.linear import LinearHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
@@ -23,6 +25,8 @@ HEADS: dict[str, Callable[..., Head]] = {
     "prototype": PrototypeHead,
     "gaussian": GaussianHead,
     "ridge": RidgeHead,
+    "fetril": FeTrILHead,
+    "dkvb": DKVBHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -34,6 +38,8 @@ __all__ = [
     "HEADS",
     "ClassStatistics",
     "CosineHead",
+    "DKVBHead",
+    "FeTrILHead",
     "GaussianHead",
     "LinearHead",
     "PoolerHead",

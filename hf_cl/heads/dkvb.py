@@ -19,6 +19,8 @@ from hf_cl.heads.fitted import check_count, check_number, own_rows
 logger = logging.getLogger(__name__)
 
 BATCH = 256
+CHECKED = 3
+"""Steps of a session that are checked: decay moves values in the first, momentum in the second."""
 REVIVED_BELOW = 1e-3
 """A key's moving count of samples below which it is drawn anew."""
 
@@ -28,8 +30,8 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
 
     Träuble et al., "Discrete Key-Value Bottleneck", ICML 2023. Training moves the values of chosen keys alone, so classes that live
     elsewhere are left as they are, without session boundaries and without a memory. Keys are placed in session 0 by exponential moving
-    averages over its features (van den Oord et al., NeurIPS 2017) and then stand still, so nothing before the head may train. Only plain SGD
-    moves chosen values alone: momentum, Adam and weight decay are noticed after the first step and refused.
+    averages over its features (van den Oord et al., NeurIPS 2017) and then stand still, so nothing before the head may train. Only plain
+    SGD moves chosen values alone: momentum, Adam and weight decay are noticed after the first step and refused.
 
     Args:
         codebooks: H.
@@ -49,6 +51,8 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
     """[H, D, d]"""
     visited: Tensor
     """[H, K] bool: keys that this process's images have chosen in the session."""
+    chosen: Tensor
+    """[H, K] bool: in the present step."""
 
     def __init__(
         self,
@@ -84,8 +88,10 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
         factory: Any = {"device": self.values.device, "dtype": self.values.dtype}  # peft puts parameters alone on the meta device
         self.register_buffer("keys", torch.zeros(codebooks, keys, key_dim, **factory))
         self.register_buffer("projection", _projection(projection, codebooks, in_features, key_dim, projection_seed).to(**factory))
-        self.register_buffer("visited", torch.zeros(codebooks, keys, dtype=torch.bool, device="cpu"), persistent=False)
+        for name in ("visited", "chosen"):
+            self.register_buffer(name, torch.zeros(codebooks, keys, dtype=torch.bool, device="cpu"), persistent=False)
         self._start: Tensor | None = None
+        self._unchecked = 0
 
     def grow(self, class_names: Sequence[str]) -> None:
         zeros = self.values.new_zeros(*self.values.shape[:2], len(class_names))
@@ -107,7 +113,7 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
         codebooks, keys, classes = self.values.shape
         rows = chosen + keys * torch.arange(codebooks, device=chosen.device)[:, None]  # of the values as one table
         if self.training:
-            self.visited.view(-1)[rows.flatten().to(self.visited.device)] = True
+            self.chosen.view(-1)[rows.flatten()] = True
         if not classes:
             return features.new_zeros(len(features), 0)
         return F.embedding_bag(rows.flatten(1), self.values.view(codebooks * keys, classes), mode="mean")
@@ -115,25 +121,31 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """In session 0, keys from its features."""
         self.visited.zero_()
-        self._start = self.values.detach().clone()
+        self.chosen.zero_()
+        self._start, self._unchecked = self.values.detach().clone(), CHECKED
         if session.id == 0:
             features = own_rows(trainer, session)[0]
             generator = trainer.generator_for("dkvb keys")
             self.keys.copy_(place_keys(self.project(features.to(self.keys)).cpu().double(), self, generator))
 
     def after_step(self, trainer: Trainer) -> None:
-        """Once a session: values of keys that nobody chose must be where they were, and nothing before the head may train.
+        """In a session's first steps: values of keys that no image chose in the step must be where they were, and nothing before the head
+        may train.
 
         Raises ValueError otherwise.
         """
+        self.visited |= self.chosen
         if self._start is None:
+            self.chosen.zero_()
             return
         trained = [name for name, p in trainer.named_parameters if p.requires_grad and not name.startswith(("head.", "losses."))]
         if trained:
             raise ValueError(f"The keys of a dkvb head belong to features that stand still, and {trained[0]} trains: train the head alone.")
-        everywhere = trainer.accelerator.reduce(self.visited.to(self.values).clone(), "sum") > 0  # [H, K]
-        moved = (self.values.detach() != self._start).any(2).to(everywhere.device) & ~everywhere
-        self._start = None
+        everywhere = trainer.accelerator.reduce(self.chosen.to(self.values), "sum") > 0  # [H, K]
+        moved = (self.values.detach() != self._start).any(2) & ~everywhere
+        self.chosen.zero_()
+        self._unchecked -= 1
+        self._start = self.values.detach().clone() if self._unchecked else None
         if moved.any():
             raise ValueError(f"{int(moved.sum())} values moved that no image had chosen: a dkvb head needs SGD without momentum and decay.")
 
@@ -152,7 +164,7 @@ def nearest_keys(points: Tensor, keys: Tensor, top_k: int) -> Tensor:
     found = []
     for h in range(len(keys)):  # one codebook at a time: [B, K] and not [B, H, K]
         distances = torch.cdist(points[:, h], keys[h], compute_mode="donot_use_mm_for_euclid_dist")  # [B, K]
-        found.append(distances.argmin(1, keepdim=True) if top_k == 1 else distances.sort(1, stable=True).indices[:, :top_k])
+        found.append(distances.argmin(1, keepdim=True) if top_k == 1 else torch.argsort(distances, dim=1, stable=True)[:, :top_k])
     return torch.stack(found, 1)
 
 

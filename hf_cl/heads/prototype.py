@@ -63,7 +63,7 @@ class PrototypeHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMeth
         """The means of all classes become their prototypes: those of the session's under the model as it now is, those of earlier ones
         where a drift map has carried them, or as they were."""
         means = trainer.class_statistics(session).means(range(len(session.class_names)))  # [C, D]
-        self.prototypes.copy_(means)
+        self.prototypes[: len(means)] = means.to(self.prototypes)
 
 
 # Loaders find a head's keys by its state_dict, before and after the first fit: the set of keys must be the same.

@@ -18,7 +18,7 @@ from hf_cl.heads.linear import LinearHead
 
 class RefitHead(LinearHead, Part):  # pyright: ignore[reportIncompatibleMethodOverride]  # as a Part, its state is the module's
     """In train mode a linear head with trainable rows, so that a loss can teach the adapter; eval mode uses the fit: `fitted_weight` [C, M]
-    and `fitted_bias` [C]. A class without a fit yet is judged by its row, where M = D, and else by -inf.
+    and `fitted_bias` [C]. A class without a fit yet is judged by its row.
 
     Saved is the fit alone. A subclass defines `end_session`, which calls `set_fit`, and may say by `inputs` what the fit reads of features.
     """
@@ -64,10 +64,11 @@ class RefitHead(LinearHead, Part):  # pyright: ignore[reportIncompatibleMethodOv
 
     def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
         """Logits."""
-        rows = super().forward(features)
         if self.training:
-            return rows
-        fitted = F.linear(self.inputs(features), self.fitted_weight.nan_to_num(), self.fitted_bias.nan_to_num())
+            return super().forward(features)
+        inputs = self.inputs(features)  # [B, M]
+        fitted = F.linear(inputs, self.fitted_weight.nan_to_num(), self.fitted_bias.nan_to_num())
+        rows = super().forward(inputs if self.fit_features == self.in_features else features)
         return torch.where(self.fitted_bias.isnan(), rows, fitted)
 
     def as_linear(self) -> nn.Linear | None:

@@ -123,19 +123,17 @@ class RidgeHead(RefitHead):
     def _under_the_map(self, store: MapStore, rows: Tensor, labels: Tensor, index: Tensor) -> ClassStatistics:
         """Counts, means and the summed scatter with the session's rows added; balanced, each class's scatter over its number of images."""
         statistics = store.statistics()
-        if self.class_balance:
-            again = [label for label in labels.unique().tolist() if statistics.count(label)]
-            if again:
-                raise ValueError(
-                    f"Classes {again} come again, and under a feature map the ridge head keeps no scatter of single classes to weigh anew: "
-                    "give it `class_balance: false`."
-                )
-            scatter = store.scatter.cpu().clone()
-            for label in labels.unique().tolist():
-                own = rows[labels == label]
-                centred = own - own.mean(0)
-                scatter += centred.T @ centred / len(own)
+        scatter = store.scatter.cpu().clone()
+        again = [label for label in labels.unique().tolist() if statistics.count(label)]
+        if again and self.class_balance:
+            raise ValueError(
+                f"Classes {again} come again, and under a feature map the ridge head keeps no scatter of single classes to weigh anew: "
+                "give it `class_balance: false`."
+            )
         statistics.update(rows, labels, index)
+        for label in labels.unique().tolist():
+            centred = rows[labels == label] - statistics.mean(label)
+            scatter += centred.T @ centred / len(centred)
         store.keep(statistics, scatter if self.class_balance else statistics.pooled_scatter())
         return store.statistics()
 

@@ -19,7 +19,7 @@ from hf_cl.memory.class_statistics import ClassStatistics
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["mean", "sdc", "ridge", "procrustes", "functional"]
+Kind = Literal["none", "mean", "sdc", "ridge", "procrustes", "functional"]
 FOLDS = 5
 FAR = 3.0
 """A class that is carried further than this many times the session's own largest displacement is extrapolated: a warning."""
@@ -34,8 +34,9 @@ class DriftMap(Part):
     nothing is computed beyond the features that the statistics need anyway.
 
     Args:
-        kind: "mean": one shift; "sdc": a shift per class, weighted by distance; "ridge": a shift and a linear map of what is left;
-            "procrustes": a rotation and a shift; "functional": a map between principal directions.
+        kind: "none": statistics stay where they were and go stale; "mean": one shift; "sdc": a shift per class, weighted by distance;
+            "ridge": a shift and a linear map of what is left; "procrustes": a rotation and a shift; "functional": a map between principal
+            directions.
         lam: of "ridge": penalty on the map's distance to the identity, times the mean variance; times D / n with fewer images than
             dimensions.
     """
@@ -52,6 +53,8 @@ class DriftMap(Part):
 
         Raises ValueError for a head whose statistics cannot move.
         """
+        if self.kind == "none":
+            return
         if not trainer.head.moves_with_statistics:
             raise ValueError(
                 f"The {type(trainer.head).__name__} keeps statistics under a map of its own, which no drift map can move: "

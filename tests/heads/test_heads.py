@@ -8,7 +8,7 @@ import torch
 
 from hf_cl.heads import HEADS, build_head
 
-every_head = pytest.mark.parametrize("kind", ["linear", "cosine", "prototype", "gaussian"])
+every_head = pytest.mark.parametrize("kind", ["linear", "cosine", "prototype", "gaussian", "ridge", "fetril"])
 
 
 def head_of(kind, num_classes=3, **kwargs):
@@ -89,8 +89,11 @@ def test_build_head_takes_settings():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"bias": True}, "has no type; give one of linear, cosine, prototype, gaussian"),
-        ({"type": "lineer"}, r"Unknown head type 'lineer'.*linear, cosine, prototype, gaussian.*Did you mean 'linear'"),
+        ({"bias": True}, "has no type; give one of linear, cosine, prototype, gaussian, ridge, fetril, dkvb"),
+        (
+            {"type": "lineer"},
+            r"Unknown head type 'lineer'.*linear, cosine, prototype, gaussian, .*Did you mean 'linear'",
+        ),
         ({"type": "txt"}, r"Unknown head type 'txt'.*Did you mean 'text'"),
         ({"type": 3}, r"Unknown head type 3"),
         ({"type": "cosine", "scal": 2}, r"'cosine' has no setting 'scal'; it has scale\. Did you mean 'scale'\?"),
@@ -103,4 +106,4 @@ def test_a_wrong_spec_is_refused_with_the_nearest_name(spec, message):
 
 
 def test_every_type_is_tested_here():
-    assert {"linear", "cosine", "prototype", "gaussian"} <= HEADS.keys()
+    assert {"linear", "cosine", "prototype", "gaussian", "ridge", "fetril", "dkvb"} <= HEADS.keys()
