@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.text import Text
-
-from hf_cl.contracts import Scenario
-from hf_cl.results.display import display_name
 from hf_cl.results.results import Results
 from hf_cl.run.open import open_base, open_scenario
 from hf_cl.run.trainer import ContinualTrainer
@@ -19,23 +14,8 @@ def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     scenario = open_scenario(settings)
     backbone, processor, tokenizer = open_base(settings, method)
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
-    if trainer.accelerator.is_main_process and not quiet:
-        Console(stderr=True).print(Text(overview(scenario, trainer.accelerator.num_processes, trainer.accelerator.device)), soft_wrap=True)
     trainer.fit()
     return trainer
-
-
-def overview(scenario: Scenario, num_processes: int, device: object) -> str:
-    """What a run is about to do, in a line: classes by session, images, processes."""
-    sessions = list(scenario)
-    groups = " | ".join(", ".join(session.new_class_names) for session in sessions)
-    images = (
-        f"{sum(len(session.train) for session in sessions)} training and {sum(len(test.data) for test in sessions[-1].tests)} test images"
-    )
-    stream = f"{len(sessions)} {'session' if len(sessions) == 1 else 'sessions'} ({display_name(groups, 300)})"
-    where = f"{num_processes} {'process' if num_processes == 1 else 'processes'} on {device}"
-    name, classes = display_name(str(scenario.protocol["dataset"])), len(sessions[-1].class_names)
-    return f"{name}: {classes} classes, {images}, {stream}; {where}."
 
 
 def run(settings: RunSettings) -> Results:
