@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_cl.cli import app_page, compare, demo, env, evaluate, export, list_, predict, push, report, train
+from hf_cl.cli import app_page, compare, demo, env, evaluate, export, list_, predict, push, report, sweep, train
 from hf_cl.cli.app import app
 
 
