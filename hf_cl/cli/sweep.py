@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hf_cl.cli.app import app, mistakes_in_a_line
+from hf_cl.cli.app import TRAIN, app, mistakes_in_a_line
 
 if TYPE_CHECKING:
     from hf_cl.tuning.arguments import Arguments
     from hf_cl.tuning.study import Study
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, rich_help_panel=TRAIN)
 def sweep(context: typer.Context) -> None:
     """Train methods x seeds x class orders x settings, and compare them: `hf-cl sweep ovor lora --config demo --seeds 0 1 2`.
 
@@ -49,6 +49,7 @@ def _checked(arguments: Arguments) -> Study:
     from hf_cl.hints import nearest  # noqa: PLC0415
     from hf_cl.methods import METHODS  # noqa: PLC0415
     from hf_cl.run import open_scenario, parse_settings  # noqa: PLC0415
+    from hf_cl.run.own_pictures import with_config  # noqa: PLC0415
     from hf_cl.tuning.study import plan, read_state  # noqa: PLC0415
 
     if not arguments.methods:
@@ -61,7 +62,8 @@ def _checked(arguments: Arguments) -> Study:
     faults, settings = [], []
     for job in study.jobs:
         try:
-            parsed = parse_settings(METHODS[job.method], job.method, job.flags)
+            flags = with_config(job.method, job.flags, lambda said: None)  # each run says so itself
+            parsed = parse_settings(METHODS[job.method], job.method, flags)
             parsed.method()
             settings.append(parsed)
         except ValueError as error:
