@@ -51,9 +51,9 @@ def vit(folder: Path, layers: int = 2) -> nn.Module:
     """A ViT whose checkpoint, in `folder`, has a pooler."""
     place = folder / f"vit-{layers}"
     size = {**SIZE, "num_hidden_layers": layers}
-    if not place.exists():
-        ViTModel(ViTConfig(**size)).save_pretrained(place)
     model = ViTForImageClassification(ViTConfig(**size, num_labels=0))
+    if not place.exists():  # afterwards: making it draws numbers
+        ViTModel(ViTConfig(**size)).save_pretrained(place)
     model.config._name_or_path = model.name_or_path = str(place)
     return model
 
