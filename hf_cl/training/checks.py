@@ -192,11 +192,17 @@ def _check_known(term: LossTerm, provided: Collection[str]) -> None:
 def has_own_candidates(session: Session) -> bool:
     """Whether a test lets other classes compete than those seen so far."""
     seen = tuple(range(len(session.class_names)))
-    return any(tuple(test.candidates) != seen for test in session.tests)
+    return any(tuple(candidates) != seen for candidates in _candidates(session))
+
+
+def _candidates(session: Session) -> list[tuple[int, ...]]:
+    """Of all tests; one that many tests share is looked at once."""
+    return list({id(test.candidates): test.candidates for test in session.tests}.values())
 
 
 def _check_tests(session: Session, names_unseen: bool) -> None:
-    unseen = [test.name for test in session.tests if max(test.candidates) >= len(session.class_names)]
+    strange = {id(candidates) for candidates in _candidates(session) if max(candidates) >= len(session.class_names)}
+    unseen = [test.name for test in session.tests if id(test.candidates) in strange]
     if unseen and not names_unseen:
         raise ValueError(
             f"The tests {', '.join(unseen)} hold classes that are never taught. Only a text head can name them: "

@@ -17,7 +17,7 @@ TESTS = CASE.parents[1]
 
 
 def start(folder: Path, *flags: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}{os.pathsep}{CASE.parent}"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (TESTS, CASE.parent, TESTS.parent)))}
     return subprocess.run([sys.executable, str(CASE), str(folder), *flags], capture_output=True, text=True, env=environment)
 
 
