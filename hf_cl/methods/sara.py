@@ -7,7 +7,6 @@ selection by density) is our own and not the authors'.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -225,5 +224,5 @@ class SaraSettings(RunSettings):
     def _switch_after(self, session: Session) -> int | None:
         if self.progressive_share is None or (self.progressive_sessions == "first" and session.id > 0):
             return None
-        steps: int = self.epochs * math.ceil(len(session.train) / self.batch_size)
+        steps = self.epochs * session.steps_per_epoch()
         return max(1, round(self.progressive_share * steps))
