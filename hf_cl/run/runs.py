@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from hf_cl.own_parts import naming_what_is_missing
 from hf_cl.results.results import Results
 from hf_cl.run.open import open_base, open_scenario
 from hf_cl.run.trainer import ContinualTrainer
@@ -10,7 +13,8 @@ from hf_cl.settings import RunSettings
 
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
-    method = settings.method()  # first: what it is made of is refused before any image is opened
+    with naming_what_is_missing(Path(settings.output_dir)):
+        method = settings.method()  # first: what it is made of is refused before any image is opened
     scenario = open_scenario(settings)
     backbone, processor, tokenizer = open_base(settings, method)
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
