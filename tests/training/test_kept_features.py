@@ -25,7 +25,7 @@ def trainer_of(folder, method, sessions=3, **settings):
 def images_through(trainer):
     """Counts the images that the backbone sees."""
     seen = []
-    trainer._backbone.vit.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    trainer.backbone.vit.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     return seen
 
 
