@@ -29,7 +29,15 @@ from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
-from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_session, check_strategy, check_unused
+from hf_cl.training.checks import (
+    check_head_returns,
+    check_method,
+    check_optimizer,
+    check_parts,
+    check_session,
+    check_strategy,
+    check_unused,
+)
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
@@ -236,6 +244,8 @@ class SessionLoop(Services):
             part.end_session(self, session)
         self.features.clear()
         self.results.add(session, seconds, trained)
+        if session.id == 0 and not self.config.has_text_head:  # not in a user's hands, when all sessions are trained
+            check_head_returns(self.config, self.tuner.head_wrapper().in_features, self.head)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         self.position.next_session()
         self.times.agree_to_stop(self.position.step)
