@@ -38,6 +38,8 @@ from hf_cl.training.checks import (
     check_strategy,
     check_unused,
 )
+from hf_cl.training.compiling import compile_backbone
+from hf_cl.training.deterministic import deterministic
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
@@ -112,7 +114,7 @@ class SessionLoop(Services):
         Raises TrainingInterruptedError after SIGTERM or SIGINT, once a checkpoint is written; TrainingDivergedError where a loss is not
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
-        with self.accelerator.current():
+        with self.accelerator.current(), deterministic(self.settings.deterministic):
             return self._fit()
 
     def _fit(self) -> Results:
@@ -173,6 +175,8 @@ class SessionLoop(Services):
         self._model = model.to(self.accelerator.device)
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self.backbone)
+        if self.accelerator.compiled_by != "no":
+            compile_backbone(self.backbone, **self.accelerator.compile_arguments)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
         for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
