@@ -24,6 +24,7 @@ LEVELS = [
     {"methods"},
     {"hub"},
     {"run"},
+    {"tuning"},
     {"demo", "app"},
     {"cli"},
 ]
