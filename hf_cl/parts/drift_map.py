@@ -26,8 +26,10 @@ FAR = 3.0
 
 
 class DriftMap(Part):
-    """One small map between the feature spaces before and after a session, fitted on the session's images, which both spaces have seen, and
-    applied to the statistics of all earlier classes, whose images are gone. Before any head is fitted.
+    """Carries the statistics of earlier classes along as the features move.
+
+    One small map between the feature spaces before and after a session, fitted on the session's images, which both spaces have seen, and
+    applied to the statistics of all earlier classes, whose images are gone, before any head is fitted.
 
     The drift of class means is compensated as in SDC (Yu et al., "Semantic Drift Compensation for Class-Incremental Learning", CVPR 2020);
     a regularised linear operator between two spaces as in functional maps (Ovsjanikov et al., TOG 2012; DiffuMatch). Where nothing moves,
