@@ -8,16 +8,20 @@ from rich.text import Text
 from hf_cl.contracts import Scenario
 from hf_cl.results.display import display_name
 from hf_cl.results.results import Results
-from hf_cl.run.open import open_base, open_scenario
+from hf_cl.run.first_checks import check_settings
+from hf_cl.run.open import open_base, open_processor, open_scenario
 from hf_cl.run.trainer import ContinualTrainer
 from hf_cl.settings import RunSettings
+from hf_cl.training.pixel_store import open_store
 
 
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
-    scenario, method = open_scenario(settings), settings.method()
+    check_settings(settings)
+    store = open_store(open_processor(settings), settings)  # before the data: what is decoded to look at them need not be decoded again
+    scenario, method = open_scenario(settings, store, quiet=quiet), settings.method()
     backbone, processor, tokenizer = open_base(settings, method)
-    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
+    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer, store=store)
     if trainer.accelerator.is_main_process and not quiet:
         Console(stderr=True).print(Text(overview(scenario, trainer.accelerator.num_processes, trainer.accelerator.device)), soft_wrap=True)
     trainer.fit()

@@ -32,6 +32,7 @@ class ContinualTrainer(SessionLoop):
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
         tokenizer: the base's own, for text heads; saved beside every adapter.
+        store: of pixels, where pictures were decoded before training.
     """
 
     def finish(self, comparisons: Mapping[str, float] | None = None) -> Results:

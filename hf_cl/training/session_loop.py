@@ -26,6 +26,7 @@ from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import FeatureSet, Head, ImageDataset, LossTerm, Method, NamedParameters, Part, Phase, Probe, Scenario, Session
 from hf_cl.errors import TrainingInterruptedError
 from hf_cl.heads import ClassStatistics
+from hf_cl.images import PixelStore
 from hf_cl.probes import StabilityProbe
 from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
@@ -35,6 +36,7 @@ from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.phase_loop import PhaseLoop
+from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
 from hf_cl.training.run_folder import RunFolder
 from hf_cl.training.run_state import RunState
@@ -55,6 +57,7 @@ class SessionLoop:
         settings: batch sizes, precision, folders.
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
+        store: of pixels, where pictures were decoded before training (`hf_cl.training.pixel_store.open_store`).
 
     Raises ValueError for a way of launching that shards the model, for class names that the method's text head cannot use, and for a
     scenario without sessions.
@@ -72,6 +75,7 @@ class SessionLoop:
         probes: Sequence[Probe] = (),
         quiet: bool = False,
         tokenizer: Any = None,
+        store: PixelStore | None = None,
     ) -> None:
         check_method(method)
         check_strategy()
@@ -82,7 +86,7 @@ class SessionLoop:
         if settings.stability_every is not None:
             self.probes.append(StabilityProbe(settings.stability_every))
         check_parts(SessionPlan(method, scenario), self.probes)
-        self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
+        self.processor, self.quiet, self.tokenizer, self._store = processor, quiet, tokenizer, store
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
         self.accelerator = Accelerator(
             mixed_precision=settings.mixed_precision,
@@ -181,7 +185,7 @@ class SessionLoop:
             start_trackers(accelerator, self.settings.report_to, asdict(self.settings), self.folder)
         self.times = times
         self.records = Records(self.folder, accelerator, self.quiet)
-        self.images = ImageStream(self.processor, self.settings, accelerator)
+        self.images = ImageStream(self._store or open_store(self.processor, self.settings), self.settings, accelerator)
         self.results = SessionResults(self)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
