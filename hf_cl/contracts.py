@@ -193,6 +193,8 @@ class LossTerm(Part):
     name: str
     weight: float | Callable[[int], float] = 1.0
     """A number, or a function of the phase's epoch."""
+    first_session: int = 0
+    """The first session it belongs in; `compose` leaves it out before. One that needs "previous" cannot begin before session 1."""
     needs: frozenset[str] = frozenset()
     """What the term reads beyond images and labels, checked for all sessions before the first one trains: "two_views" through the model,
     "frozen_view" (a second view for `ctx.frozen` alone), "pretrained", "previous", the adapter's own roles, "all_classes"."""

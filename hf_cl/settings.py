@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
@@ -80,6 +80,8 @@ class TrainingSettings:
     """Minutes between two checkpoints inside a session; None: only the steps and the session's end count."""
     stability_every: int | None = None
     """Optimizer steps between two evaluations on all sessions so far, for the stability gap; None: evaluate at the end of sessions."""
+    probes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Observers by name, each with its settings, such as '{stability: {every: 20}}'; `hf-cl list probes` shows them."""
     resume: Literal["auto"] | None = None
     """`auto`: go on from the newest whole checkpoint of `output_dir`, or start where there is none."""
     report_to: list[str] = field(default_factory=list)

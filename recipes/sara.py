@@ -10,7 +10,8 @@ start of every later one, entries that have grown past the threshold are frozen 
 import sys
 
 from hf_cl import ContinualTrainer
-from hf_cl.methods.sara import ActiveEntries, SaraSettings
+from hf_cl.methods.sara import SaraSettings
+from hf_cl.probes import ActiveEntries
 from hf_cl.run import launch, open_base, open_scenario
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
-from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,20 +19,24 @@ class Kind(StrEnum):
     HEADS = "heads"
     LOSSES = "losses"
     RULES = "rules"
+    PARTS = "parts"
     PROBES = "probes"
     SCENARIOS = "scenarios"
     METRICS = "metrics"
 
 
 @app.command("list")
-def list_(kind: Annotated[Kind | None, typer.Argument(help="what to list; all names by default")] = None, as_json: AsJson = False) -> None:
-    """The parts there are, each with a sentence; without a kind, the names of all.
+def list_(
+    kind: Annotated[Kind | None, typer.Argument(help="what to list in full; everything in a line each by default")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The parts there are, each with a sentence; with a kind, also what each takes.
 
-    Methods with their configs, adapter types with the bases they go on, heads, losses, gradient rules, probes, scenarios with their
-    settings, metrics.
+    Methods with their configs, adapter types with the bases they go on, heads, losses, gradient rules, parts, probes and scenarios with
+    their settings, metrics.
     """
     if kind is None:
-        _print_names(as_json)
+        _print_all(as_json)
         return
     rows = LISTED[kind]()
     if as_json:
@@ -50,14 +54,23 @@ def list_(kind: Annotated[Kind | None, typer.Argument(help="what to list; all na
             console.print(Padding(Text(said if key == "description" else f"{key}: {said or '–'}"), (0, 0, 0, 4)))
 
 
-def _print_names(as_json: bool) -> None:
-    names = {str(kind): list(rows()) for kind, rows in LISTED.items()}
+def _print_all(as_json: bool) -> None:
     if as_json:
-        print_json(names)
+        print_json({str(kind): list(rows()) for kind, rows in LISTED.items()})
         return
-    for kind, known in names.items():
-        typer.echo(f"{kind}: {', '.join(known)}")
-    typer.echo("`hf-cl list KIND` says what each is.")
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console()
+    for kind, rows in LISTED.items():
+        table = Table(box=None, show_header=False, pad_edge=False, title=str(kind), title_justify="left", title_style="bold")
+        table.add_column(no_wrap=True, overflow="fold")
+        table.add_column()
+        for name, row in rows().items():
+            table.add_row(f"  {name}", Text(str(row["description"])))
+        console.print(table)
+    typer.echo("`hf-cl list KIND` adds settings, bases and configs.")
 
 
 Rows = dict[str, dict[str, str | list[str]]]
@@ -87,83 +100,72 @@ def methods() -> Rows:
 
 
 def adapters() -> Rows:
-    """Every peft type of hf_cl."""
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING  # noqa: PLC0415
-
+    """Every adapter, by the `type` of the setting `adapter` of `compose`, with its type in peft and the bases it goes on."""
+    from hf_cl.adapters import ADAPTERS, GIVEN  # noqa: PLC0415
     from hf_cl.adapters.bases import SUPPORT, YES  # noqa: PLC0415
 
-    return {
-        name: {
-            "description": _first_sentence(PEFT_TYPE_TO_CONFIG_MAPPING[name].__doc__),  # pyright: ignore[reportArgumentType]
-            "bases": [family for family, reason in families.items() if reason == YES],
-        }
-        for name, families in SUPPORT.items()
-    }
+    rows = _registered(ADAPTERS, GIVEN)
+    for name, row in rows.items():
+        kind = ADAPTERS[name]().peft_type.value  # pyright: ignore[reportAttributeAccessIssue]
+        row.pop("settings")  # some are peft's dozens; the page of each adapter has them
+        row["peft type"] = kind
+        row["bases"] = [family for family, reason in SUPPORT.get(kind, {}).items() if reason == YES]
+    return rows
 
 
 def heads() -> Rows:
     """Every head, by the `type` of the setting `head`."""
-    import inspect  # noqa: PLC0415
+    from hf_cl.heads import GIVEN, HEADS  # noqa: PLC0415
 
-    from hf_cl.heads import HEADS  # noqa: PLC0415
-
-    given = ("in_features", "num_classes", "device", "dtype")
-    rows: Rows = {
-        name: {
-            "description": _first_sentence(make.__doc__),
-            "settings": [parameter for parameter in inspect.signature(make).parameters if parameter not in given],
-        }
-        for name, make in HEADS.items()
-    }
+    rows = _registered(HEADS, GIVEN)
     return rows | {"text": {"description": "The class names are the head: on models with an image and a text tower.", "settings": []}}
 
 
 def losses() -> Rows:
-    """Every loss term of `hf_cl.losses`."""
-    import hf_cl.losses  # noqa: PLC0415
-    from hf_cl.contracts import LossTerm  # noqa: PLC0415
+    """Every loss term, by its name in `main` and `losses` of `compose`."""
+    from hf_cl.losses import LOSSES  # noqa: PLC0415
 
-    return _classes(hf_cl.losses, LossTerm)
+    return _registered(LOSSES)
 
 
 def rules() -> Rows:
-    """Every gradient rule of `hf_cl.rules`."""
-    import hf_cl.rules  # noqa: PLC0415
-    from hf_cl.contracts import GradientRule  # noqa: PLC0415
+    """Every gradient rule, by the `type` of the setting `rule` of `compose`."""
+    from hf_cl.rules import RULES  # noqa: PLC0415
 
-    return _classes(hf_cl.rules, GradientRule)
+    return _registered(RULES)
+
+
+def parts() -> Rows:
+    """Every further part, by its name in `parts` of `compose`."""
+    from hf_cl.parts import PARTS  # noqa: PLC0415
+
+    return _registered(PARTS)
 
 
 def probes() -> Rows:
-    """Every probe of `hf_cl.probes`."""
-    import hf_cl.probes  # noqa: PLC0415
-    from hf_cl.contracts import Probe  # noqa: PLC0415
+    """Every probe, by its name in the setting `probes`."""
+    from hf_cl.probes import PROBES  # noqa: PLC0415
 
-    return _classes(hf_cl.probes, Probe)
-
-
-def _classes(room: ModuleType, base: type) -> Rows:
-    """The public classes of a room that can be used as they are, by their names in Python."""
-    import inspect  # noqa: PLC0415
-
-    public = ((name, getattr(room, name)) for name in room.__all__)
-    parts = {name: part for name, part in public if inspect.isclass(part) and issubclass(part, base)}
-    leaves = {name: part for name, part in parts.items() if not any(part in other.__bases__ for other in parts.values())}
-    return {name: {"description": _first_sentence(part.__doc__)} for name, part in leaves.items()}
+    return _registered(PROBES)
 
 
 def scenarios() -> Rows:
     """Every protocol, by the name that the setting `protocol` takes."""
-    import inspect  # noqa: PLC0415
-
     from hf_cl.scenarios import SCENARIOS  # noqa: PLC0415
+
+    return _registered(SCENARIOS, ("source",))
+
+
+def _registered(registry: Mapping[str, Callable[..., Any]], given: Collection[str] = ()) -> Rows:
+    """What a registry holds: the sentence of each entry, and the settings that its spec takes."""
+    import inspect  # noqa: PLC0415
 
     return {
         name: {
-            "description": _first_sentence(cut.__doc__),
-            "settings": [parameter for parameter in inspect.signature(cut).parameters if parameter != "source"],
+            "description": _first_sentence(make.__doc__),
+            "settings": [parameter for parameter in inspect.signature(make).parameters if parameter not in given],
         }
-        for name, cut in SCENARIOS.items()
+        for name, make in registry.items()
     }
 
 
@@ -188,6 +190,7 @@ LISTED = {
     Kind.HEADS: heads,
     Kind.LOSSES: losses,
     Kind.RULES: rules,
+    Kind.PARTS: parts,
     Kind.PROBES: probes,
     Kind.SCENARIOS: scenarios,
     Kind.METRICS: metrics,

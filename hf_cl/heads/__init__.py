@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,12 +12,15 @@ from hf_cl.heads.cosine import CosineHead
 from hf_cl.heads.linear import LinearHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
-from hf_cl.hints import nearest
+from hf_cl.hints import faults_of, refuse
 from hf_cl.memory.class_statistics import ClassStatistics
 
 HEADS: dict[str, Callable[..., Head]] = {"linear": linear_head, "cosine": CosineHead, "prototype": PrototypeHead}
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
+
+GIVEN = ("in_features", "num_classes", "device", "dtype")
+"""What no spec sets: the base and the classes say it."""
 
 __all__ = ["HEADS", "ClassStatistics", "CosineHead", "LinearHead", "PoolerHead", "PrototypeHead", "build_head", "check_head"]
 
@@ -42,23 +44,12 @@ def build_head(
     Raises ValueError for a spec without a type, an unknown type, an unknown setting or a value that the type refuses.
     """
     check_head(spec)
+    if spec["type"] == "text":
+        raise ValueError("Under head type 'text' the class names are the head; it takes a base with an image and a text tower.")
     settings = {name: value for name, value in spec.items() if name != "type"}
     return HEADS[spec["type"]](in_features, num_classes, **settings, device=device, dtype=dtype)
 
 
 def check_head(spec: Mapping[str, Any]) -> None:
-    """Raise ValueError for a spec without a type, an unknown type or an unknown setting."""
-    settings = dict(spec)
-    kind = settings.pop("type", None)
-    if kind is None:
-        raise ValueError(f"The head {dict(spec)} has no type; give one of {', '.join(HEADS)}.")
-    if kind not in HEADS:
-        kinds = [*HEADS, "text"]  # text: no module of ours
-        raise ValueError(
-            f"Unknown head type {kind!r}; this process knows {', '.join(kinds)}.{nearest(kind, kinds)} "
-            "Where the head is one of your own, import its file."
-        )
-    known = [name for name in inspect.signature(HEADS[kind]).parameters if name not in ("in_features", "num_classes", "device", "dtype")]
-    for name in settings:
-        if name not in known:
-            raise ValueError(f"Head type {kind!r} has no setting {name!r}; it has {', '.join(known)}.{nearest(name, known)}")
+    """Raise ValueError, with all that is wrong, for a spec without a type, an unknown type or setting, or a value of another type."""
+    refuse(faults_of("head", HEADS, spec, given=GIVEN, also=("text",)))  # text: no module of ours

@@ -30,8 +30,8 @@ class Host:
     def __init__(self, rank: int = 0, size: int = 1, folder: Path | None = None) -> None:
         self.rank, self.size, self.folder = rank, size, folder
         self._waits = self._told = 0
-        if folder is not None and rank == 0:
-            self._finalizer = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        if folder is not None:
+            self._finalizer = weakref.finalize(self, _leave, folder, rank, size)
 
     @property
     def alone(self) -> bool:
@@ -77,6 +77,16 @@ def make_folder() -> Path:
         if owner.isdecimal() and not _alive(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
+
+
+def _leave(folder: Path, rank: int, size: int) -> None:
+    """The last one to leave removes the folder."""
+    try:
+        (folder / f"left-{rank}").touch()
+    except OSError:  # the last one was quicker
+        return
+    if all((folder / f"left-{other}").exists() for other in range(size)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _alive(process: int) -> bool:

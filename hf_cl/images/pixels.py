@@ -85,6 +85,10 @@ class PixelStore:
             for form, pixels in made.items():
                 self._keep_beside(form, number, row, pixels, forms.is_whole(image))
 
+    def publish(self) -> None:
+        """Let the other processes of the machine have what `put` kept."""
+        self._slots.publish()
+
     def training(self, dataset: ImageDataset) -> StoredImages:
         """All images of `dataset` as the augmentation starts from them; those of the last such data set are let go."""
         if self._training is not None and self._training.dataset is dataset:

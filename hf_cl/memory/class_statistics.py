@@ -1,92 +1,166 @@
-"""Count, mean and covariance of features, per class.
+"""Count, mean and covariance of features, per class: what a run keeps of its classes instead of images.
 
-Shapes: D width of the features (or embedding), n samples, k classes.
+Shapes: D width of the features (or embedding), n samples, C classes with samples, c chosen classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hf_cl.memory.moments import LowRank, Moments, low_rank_of
 
-@dataclass(frozen=True)
-class _Moments:
-    count: int
-    mean: Tensor  # [D] float64
-    scatter: Tensor | None  # [D, D] float64, sum of (x - mean)(x - mean)^T
-
-    @staticmethod
-    def of(features: Tensor, covariance: bool) -> _Moments:
-        mean = features.mean(0)  # [D]
-        centred = features - mean  # [n, D]
-        return _Moments(len(features), mean, centred.T @ centred if covariance else None)
-
-    def merge(self, other: _Moments) -> _Moments:
-        """Moments of both samples together.
-
-        Chan, Golub, LeVeque: "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", Stanford STAN-CS-79-773, 1979.
-        """
-        count = self.count + other.count
-        difference = other.mean - self.mean  # [D]
-        mean = self.mean + difference * (other.count / count)
-        if self.scatter is None or other.scatter is None:
-            return _Moments(count, mean, None)
-        between = torch.outer(difference, difference) * (self.count * other.count / count)  # [D, D]
-        return _Moments(count, mean, self.scatter + other.scatter + between)
+KINDS = frozenset({"pooled", "diag", "low_rank", "full"})
+"""What may be kept beyond counts and means: one summed scatter of all classes, each class's variances, its covariance as a few directions
+and one variance, its whole scatter."""
 
 
 class ClassStatistics:
-    """Per-class count, mean and covariance, accumulated in float64 on the CPU and mergeable: over batches, sessions and processes.
+    """Per-class count and mean, and the kinds of scatter that somebody asks for; float64 on the CPU, mergeable over batches, sessions and
+    processes.
 
-    Classes are the positions of their names in order of arrival, as everywhere.
+    Classes are the positions of their names in order of arrival, as everywhere. A class that comes again is merged, except where its
+    covariance is kept as "low_rank" alone: that one is final.
 
     Args:
-        covariance: whether covariances are kept; they take 8 D^2 bytes a class (4.7 MB at D = 768), means alone 8 D.
+        kinds: of `KINDS`. Bytes: "full" 8 D min(n - 1, D) a class, exact; "low_rank" 8 D rank a class; "diag" 8 D a class; "pooled" 8 D^2
+            once; counts and means 8 D a class.
+        rank: of the kind "low_rank".
+
+    Raises ValueError for an unknown kind.
     """
 
-    def __init__(self, *, covariance: bool = True) -> None:
-        self.keeps_covariance = covariance
-        self._moments: dict[int, _Moments] = {}
+    def __init__(self, kinds: Iterable[str] = (), *, rank: int = 32) -> None:
+        self.kinds, self.rank = frozenset(kinds), rank
+        if not self.kinds <= KINDS:
+            raise ValueError(f"ClassStatistics keeps {', '.join(sorted(KINDS))}, got {', '.join(sorted(self.kinds - KINDS))}.")
+        self._moments: dict[int, Moments] = {}
+        self._pooled: Tensor | None = None  # [D, D], the sum of the classes' scatters
+        self._sessions: list[int] = []
+        self._before: ClassStatistics | None = None
 
+    # What was seen
     @property
     def classes(self) -> tuple[int, ...]:
         """The classes seen so far, ascending."""
         return tuple(sorted(self._moments))
 
+    @property
+    def sessions(self) -> tuple[int, ...]:
+        """Ids of the sessions that were counted, in order."""
+        return tuple(self._sessions)
+
     @torch.no_grad()
-    def update(self, features: Tensor, labels: Tensor) -> None:
-        """Add samples: `features` [n, D] on any device, `labels` [n] integers."""
-        features, labels = features.cpu(), labels.cpu()
+    def update(self, features: Tensor, labels: Tensor, index: Tensor | None = None) -> None:
+        """Add samples: `features` [n, D] on any device and of any float dtype, `labels` [n] integers, `index` [n] sample ids for messages.
+
+        Raises ValueError for features that are not finite, naming the class and the samples, and for features of another width.
+        """
+        features, labels = features.cpu().double(), labels.cpu()
+        self._check(features, labels, index)
         for label in labels.unique().tolist():
-            self._add(label, _Moments.of(features[labels == label].double(), self.keeps_covariance))
+            self._add(label, Moments.of(features[labels == label]))
+
+    def count_session(self, session: int, features: Tensor, labels: Tensor, index: Tensor | None = None) -> None:
+        """`update`, once per session: a second call for the same id changes nothing. `before` remembers what was there."""
+        if session not in self._sessions:
+            before = self.copy()
+            self.update(features, labels, index)
+            self._before = before
+            self._sessions.append(session)
+
+    def before(self, session: int) -> ClassStatistics:
+        """A copy of the statistics as they were before `session`, the last one that was counted.
+
+        Raises KeyError where another session was the last.
+        """
+        if self._before is None or self._sessions[-1:] != [session]:
+            raise KeyError(f"session {session} is not the last that was counted; counted: {self._sessions}")
+        return self._before.copy()
 
     def merge(self, other: ClassStatistics) -> None:
-        """Add what `other` has seen, for instance on another process.
+        """Add what `other` has seen, for instance on another process. Its sessions become counted ones.
 
-        Raises ValueError where only one of the two keeps covariances.
+        Raises ValueError where the two keep different things.
         """
-        if self.keeps_covariance != other.keeps_covariance:
-            raise ValueError("ClassStatistics: one side keeps covariances and the other does not; they cannot be merged.")
+        if self.kinds != other.kinds:
+            mine, theirs = (", ".join(sorted(kinds)) or "means alone" for kinds in (self.kinds, other.kinds))
+            raise ValueError(f"ClassStatistics: one side keeps {mine}, the other {theirs}; they cannot be merged.")
         for label, moments in other._moments.items():
-            self._add(label, moments)
+            if other._pooled is not None:
+                self._pool(label, moments)
+            self._moments[label] = self._merged(label, moments)
+        if other._pooled is not None:
+            self._pooled = other._pooled if self._pooled is None else self._pooled + other._pooled
+        self._sessions += [session for session in other._sessions if session not in self._sessions]
 
-    def _add(self, label: int, moments: _Moments) -> None:
+    def _add(self, label: int, moments: Moments) -> None:
+        """Add moments with an exact scatter."""
+        assert moments.factor is not None
+        if "pooled" in self.kinds:
+            scatter = moments.factor.T @ moments.factor  # [D, D]
+            self._pooled = scatter if self._pooled is None else self._pooled + scatter
+            self._pool(label, moments)
+        squares = moments.factor.square().sum(0) if "diag" in self.kinds else None
+        low_rank = None
+        if "low_rank" in self.kinds and "full" not in self.kinds and moments.count > 1:
+            low_rank = low_rank_of(moments.factor, moments.count, self.rank)
+        factor = moments.factor if "full" in self.kinds else None
+        self._moments[label] = self._merged(label, replace(moments, factor=factor, squares=squares, low_rank=low_rank))
+
+    def _pool(self, label: int, moments: Moments) -> None:
+        """Add the cross term of a class that comes again to the summed scatter."""
         known = self._moments.get(label)
-        self._moments[label] = moments if known is None else known.merge(moments)
+        if known is not None:
+            row = known.cross_row(moments)  # [D]
+            cross = torch.outer(row, row)  # [D, D]
+            self._pooled = cross if self._pooled is None else self._pooled + cross
+
+    def _merged(self, label: int, moments: Moments) -> Moments:
+        known = self._moments.get(label)
+        if known is None:
+            return moments
+        if "low_rank" in self.kinds and "full" not in self.kinds:
+            raise ValueError(
+                f"Class {label} has its covariance of low rank already, which cannot take more samples; "
+                'a run whose classes come again needs statistics of the kind "full".'
+            )
+        return known.merge(moments)
+
+    def _check(self, features: Tensor, labels: Tensor, index: Tensor | None) -> None:
+        finite = features.isfinite().all(1)  # [n]
+        if not finite.all():
+            rows = (~finite).nonzero()[:, 0]
+            label = int(labels[rows[0]])
+            named = (rows if index is None else index.cpu()[rows])[:8].tolist()
+            raise ValueError(f"Features of class {label} are not finite: samples {named}. Does the model overflow in half precision?")
+        for moments in list(self._moments.values())[:1]:
+            if len(moments.mean) != features.shape[1]:
+                raise ValueError(f"Features of width {features.shape[1]} came to statistics of width {len(moments.mean)}.")
+
+    def copy(self) -> ClassStatistics:
+        """An independent store; tensors are shared, since none is ever changed in place."""
+        return self.subset(self.classes)
 
     def subset(self, classes: Iterable[int]) -> ClassStatistics:
-        """The statistics of some classes; tensors are shared, since none is ever changed in place.
+        """The statistics of some classes.
 
         Raises KeyError for a class that has not been seen.
         """
-        part = ClassStatistics(covariance=self.keeps_covariance)
+        part = ClassStatistics(self.kinds, rank=self.rank)
         part._moments = {label: self._of(label) for label in classes}
+        part._sessions = list(self._sessions)
+        if part._moments.keys() == self._moments.keys():
+            part._pooled = self._pooled
+        elif "pooled" in self.kinds and "full" in self.kinds:
+            part._pooled = part._summed()
         return part
 
+    # What is known of a class
     def count(self, label: int) -> int:
         """How many samples of the class were seen; 0 for a class that was not."""
         return self._moments[label].count if label in self._moments else 0
@@ -96,30 +170,180 @@ class ClassStatistics:
         return self._of(label).mean
 
     def means(self, classes: Iterable[int]) -> Tensor:
-        """[k, D] float64. Raises KeyError for a class that has not been seen."""
+        """[c, D] float64. Raises KeyError for a class that has not been seen."""
         return torch.stack([self._of(label).mean for label in classes])
 
-    def covariance(self, label: int) -> Tensor:
-        """[D, D] float64, divided by n - 1; zero for a class of one sample.
+    def factor(self, label: int) -> Tensor:
+        """[k, D] float64, k = min(n - 1, D): `factor^T factor` is the class's scatter.
 
-        Raises KeyError for a class that has not been seen, ValueError where covariances are not kept.
+        Raises KeyError for a class that has not been seen, ValueError where scatters are not kept.
+        """
+        factor = self._of(label).factor
+        if factor is None:
+            raise self._not_kept("full")
+        return factor
+
+    def covariance(self, label: int) -> Tensor:
+        """[D, D] float64, divided by n - 1; of the richest kind that is kept.
+
+        Raises KeyError for a class that has not been seen, ValueError for one of a single sample, and where nothing of it is kept.
         """
         moments = self._of(label)
-        if moments.scatter is None:
-            raise ValueError("ClassStatistics(covariance=False) keeps counts and means only.")
-        return moments.scatter / max(moments.count - 1, 1)
+        if moments.count < 2:
+            raise ValueError(f"Class {label} has one sample: it has no covariance. `usable_covariance` takes the mean one of all classes.")
+        if moments.factor is not None:
+            return moments.factor.T @ moments.factor / (moments.count - 1)
+        if moments.low_rank is not None:
+            return _dense(moments.low_rank)
+        if moments.squares is not None:
+            return torch.diag(moments.squares / (moments.count - 1))
+        raise self._not_kept("full")
 
-    def _of(self, label: int) -> _Moments:
+    def variances(self, label: int) -> Tensor:
+        """[D] float64: the diagonal of the covariance. Raises as `covariance`."""
+        moments = self._of(label)
+        if moments.squares is not None and moments.count > 1:
+            return moments.squares / (moments.count - 1)
+        return self.covariance(label).diagonal()
+
+    def low_rank(self, label: int, rank: int | None = None) -> LowRank:
+        """The covariance as its largest directions and one variance for the others; `rank`: the store's where it is not given.
+
+        Raises as `covariance`.
+        """
+        moments = self._of(label)
+        if moments.low_rank is not None:
+            return moments.low_rank
+        if moments.count < 2:
+            raise ValueError(f"Class {label} has one sample: it has no covariance.")
+        return low_rank_of(self.factor(label), moments.count, rank or self.rank)
+
+    def pooled_scatter(self) -> Tensor:
+        """[D, D] float64: the sum of all classes' scatters.
+
+        Raises ValueError where neither "pooled" nor "full" is kept, or nothing was seen.
+        """
+        if self._pooled is not None:
+            return self._pooled
+        if "full" not in self.kinds:
+            raise self._not_kept("pooled")
+        return self._summed()
+
+    def _summed(self) -> Tensor:
+        return torch.stack([f.T @ f for f in (self.factor(label) for label in self.classes)]).sum(0)
+
+    def pooled_covariance(self) -> Tensor:
+        """[D, D] float64: the sum of scatters divided by samples minus classes. NaN where every class has one sample. Raises as above."""
+        samples = sum(moments.count for moments in self._moments.values())
+        degrees = samples - len(self._moments)
+        scatter = self.pooled_scatter()
+        return scatter / degrees if degrees else torch.full_like(scatter, torch.nan)
+
+    def usable_covariance(self, label: int, *, eps: float = 1e-4, shrinkage: float = 0.0) -> Tensor:
+        """[D, D] float64: `(1 - shrinkage) Sigma + (shrinkage tr(Sigma) / D + eps) I`, where Sigma of a class of one sample is the pooled
+        one. Raises as `covariance` and `pooled_covariance`."""
+        sigma = self.covariance(label) if self.count(label) > 1 else self.pooled_covariance()
+        identity = torch.eye(len(sigma), dtype=torch.float64)
+        return (1 - shrinkage) * sigma + (shrinkage * sigma.trace() / len(sigma) + eps) * identity
+
+    def nearest(self, label: int, among: Sequence[int]) -> int:
+        """The class of `among` whose mean is nearest to that of `label` (Euclidean); of equal ones the smallest position."""
+        among = sorted(among)
+        return among[int((self.means(among) - self.mean(label)).square().sum(1).argmin())]
+
+    def sample(
+        self, label: int, count: int, generator: torch.Generator, *, mean_scale: float = 1.0, eps: float = 1e-4, shrinkage: float = 0.0
+    ) -> Tensor:
+        """[count, D] float64 draws from N(mean_scale * mean, `usable_covariance`), of the richest kind that is kept.
+
+        A covariance F^T F + diag(v) needs no Cholesky factor: a draw is F^T z + sqrt(v) z'. So no matrix of D x D is made, whatever n is,
+        and none can fail to be positive definite. The generator is one of the CPU: the same draws everywhere.
+        Raises as `covariance` and `pooled_covariance`.
+        """
+        moments = self._of(label)
+        factor, variances = self._spread(moments)  # [k, D], [D]
+        width = len(moments.mean)
+        trace = factor.square().sum() + variances.sum()
+        variances = (1 - shrinkage) * variances + shrinkage * trace / width + eps
+        along = torch.randn(count, len(factor), dtype=torch.float64, generator=generator) @ factor  # [count, D]
+        rest = torch.randn(count, width, dtype=torch.float64, generator=generator)  # [count, D]
+        return mean_scale * moments.mean + (1 - shrinkage) ** 0.5 * along + variances.sqrt() * rest
+
+    def _spread(self, moments: Moments) -> tuple[Tensor, Tensor]:
+        """[k, D] and [D]: the covariance is `factor^T factor + diag(variances)`."""
+        none, nothing = torch.zeros_like(moments.mean), moments.mean.new_zeros(0, len(moments.mean))
+        if moments.count < 2:
+            values, vectors = torch.linalg.eigh(self.pooled_covariance())  # [D], [D, D]
+            return vectors.T * values.clamp_min(0.0).sqrt()[:, None], none
+        if moments.factor is not None:
+            return moments.factor / (moments.count - 1) ** 0.5, none
+        if moments.low_rank is not None:
+            return moments.low_rank.factor, torch.full_like(none, moments.low_rank.residual)
+        if moments.squares is not None:
+            return nothing, moments.squares / (moments.count - 1)
+        raise self._not_kept("full")
+
+    # Features that move
+    def apply_linear(self, matrix: Tensor, shift: Tensor, classes: Iterable[int] | None = None) -> None:
+        """Move the statistics of `classes` (all by default) as features x move that become `matrix x + shift`; [D, D] and [D].
+
+        Raises ValueError where only some classes move while their scatters are kept as one sum alone.
+        """
+        chosen = self.classes if classes is None else tuple(classes)
+        matrix, shift = matrix.cpu().double(), shift.cpu().double()
+        if self._pooled is not None and set(chosen) != self._moments.keys() and "full" not in self.kinds:
+            raise ValueError('The scatter of some classes cannot be told from the sum of all; statistics of the kind "full" can.')
+        moved = {label: self._of(label).moved(matrix, shift) for label in chosen}
+        everything = moved.keys() == self._moments.keys()
+        self._moments = self._moments | moved
+        if self._pooled is not None:
+            self._pooled = matrix @ self._pooled @ matrix.T if everything else self._summed()
+
+    def truncate(self, width: int) -> None:
+        """Keep the first `width` dimensions."""
+        self._moments = {label: moments.truncated(width) for label, moments in self._moments.items()}
+        self._pooled = None if self._pooled is None else self._pooled[:width, :width].clone()
+
+    # Saving
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+        return {
+            "kinds": sorted(self.kinds),
+            "rank": self.rank,
+            "sessions": list(self._sessions),
+            "pooled": self._pooled,
+            "classes": {label: _packed(moments) for label, moments in self._moments.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.kinds, self.rank, self._sessions = frozenset(state["kinds"]), state["rank"], list(state["sessions"])
+        self._pooled, self._before = state["pooled"], None
+        self._moments = {label: _unpacked(packed) for label, packed in state["classes"].items()}
+
+    def _of(self, label: int) -> Moments:
         if label not in self._moments:
             raise KeyError(f"no statistics of class {label}; there are some of {list(self.classes)}")
         return self._moments[label]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors."""
-        classes = {label: {"count": m.count, "mean": m.mean, "scatter": m.scatter} for label, m in self._moments.items()}
-        return {"covariance": self.keeps_covariance, "classes": classes}
+    def _not_kept(self, kind: str) -> ValueError:
+        kept = ", ".join(sorted(self.kinds)) or "counts and means only"
+        return ValueError(f"These statistics keep {kept}, not {kind!r}: a head or part declares what it needs in `statistics`.")
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`."""
-        self.keeps_covariance = state["covariance"]
-        self._moments = {label: _Moments(m["count"], m["mean"], m["scatter"]) for label, m in state["classes"].items()}
+
+def _dense(low_rank: LowRank) -> Tensor:  # [D, D]
+    width = low_rank.factor.shape[1]
+    return low_rank.factor.T @ low_rank.factor + low_rank.residual * torch.eye(width, dtype=torch.float64)
+
+
+def _packed(moments: Moments) -> dict[str, Any]:
+    """Plain values and tensors, without the kinds that are not kept."""
+    packed: dict[str, Any] = {"count": moments.count, "mean": moments.mean, "factor": moments.factor, "squares": moments.squares}
+    if moments.low_rank is not None:
+        packed |= {"directions": moments.low_rank.factor, "residual": moments.low_rank.residual}
+    return {name: value for name, value in packed.items() if value is not None}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> Moments:
+    low_rank = LowRank(packed["directions"], packed["residual"]) if "directions" in packed else None
+    return Moments(packed["count"], packed["mean"], packed.get("factor"), packed.get("squares"), low_rank)

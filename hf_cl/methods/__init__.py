@@ -2,7 +2,9 @@
 
 from hf_cl.methods.baselines import LinearProbeSettings, LoraSettings, NearestClassMeanSettings, linear_probe, lora, nearest_class_mean
 from hf_cl.methods.coact import CoactSettings, coact
+from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
+from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.sara import SaraSettings, sara
@@ -12,18 +14,22 @@ METHODS: dict[str, type[RunSettings]] = {
     "ovor": OvorSettings,
     "linear_probe": LinearProbeSettings,
     "nearest_class_mean": NearestClassMeanSettings,
+    "frozen": FrozenSettings,
     "lora": LoraSettings,
     "coact": CoactSettings,
     "cpe_clip": CpeClipSettings,
     "glad": GladSettings,
     "sara": SaraSettings,
+    "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
 
 __all__ = [
     "METHODS",
     "CoactSettings",
+    "ComposeSettings",
     "CpeClipSettings",
+    "FrozenSettings",
     "GladSettings",
     "LinearProbeSettings",
     "LoraSettings",
@@ -31,7 +37,9 @@ __all__ = [
     "OvorSettings",
     "SaraSettings",
     "coact",
+    "compose",
     "cpe_clip",
+    "frozen",
     "glad",
     "linear_probe",
     "lora",

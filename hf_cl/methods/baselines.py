@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from hf_cl.adapters import GladConfig, OnePromptConfig
+from hf_cl.adapters import OnePromptConfig
+from hf_cl.adapters.glad import plain_lora
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy
+from hf_cl.methods.frozen import frozen
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
@@ -34,14 +36,7 @@ def linear_probe(*, epochs: int = 20, learning_rate: float = 1e-3, head: Mapping
 
 def nearest_class_mean() -> Method:
     """Class means of the untouched backbone's features under cosine similarity (SimpleCIL, Zhou et al., IJCV 2024). Nothing is trained."""
-    return Method(
-        name="nearest_class_mean",
-        title="nearest class mean",
-        adapter=OnePromptConfig(layer_tokens={}, head={"type": "prototype"}),
-        phases=lambda session: [],
-        optimizer=_adam(1e-3, 1),
-        rule=Plain(),
-    )
+    return replace(frozen({"type": "prototype"}), name="nearest_class_mean", title="nearest class mean")
 
 
 def lora(*, epochs: int = 20, learning_rate: float = 1e-3, r: int = 8, head: Mapping[str, Any] | None = None) -> Method:
@@ -53,7 +48,7 @@ def lora(*, epochs: int = 20, learning_rate: float = 1e-3, r: int = 8, head: Map
     return Method(
         name="lora",
         title="LoRA",
-        adapter=GladConfig(r=r, lora_alpha=r, use_rslora=False, lora_dropout=0.0, rule="none", head=dict(head or {"type": "linear"})),
+        adapter=plain_lora(r=r, head=dict(head or {"type": "linear"})),
         phases=phases,
         optimizer=_adam(learning_rate, epochs),
         rule=Plain(),

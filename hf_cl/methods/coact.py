@@ -17,6 +17,7 @@ from hf_cl.adapters import AsyncLoraConfig
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything, is_head
 from hf_cl.losses import Consistency, MaskedCrossEntropy, SupervisedContrastive
 from hf_cl.methods.schedules import constant, cosine
+from hf_cl.parts import Prototypes
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
 
@@ -267,27 +268,3 @@ class EmaTeacher(Part):
             self._waiting = state
         else:
             self._tuner.load_training_state(state)
-
-
-class Prototypes(Part):
-    """At the beginning of a session the rows of its classes become the means of their training images' embeddings, not normalised.
-
-    Args:
-        base_session: whether this is done in session 0 too.
-    """
-
-    def __init__(self, *, base_session: bool) -> None:
-        self.base_session = base_session
-
-    @torch.no_grad()
-    def begin_session(self, trainer: Trainer, session: Session) -> None:
-        if session.id == 0 and not self.base_session:
-            return
-        rows: torch.Tensor = trainer.head.weight  # [C, E]  # pyright: ignore[reportAssignmentType]
-        data = trainer.features_of(session.train)
-        embeddings = trainer.head.embed(data.features.to(rows.dtype))  # [n, E]
-        for label in range(session.first_new_class, len(session.class_names)):
-            shots = embeddings[data.labels == label]
-            if len(shots) == 0:
-                raise ValueError(f"Session {session.id} has no training image of {session.class_names[label]!r}, so it has no prototype.")
-            rows[label] = shots.mean(0)

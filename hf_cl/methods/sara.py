@@ -16,7 +16,7 @@ import torch
 
 from hf_cl.adapters import SaraConfig, SaraModel
 from hf_cl.adapters.sara import attach, sara_lr
-from hf_cl.contracts import Method, NamedParameters, Part, Phase, Probe, Schedule, Session, Trainer, everything
+from hf_cl.contracts import Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything
 from hf_cl.losses import MaskedCrossEntropy, NuclearNorm
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain
@@ -88,29 +88,6 @@ class ProgressiveSwitch(Part):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._steps = int(state["steps"])
-
-
-class ActiveEntries(Probe):
-    """How many entries of the adapter still train when a session begins, and of how many."""
-
-    name = "active_entries"
-
-    def __init__(self) -> None:
-        self._counts: dict[int, list[int]] = {}
-
-    def begin_session(self, trainer: Trainer, session: Session) -> None:
-        tuner: Any = trainer.tuner
-        self._counts[session.id] = list(tuner.active_entries())
-
-    def report(self) -> dict[str, Any]:
-        counts = [self._counts[session] for session in sorted(self._counts)]
-        return {"active_entries": [active for active, _ in counts], "entries": [total for _, total in counts]}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"counts": [[session, *counts] for session, counts in self._counts.items()]}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._counts = {int(session): [int(n) for n in counts] for session, *counts in state["counts"]}
 
 
 def sara(

@@ -1,5 +1,27 @@
 """Probes: they observe a run and change nothing of it."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hf_cl.contracts import Probe
+from hf_cl.hints import build
+from hf_cl.probes.active_entries import ActiveEntries
 from hf_cl.probes.stability import StabilityProbe
 
-__all__ = ["StabilityProbe"]
+PROBES: dict[str, Callable[..., Probe]] = {"stability": StabilityProbe, "active_entries": ActiveEntries}
+"""Name -> what makes it; the entries of its spec are its keyword arguments."""
+
+__all__ = ["PROBES", "ActiveEntries", "StabilityProbe", "build_probes"]
+
+
+def build_probes(specs: Mapping[str, Mapping[str, Any]], stability_every: int | None = None) -> list[Probe]:
+    """The probes that settings name. `stability_every` is short for `{"stability": {"every": ...}}`.
+
+    Raises ValueError for an unknown name or setting, and where the stability probe is asked for by both.
+    """
+    if stability_every is not None and "stability" in specs:
+        raise ValueError("stability_every is the short form of probes: {stability: {every: N}}; give one of the two.")
+    short = {} if stability_every is None else {"stability": {"every": stability_every}}
+    return [build("probe", PROBES, {"type": name, **spec}) for name, spec in {**specs, **short}.items()]

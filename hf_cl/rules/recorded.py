@@ -27,8 +27,24 @@ def recorded_rule(config: GladConfig) -> GradientRule:
     return Plain()
 
 
-RECORDABLE = (Glad, Sam, Sagm, GradientNorm, ProGrad)
+RECORDED: dict[str, type[GradientRule]] = {
+    "glad": Glad,
+    "sam": Sam,
+    "sagm": Sagm,
+    "gradient_norm": GradientNorm,
+    "prograd": ProGrad,
+}
 """The rules that a config has a name and numbers for."""
+
+
+def record(config: GladConfig, rule: GradientRule) -> None:
+    """Write a rule and its numbers into a config; of one that a config cannot name, "none"."""
+    name = next((name for name, kind in RECORDED.items() if type(rule) is kind), "none")
+    numbers = {"rho": "rho", "lam": "lam", "alpha": "sagm_alpha", "mu": "mu"}
+    config.rule = name
+    for number, field in numbers.items():
+        if name != "none" and number in vars(rule):
+            setattr(config, field, vars(rule)[number])
 
 
 def check_recorded(config: GladConfig, rule: GradientRule) -> None:
@@ -39,7 +55,7 @@ def check_recorded(config: GladConfig, rule: GradientRule) -> None:
     recorded = recorded_rule(config)
     if type(rule) is type(recorded) and vars(rule) == vars(recorded):
         return
-    if config.rule == "none" and type(rule) not in RECORDABLE:
+    if config.rule == "none" and type(rule) not in RECORDED.values():
         return
     raise ValueError(
         f"The adapter's config records the rule {_words(recorded)}, but the method trains by {_words(rule)}. Set the config's rule and its "

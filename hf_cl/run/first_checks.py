@@ -12,6 +12,7 @@ from hf_cl.hints import nearest
 from hf_cl.hub.access import check_push
 from hf_cl.hub.published import published_base
 from hf_cl.images import check_augmentation
+from hf_cl.probes import build_probes
 from hf_cl.scenarios import SCENARIOS
 from hf_cl.scenarios.class_order import check_class_order
 from hf_cl.settings import RunSettings
@@ -28,6 +29,7 @@ def check_settings(settings: RunSettings) -> None:
     head = vars(settings).get("head")  # of the methods that let one choose
     if head is not None and head.get("type") != "text":
         check_head(head)
+    build_probes(settings.probes, settings.stability_every)
 
 
 def _check_planned_push(settings: RunSettings) -> None:

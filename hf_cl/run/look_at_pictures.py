@@ -29,6 +29,8 @@ def picture_check(look: Look, store: PixelStore | None = None, *, quiet: bool = 
             with ExitStack() as bar:
                 progress = None if quiet else _bar(bar)
                 found = check_pictures(images, look=look, seen=store.put if store else None, progress=progress)
+            if store is not None:
+                store.publish()
             return [asdict(bad) for bad in found]
 
         return [UnreadableImage(**bad) for bad in host.once(look_once)]

@@ -18,8 +18,9 @@ from hf_cl.training.pixel_store import open_store
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
     check_settings(settings)
+    method = settings.method()  # first: what it is made of is refused before any image is opened
     store = open_store(open_processor(settings), settings)  # before the data: what is decoded to look at them need not be decoded again
-    scenario, method = open_scenario(settings, store, quiet=quiet), settings.method()
+    scenario = open_scenario(settings, store, quiet=quiet)
     backbone, processor, tokenizer = open_base(settings, method)
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer, store=store)
     if trainer.accelerator.is_main_process and not quiet:

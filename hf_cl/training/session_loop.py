@@ -27,7 +27,7 @@ from hf_cl.contracts import FeatureSet, Head, ImageDataset, LossTerm, Method, Na
 from hf_cl.errors import TrainingInterruptedError
 from hf_cl.heads import ClassStatistics
 from hf_cl.images import PixelStore
-from hf_cl.probes import StabilityProbe
+from hf_cl.probes import build_probes
 from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
@@ -81,10 +81,9 @@ class SessionLoop:
         check_strategy()
         if tokenizer is not None and method.adapter.has_text_head:
             check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
-        self.method, self.scenario, self.settings, self.probes = method, scenario, settings, list(probes)
+        self.method, self.scenario, self.settings = method, scenario, settings
+        self.probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         protocol_record(scenario.protocol)
-        if settings.stability_every is not None:
-            self.probes.append(StabilityProbe(settings.stability_every))
         check_parts(SessionPlan(method, scenario), self.probes)
         self.processor, self.quiet, self.tokenizer, self._store = processor, quiet, tokenizer, store
         dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
@@ -98,7 +97,7 @@ class SessionLoop:
         )
         self.folder = Path(settings.output_dir)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.statistics = ClassStatistics(covariance=False)
+        self.statistics = ClassStatistics()
         self.position = Position()
         self._backbone = backbone
         self._model: PeftModel | None = None

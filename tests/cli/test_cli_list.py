@@ -3,14 +3,30 @@ from dataclasses import dataclass
 
 import pytest
 
-from hf_cl.adapters.bases import SUPPORT
+from hf_cl.adapters import ADAPTERS
 from hf_cl.cli.list_ import Kind
+from hf_cl.losses import LOSSES
 from hf_cl.methods import METHODS, NearestClassMeanSettings
 from hf_cl.metrics import METRICS
+from hf_cl.parts import PARTS
+from hf_cl.probes import PROBES
+from hf_cl.rules import RULES
 from hf_cl.scenarios import SCENARIOS
 
 
-@pytest.mark.parametrize(("kind", "known"), [("methods", METHODS), ("adapters", SUPPORT), ("scenarios", SCENARIOS), ("metrics", METRICS)])
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [
+        ("methods", METHODS),
+        ("adapters", ADAPTERS),
+        ("losses", LOSSES),
+        ("rules", RULES),
+        ("parts", PARTS),
+        ("probes", PROBES),
+        ("scenarios", SCENARIOS),
+        ("metrics", METRICS),
+    ],
+)
 def test_everything_registered_is_listed_with_a_sentence(call, kind, known):
     rows = json.loads(call("list", kind, "--json").stdout)
     assert list(rows) == list(known)
@@ -20,22 +36,17 @@ def test_everything_registered_is_listed_with_a_sentence(call, kind, known):
     assert [line for line in shown.stdout.splitlines() if line and not line.startswith(" ")] == list(known)
 
 
-def test_without_a_kind_the_names_of_all_are_listed(call):
+def test_without_a_kind_everything_is_listed_in_a_line_each(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     shown = call("list")
     assert shown.exit_code == 0
-    for part in (
-        "methods: ovor, ",
-        "heads: linear, cosine, prototype, text",
-        "MaskedCrossEntropy",
-        "Sagm",
-        "probes: StabilityProbe",
-        "final_accuracy",
-    ):
-        assert part in shown.stdout
+    lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.startswith("  ")}
+    for name in ("ovor", "one_prompt", "prototype", "zero_shot_kl", "sagm", "prototypes", "stability", "base_to_novel", "final_accuracy"):
+        assert len(lines[name].split()) > 3, name
     assert list(json.loads(call("list", "--json").stdout)) == [*Kind]
 
 
-@pytest.mark.parametrize("kind", ["heads", "losses", "rules", "probes"])
+@pytest.mark.parametrize("kind", ["heads", "losses", "rules", "parts", "probes"])
 def test_parts_have_a_sentence_each(call, kind):
     rows = json.loads(call("list", kind, "--json").stdout)
     assert rows and all(10 < len(row["description"]) < 200 for row in rows.values())
@@ -55,7 +66,7 @@ def test_what_a_row_says(call):
     methods = json.loads(call("list", "methods", "--json").stdout)
     assert methods["ovor"]["adapter"] == "ONE_PROMPT" and "demo" in methods["ovor"]["configs"]
     adapters = json.loads(call("list", "adapters", "--json").stdout)
-    assert "timm" in adapters["SARA"]["bases"] and "timm" not in adapters["ONE_PROMPT"]["bases"]
+    assert "timm" in adapters["sara"]["bases"] and "timm" not in adapters["one_prompt"]["bases"] and adapters["lora"]["peft type"] == "GLAD"
     scenarios = json.loads(call("list", "scenarios", "--json").stdout)
     assert "shots" in scenarios["few_shot_class_incremental"]["settings"] and "source" not in scenarios["base_to_novel"]["settings"]
 

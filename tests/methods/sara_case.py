@@ -15,7 +15,7 @@ from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import SaraConfig
 from hf_cl.contracts import Probe
 from hf_cl.methods import sara
-from hf_cl.methods.sara import ActiveEntries
+from hf_cl.probes import ActiveEntries
 
 torch.set_num_threads(1)
 

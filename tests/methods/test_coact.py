@@ -236,7 +236,7 @@ def test_a_class_without_images_has_no_prototype():
 
     from hf_cl.contracts import FeatureSet
     from hf_cl.heads import LinearHead
-    from hf_cl.methods.coact import Prototypes
+    from hf_cl.parts import Prototypes
 
     data = FeatureSet(torch.randn(3, 5), torch.tensor([0, 0, 1]), torch.arange(3))
     trainer = SimpleNamespace(head=LinearHead(5, 4, bias=False), features_of=lambda dataset: data)

@@ -27,7 +27,8 @@ from torch.nn import functional as F
 
 from hf_cl.contracts import FeatureSet, Session
 from hf_cl.losses import supervised_contrastive
-from hf_cl.methods.coact import EmaTeacher, Prototypes, coact
+from hf_cl.methods.coact import EmaTeacher, coact
+from hf_cl.parts import Prototypes
 
 
 class FakeTrainer:

@@ -21,7 +21,8 @@ from torch import nn
 from hf_cl.adapters import SaraConfig
 from hf_cl.adapters.sara import sara_lr
 from hf_cl.methods import SaraSettings, sara
-from hf_cl.methods.sara import ActiveEntries, ProgressiveSwitch
+from hf_cl.methods.sara import ProgressiveSwitch
+from hf_cl.probes import ActiveEntries
 from hf_cl.run import CONFIGS, parse_settings
 
 CASE = Path(__file__).with_name("sara_case.py")

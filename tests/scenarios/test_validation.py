@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hf_cl.scenarios import DataError, UnreadableImage, class_incremental, find_unreadable, open_images
 from hf_cl.scenarios.image_set import ImageSet

@@ -108,3 +108,31 @@ class GladConfig(HeadedConfig, LoraConfig):
         """The same adapter as plain LoRA, for people without hf_cl; class names, head and rule stay behind."""
         names = {f.name for f in fields(LoraConfig)} - {"peft_type", "auto_mapping", "peft_version"}
         return LoraConfig(**{name: value for name, value in self.to_dict().items() if name in names})
+
+
+def plain_lora(
+    *,
+    r: int = 8,
+    lora_alpha: int | None = None,
+    lora_dropout: float = 0.0,
+    target_modules: list[str] | str | None = None,
+    head: dict[str, Any] | None = None,
+) -> GladConfig:
+    """LoRA (Hu et al., ICLR 2022) as peft has it, of type GLAD without a rule: on q, k and v, scaled by lora_alpha / r.
+
+    Args:
+        r: rank.
+        lora_alpha: None: r, so the scale is 1.
+        lora_dropout: on the input of the LoRA branch.
+        target_modules: peft's own meaning; None: q, k and v.
+        head: the head's spec.
+    """
+    return GladConfig(
+        r=r,
+        lora_alpha=r if lora_alpha is None else lora_alpha,
+        use_rslora=False,
+        lora_dropout=lora_dropout,
+        rule="none",
+        target_modules=target_modules,
+        head=head,
+    )

@@ -1,0 +1,13 @@
+"""What else happens around training: parts that several methods list, neither losses nor rules nor probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hf_cl.contracts import Part
+from hf_cl.parts.prototypes import Prototypes
+
+PARTS: dict[str, Callable[..., Part]] = {"prototypes": Prototypes}
+"""Name -> what makes it; the entries of its spec are its keyword arguments."""
+
+__all__ = ["PARTS", "Prototypes"]
