@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test torture check conformance bench docs format clean
+.PHONY: help install demo test test-minimum test-newest torture check conformance bench docs dist format clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 install: .venv/installed ## a virtual environment with hf_cl, its tests and its linters
 
@@ -19,6 +19,17 @@ demo: install ## five sessions of real images with one small adapter, a few minu
 
 test: install ## the test suite: no network, no GPU needed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+
+test-minimum: install ## the suite with the lowest versions that pyproject.toml allows, in an environment of its own
+	$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python .venv-minimum
+	$(BIN)/uv pip install --quiet --python .venv-minimum --resolution lowest-direct --editable '.[test]'
+	OMP_NUM_THREADS=1 .venv-minimum/bin/pytest -n auto $(TESTS)
+
+test-newest: install ## the suite with the newest releases, ceilings lifted, in an environment of its own
+	$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python .venv-newest
+	$(BIN)/uv pip install --quiet --python .venv-newest --editable '.[test]'
+	$(BIN)/uv pip install --quiet --python .venv-newest --upgrade --no-deps transformers peft accelerate datasets huggingface-hub
+	OMP_NUM_THREADS=1 .venv-newest/bin/pytest -n auto $(TESTS)
 
 torture: install ## the long fault campaign: 200 kills over all five methods, broken disks and files, hostile input
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --kills 200
@@ -42,5 +53,10 @@ format: install ## rewrite the code as the linters want it
 docs: install ## the documentation as a site, into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-clean: ## remove the environment and what runs left
-	rm -rf .venv runs build dist site .pytest_cache .ruff_cache
+dist: install ## wheel and source archive, looked at by twine, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+
+clean: ## remove the environments and what runs left
+	rm -rf .venv .venv-minimum .venv-newest runs build dist site .pytest_cache .ruff_cache

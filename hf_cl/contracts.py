@@ -58,6 +58,8 @@ class Session:
     new_class_names: tuple[str, ...]
     train: ImageDataset
     tests: tuple[Test, ...]
+    validation: ImageDataset | None = None
+    """Images of the session that were held out of `train`; None where nothing is held out."""
 
     @property
     def first_new_class(self) -> int:
@@ -139,7 +141,7 @@ class Context:
 
 
 class Trainer(Protocol):
-    """The members of the trainer that hooks may use, and nothing else of it."""
+    """The members of the trainer that hooks may use, and nothing else of it; `hf_cl.training.services` says what each gives."""
 
     @property
     def model(self) -> nn.Module: ...  # the PeftModel
@@ -152,12 +154,29 @@ class Trainer(Protocol):
     @property
     def generator(self) -> Any: ...  # torch.Generator on the CPU; the same draws on every process; checkpointed
     @property
+    def seed(self) -> int: ...  # the run's; for draws that depend on nothing else, see generator_for
+    @property
     def session(self) -> Session: ...
     @property
     def named_parameters(self) -> NamedParameters: ...  # those of head, adapter and losses, as Method.optimizer gets them
-    def features_of(self, dataset: ImageDataset, *, augment: bool = False) -> FeatureSet: ...
+    @property
+    def losses(self) -> Mapping[str, LossTerm]: ...  # the session's, by name; to read only
+
+    # In after_step
+    @property
+    def contexts(self) -> Sequence[Context]: ...
+    @property
+    def rates(self) -> Sequence[float]: ...
+    @property
+    def images_seen(self) -> int: ...
+
+    # Services
+    def features_of(self, dataset: ImageDataset, *, augment: bool = False, role: str | None = None) -> FeatureSet: ...
     def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]: ...
+    def outputs_of(self, pixel_values: Tensor, *, role: str | None = None) -> Outputs: ...
     def class_statistics(self, session: Session) -> Any: ...
+    def validation_of(self, session: Session) -> ImageDataset | None: ...
+    def generator_for(self, *key: int | str) -> Any: ...
 
 
 class Part:
@@ -167,6 +186,10 @@ class Part:
     begins in session 1) stands in the method's `parts` too, and is called once. Everything else is told of everything.
     """
 
+    statistics: frozenset[str] = frozenset()
+    """What it reads of `trainer.class_statistics` beyond counts and means: "pooled", "diag", "low_rank", "full". The run's one store keeps
+    what any head or part names; a class attribute or set in the constructor, since it is read before session 0 begins."""
+
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """After the head has grown, before the session's optimizer is made."""
 
@@ -175,6 +198,10 @@ class Part:
 
     def after_step(self, trainer: Trainer) -> None:
         """Once per optimizer step, after the update."""
+
+    def before_statistics(self, trainer: Trainer, session: Session) -> None:
+        """After the last phase, before any part's `end_session`: the place to move statistics of earlier classes, so that every head and
+        part that reads them then finds them moved."""
 
     def end_session(self, trainer: Trainer, session: Session) -> None:
         """After the last phase, before the session's evaluation and checkpoint."""
@@ -200,8 +227,8 @@ class LossTerm(Part):
     "frozen_view" (a second view for `ctx.frozen` alone), "pretrained", "previous", the adapter's own roles, "all_classes"."""
 
     def __call__(self, ctx: Context) -> Tensor:
-        """A tensor without dimensions, the mean over the batch. Pure: a gradient rule may call it twice per batch. State that a run resumes
-        with changes in `after_step`; a value that is only kept for it, detached, may be put aside here."""
+        """A tensor without dimensions, the mean over the batch. Pure: a gradient rule may call it twice per batch. What it remembers of a
+        batch is read from `trainer.contexts` in `after_step`."""
         raise NotImplementedError(f"{type(self).__name__} does not implement __call__")
 
     def weight_at(self, epoch: int) -> float:
@@ -216,6 +243,10 @@ class Head(nn.Module):
     """
 
     num_classes: int
+    fits: bool = False
+    """Whether the head fits itself at the end of a session, so that it needs no phase to know the session's classes."""
+    statistics: frozenset[str] = frozenset()
+    """As `Part.statistics`."""
 
     def grow(self, class_names: Sequence[str]) -> None:
         """Append rows for `class_names`; old rows keep their values to the bit."""
@@ -224,6 +255,14 @@ class Head(nn.Module):
     def embed(self, features: Tensor) -> Tensor:
         """[B, D] -> [B, E]. Identity by default."""
         return features
+
+    def as_linear(self) -> nn.Linear | None:
+        """A plain linear layer with the same logits for the same features, where there is one: what an export to a stock model needs."""
+        return None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """[B, C] -> [B, C] what predictions show; the softmax, unless the head was trained under another normalisation."""
+        return logits.softmax(-1)
 
 
 class GradientRule(Part):

@@ -53,6 +53,13 @@ def exists(path: Path) -> bool:
         return False
 
 
+def refuse_two_meanings(name: str, shipped: str) -> None:
+    """Raise DataError where a name that hf_cl gives a meaning is also that of a folder here."""
+    if exists(Path(name)):
+        kind = "a folder" if Path(name).is_dir() else "a file"
+        raise DataError(f"{name!r} is {shipped}, and {kind} here: say ./{name} for yours, or run from another folder for {shipped}.")
+
+
 def near_path(path: str | Path) -> str:
     """` Did you mean 'x'?` for a path that is not there and has a neighbour of nearly its name, or nothing."""
     folder = Path(path).parent

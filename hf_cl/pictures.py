@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from hf_cl.errors import UnreadableImageError
 WHITE = (255, 255, 255, 255)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 """Formats that are opened. Pillow knows more, some of which start other programs (EPS starts Ghostscript)."""
+HEIF = "HEIF"
+"""What phones write; opened where pillow-heif, an extra, is there."""
 MAX_RATIO = 100
 """Long side to short side. Beyond that no picture is meant, and resizing the short side would make the long one huge."""
 
@@ -53,7 +56,19 @@ def opened(source: str | Path | BytesIO) -> Image.Image:
     """A picture whose header is read, and whose pixels are not; a context that closes it. Raises as `open_rgb`."""
     _check_source(source)
     Image.init()
-    return Image.open(source, formats=[kind for kind in FORMATS if kind in Image.OPEN])
+    opens_heif()
+    return Image.open(source, formats=[kind for kind in (*FORMATS, HEIF) if kind in Image.OPEN])
+
+
+@cache
+def opens_heif() -> bool:
+    """Whether HEIC photos are opened: with the extra `heic`, whose plugin is registered here."""
+    try:
+        import pillow_heif  # noqa: PLC0415 (an extra)
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _check_source(source: str | Path | BytesIO) -> None:

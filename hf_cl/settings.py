@@ -62,8 +62,8 @@ class TrainingSettings:
     """None: what `accelerate launch` says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    compile: bool = False
-    """torch.compile the model."""
+    compile: bool | None = None
+    """torch.compile the model; None: what `accelerate launch` says."""
     cpu: bool = False
     """Stay on the CPU although there is a GPU."""
     num_workers: int = 2
@@ -95,6 +95,9 @@ class TrainingSettings:
         for name in ("checkpoint_steps", "stability_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name, value in vars(self).items():
+            if name.endswith("epochs") and value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}.")
         if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
             raise ValueError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
         try:

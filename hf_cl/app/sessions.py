@@ -91,9 +91,10 @@ class SessionModels:
         pixels = self._first.processor(images=[to_rgb(image)], return_tensors="pt")["pixel_values"]  # [1, 3, S, S]
         with self._lock:
             classifier = self._activate(session)
-            logits = classifier.outputs(pixels.to(self._first.device)).logits.float()[0]  # [C]
+            logits = classifier.outputs(pixels.to(self._first.device)).logits.float()  # [1, C]
+            probabilities = classifier.head.probabilities(logits)[0]  # [C]
             class_names = self._config(session).class_names
-        scores, classes = logits.softmax(-1).topk(min(top_k, len(class_names)))
+        scores, classes = probabilities.topk(min(top_k, len(class_names)))
         return [Prediction(class_names[c], score) for c, score in zip(classes.tolist(), scores.tolist(), strict=True)]
 
     def _activate(self, session: str) -> AnyClassifier:

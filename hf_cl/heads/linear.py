@@ -60,5 +60,10 @@ class LinearHead(Head):
         """Logits."""
         return F.linear(features, self.weight, self.bias)
 
+    def as_linear(self) -> nn.Linear | None:
+        linear = nn.Linear(self.in_features, self.num_classes, bias=self.bias is not None).to(self.weight)
+        linear.load_state_dict(self.state_dict())
+        return linear
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, num_classes={self.num_classes}, bias={self.bias is not None}"

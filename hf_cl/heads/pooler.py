@@ -51,6 +51,9 @@ class PoolerHead(LinearHead):
     def embed(self, features: Tensor) -> Tensor:  # [B, D] -> [B, D]
         return self.pooler(features).tanh()
 
+    def as_linear(self) -> nn.Linear | None:
+        return None  # tanh lies between
+
     def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
         """Logits."""
         return super().forward(self.embed(features))

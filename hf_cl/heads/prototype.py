@@ -30,6 +30,7 @@ class PrototypeHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMeth
     Args: as `CosineHead`.
     """
 
+    fits = True
     prototypes: Tensor
     """[C, D] class means; NaN where a class has none yet."""
 

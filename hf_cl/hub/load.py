@@ -66,7 +66,7 @@ class Classifier:
         predictions: list[list[Prediction]] = []
         for start in range(0, len(images), batch_size):
             batch = [_open(image) for image in images[start : start + batch_size]]
-            scores, classes = self.logits(batch).softmax(-1).topk(top_k)  # [B, top_k]
+            scores, classes = self.classifier.head.probabilities(self.logits(batch)).topk(top_k)  # [B, top_k]
             for row_scores, row_classes in zip(scores.tolist(), classes.tolist(), strict=True):
                 predictions.append([Prediction(self.class_names[c], s) for c, s in zip(row_classes, row_scores, strict=True)])
         return predictions

@@ -6,7 +6,8 @@ import inspect
 import os
 from pathlib import Path
 
-from hf_cl.errors import refuse_unasked
+from hf_cl.backbones.loading import DEMO
+from hf_cl.errors import refuse_two_meanings, refuse_unasked
 from hf_cl.heads import check_head
 from hf_cl.hints import nearest
 from hf_cl.hub.access import check_push
@@ -23,6 +24,8 @@ def check_settings(settings: RunSettings) -> None:
     cannot be made.
     """
     _check_planned_push(settings)
+    if settings.backbone == DEMO and (Path(DEMO) / "config.json").is_file():
+        refuse_two_meanings(DEMO, "the base that ships with hf_cl")
     refuse_unasked(Path(settings.output_dir), settings.resume)
     check_augmentation(settings.augmentation)
     _check_protocol(settings)

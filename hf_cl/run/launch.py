@@ -43,9 +43,21 @@ def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], me
             raise
         if _through_own_code(error.__traceback__):
             traceback.print_exception(error)
-        sys.stderr.write(f"hf-cl: {printable(without_secrets(str(error)))}\n")
+        sys.stderr.write(f"hf-cl: {printable(without_secrets(_in_words(error)))}\n")
         return error.exit_status if isinstance(error, TrainingInterruptedError) else 2
     return 0
+
+
+def _in_words(error: Exception) -> str:
+    """The message; where another process has gone, what that means."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(
+        words in str(error) for words in ("Connection closed by peer", "Connection reset")
+    ):
+        return (
+            "Another process of this run has ended, so this one ends too; what it wrote says why. The last checkpoint is whole: start all "
+            f"again with --resume auto. (torch: {str(error).splitlines()[0]})"
+        )
+    return str(error)
 
 
 OURS = Path(__file__).parents[1]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 
 from hf_cl.backbones import TextHead
@@ -15,6 +16,7 @@ from hf_cl.hub.push import push_to_hub
 from hf_cl.results.report import write_report
 from hf_cl.results.results import Results
 from hf_cl.results.table import session_table, summary_table
+from hf_cl.run.overview import overview
 from hf_cl.training import RunSettings, SessionLoop
 
 
@@ -32,8 +34,15 @@ class ContinualTrainer(SessionLoop):
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
         tokenizer: the base's own, for text heads; saved beside every adapter.
-        store: of pixels, where pictures were decoded before training.
+        accelerator, store: made before, where pictures were decoded before training.
     """
+
+    def fit(self) -> Results:
+        """As `SessionLoop.fit`, after a line that says what the run understood: classes, images, processes."""
+        if self.accelerator.is_main_process and not self.quiet:
+            said = overview(self.scenario, self.accelerator.num_processes, self.accelerator.device.type)
+            Console(stderr=True).print(Text(said), soft_wrap=True)
+        return super().fit()
 
     def finish(self, comparisons: Mapping[str, float] | None = None) -> Results:
         """Write report and model card of a trained run and print its summary; with the setting `push_to_hub`, publish it.

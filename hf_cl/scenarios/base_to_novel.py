@@ -44,10 +44,10 @@ def base_to_novel(source: ImageSource, shots: int = 16, class_order_seed: int = 
     base, novel = np.arange(num_base), np.arange(num_base, num_classes)
     train = draw_shots(source.train, shots, class_order_seed, base, source.class_names)
     tests = (_test("base", source.test.of_classes(base), base), _test("novel", source.test.of_classes(novel), novel))
-    validation = ()
+    held_out, validation = None, ()
     if source.validation is not None:
-        images = draw_shots(source.validation, min(shots, VALIDATION_SHOTS), class_order_seed, base, source.class_names)
-        validation = ((_test("base", images, base),),)
+        held_out = draw_shots(source.validation, min(shots, VALIDATION_SHOTS), class_order_seed, base, source.class_names)
+        validation = ((_test("base", held_out, base),),)
     protocol = make_protocol(
         "base_to_novel",
         source.name,
@@ -60,7 +60,7 @@ def base_to_novel(source: ImageSource, shots: int = 16, class_order_seed: int = 
         left_out_images=source.left_out_images,
     )
     names = source.class_names[:num_base]
-    return SessionStream((Session(0, names, names, train, tests),), source.class_names, protocol, validation)
+    return SessionStream((Session(0, names, names, train, tests, held_out),), source.class_names, protocol, validation)
 
 
 def cross_dataset(source: ImageSource, targets: Sequence[ImageSource], shots: int = 16, class_order_seed: int = 0) -> SessionStream:

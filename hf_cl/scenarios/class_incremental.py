@@ -50,7 +50,7 @@ def class_incremental(
             train, validation_fraction, "validation", class_order_seed, class_names=source.class_names, tracks=tracks
         )
     class_names = tuple(source.class_names[label] for label in order)
-    held_out = () if validation is None else cumulative_tests(by_session(validation, order, sizes), sizes)
+    held_out = [] if validation is None else by_session(validation, order, sizes)
     protocol = make_protocol(
         "class_incremental",
         source.name,
@@ -63,5 +63,5 @@ def class_incremental(
         validation_fraction=validation_fraction,
         left_out_images=source.left_out_images,
     )
-    sessions = make_sessions(class_names, sizes, by_session(train, order, sizes), by_session(source.test, order, sizes))
-    return SessionStream(sessions, class_names, protocol, held_out)
+    sessions = make_sessions(class_names, sizes, by_session(train, order, sizes), by_session(source.test, order, sizes), held_out)
+    return SessionStream(sessions, class_names, protocol, cumulative_tests(held_out, sizes) if held_out else ())

@@ -1,42 +1,67 @@
-"""Which columns of a Hugging Face data set hold the images and their classes."""
+"""Which columns of a table hold the images and their classes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import datasets
-import numpy as np
-from numpy.typing import NDArray
 
-from hf_cl.errors import DataError
+from hf_cl.errors import DataError, first_ten
 from hf_cl.hints import nearest
-from hf_cl.scenarios.image_set import NO_LABEL, ImageSet
-from hf_cl.scenarios.image_store import ColumnStore
-from hf_cl.scenarios.splits import Splits
+from hf_cl.scenarios.image_set import ImageSet
+from hf_cl.scenarios.image_store import ColumnStore, FileStore
+from hf_cl.scenarios.labels import LabelColumn, read_labels
+from hf_cl.scenarios.picture_files import suffixes
+from hf_cl.scenarios.splits import UNSPLIT, Splits, split_kind
+from hf_cl.scenarios.tables import Table, Tables
+
+LABEL_NAMES = ("label", "labels", "class", "class_name", "classname", "category", "target")
+"""What a column of labels is called where its type does not say it."""
+SPLIT_NAMES = ("split", "subset", "partition")
 
 
-def read_columns(name: str, tables: Mapping[str, datasets.Dataset], image_column: str | None, label_column: str | None) -> Splits:
-    """The splits of a Hugging Face data set, its images undecoded.
+def read_columns(name: str, tables: Mapping[str, datasets.Dataset] | Tables, image_column: str | None, label_column: str | None) -> Splits:
+    """The splits of tables, their images undecoded.
 
-    Without column names there must be exactly one Image and one ClassLabel column. A column that is named may also hold images as bytes or
-    paths, and labels as integers or strings; their classes are the values that occur, sorted.
+    Without column names there must be exactly one Image column, or one of paths of pictures, and exactly one ClassLabel column, or one
+    called like labels (`LABEL_NAMES`), or one more column than that of paths. A column that is named may hold images as bytes or paths.
+    Labels are those of `read_labels`. A lone table of paths may have a column `split`.
 
-    Raises DataError, listing the columns, where a column cannot be told or is not of such a type.
+    Raises DataError, listing the columns, where a column cannot be told or is not of such a type; for a picture listed under two classes.
     """
-    features = next(iter(tables.values())).features
-    image_column, label_column = find_columns(name, features, image_column, label_column)
-    for split, table in tables.items():
-        if missing := {image_column, label_column} - set(table.features):
-            raise DataError(f"{name!r}: split {split!r} has no column {sorted(missing)}; it has {_listing(table.features)}.")
-    class_names, labels = _read_labels(name, tables, label_column)
-    images = {split: ImageSet(ColumnStore(table, image_column, split), labels[split]) for split, table in tables.items()}
+    parts: dict[str, list[Table]] = {
+        split: [Table(found)] if isinstance(found, datasets.Dataset) else list(found) for split, found in tables.items()
+    }
+    first = next(iter(parts.values()))[0].rows
+    image_column, label_column = find_columns(name, first, image_column, label_column)
+    for split, found in parts.items():
+        for table in found:
+            if missing := {image_column, label_column} - set(table.rows.features):
+                raise DataError(f"{name!r}: split {split!r} has no column {sorted(missing)}; it has {_listing(table.rows.features)}.")
+    parts = _by_split_column(parts, image_column, label_column)
+    columns = [_label_column(split, table.rows, label_column) for split, found in parts.items() for table in found]
+    class_names, labels = read_labels(name, label_column, columns)
+    images, position = {}, 0
+    for split, found in parts.items():
+        mine = [label for part in labels[position : position + len(found)] for label in part.tolist()]
+        position += len(found)
+        images[split] = ImageSet(_store(name, split, found, image_column, mine, class_names), mine)
     return Splits(images, class_names)
 
 
-def find_columns(name: str, features: datasets.Features, image_column: str | None, label_column: str | None) -> tuple[str, str]:
-    """(image column, label column), found by feature type unless named. Raises DataError."""
-    image = _find(name, features, image_column, "image_column", datasets.Image)
-    label = _find(name, features, label_column, "label_column", datasets.ClassLabel)
+def find_columns(name: str, table: datasets.Dataset, image_column: str | None, label_column: str | None) -> tuple[str, str]:
+    """(image column, label column), found by type, contents and name unless named. Raises DataError."""
+    features = table.features
+    image = _named(name, features, image_column, "image_column", _holds_images) or _only(features, datasets.Image)
+    if image is None and not _of_type(features, datasets.Image):
+        image = _paths_column(table)
+    label = _named(name, features, label_column, "label_column", _holds_labels) or _only(features, datasets.ClassLabel)
+    if label is None and image is not None and not _of_type(features, datasets.ClassLabel):
+        label = _named(name, features, _called_label(features, image), "label_column", _holds_labels)
     unclear = [option for option, column in (("image_column", image), ("label_column", label)) if column is None]
     if image is None or label is None:
         raise DataError(
@@ -46,48 +71,136 @@ def find_columns(name: str, features: datasets.Features, image_column: str | Non
     return image, label
 
 
-def _find(name: str, features: datasets.Features, column: str | None, option: str, kind: type) -> str | None:
+def _named(name: str, features: datasets.Features, column: str | None, option: str, usable: Any) -> str | None:
     if column is None:
-        found = [key for key, feature in features.items() if isinstance(feature, kind)]
-        return found[0] if len(found) == 1 else None
+        return None
     if column not in features:
         raise DataError(f"{name!r} has no column {column!r} ({option}); it has {_listing(features)}.{nearest(column, features)}")
-    feature = features[column]
-    usable = _holds_images(feature) if kind is datasets.Image else _holds_labels(feature)
-    if not usable:
-        raise DataError(f"{name!r}: column {column!r} ({option}) is {_type_name(feature)}; {_listing(features)}.")
+    if not usable(features[column]):
+        several = " Several labels per picture are not learned; one class per picture is." if _is_list(features[column]) else ""
+        raise DataError(f"{name!r}: column {column!r} ({option}) is {_type_name(features[column])}; {_listing(features)}.{several}")
     return column
+
+
+def _only(features: datasets.Features, kind: type) -> str | None:
+    found = _of_type(features, kind)
+    return found[0] if len(found) == 1 else None
+
+
+def _of_type(features: datasets.Features, kind: type) -> list[str]:
+    return [key for key, feature in features.items() if isinstance(feature, kind)]
+
+
+def _paths_column(table: datasets.Dataset) -> str | None:
+    """The one column of words that all end like a picture's file."""
+    sample = table.select(range(min(100, len(table))))
+    words = [key for key, feature in table.features.items() if isinstance(feature, datasets.Value) and "string" in feature.dtype]
+    found = [key for key in words if _are_paths([value for value in sample[key] if value is not None])]
+    return found[0] if len(found) == 1 else None
+
+
+def _are_paths(values: Sequence[str]) -> bool:
+    return bool(values) and all(value.lower().endswith(suffixes()) for value in values)
+
+
+def _called_label(features: datasets.Features, image: str) -> str | None:
+    """Among columns without a type that says it: the one called like labels, or the only one there is beside paths."""
+    others = [key for key in features if key != image and key.casefold() not in SPLIT_NAMES]
+    called = [key for key in others if key.casefold() in LABEL_NAMES]
+    found = called or (others if isinstance(features[image], datasets.Value) else [])
+    return found[0] if len(found) == 1 else None
 
 
 def _holds_images(feature: object) -> bool:
     if isinstance(feature, dict):
         return set(feature) == {"bytes", "path"}
-    return isinstance(feature, datasets.Image) or (isinstance(feature, datasets.Value) and feature.dtype in ("binary", "string"))
+    return isinstance(feature, datasets.Image) or (
+        isinstance(feature, datasets.Value) and feature.dtype in ("binary", "string", "large_string")
+    )
+
+
+def holds_pictures(features: datasets.Features) -> bool:
+    """Whether a column holds pictures themselves, and not paths of them."""
+    return any(_holds_images(feature) and getattr(feature, "dtype", "") not in ("string", "large_string") for feature in features.values())
 
 
 def _holds_labels(feature: object) -> bool:
     return isinstance(feature, datasets.ClassLabel) or (
-        isinstance(feature, datasets.Value) and ("int" in feature.dtype or feature.dtype in ("string", "large_string"))
+        isinstance(feature, datasets.Value)
+        and ("int" in feature.dtype or "float" in feature.dtype or feature.dtype in ("string", "large_string", "bool", "null"))
     )
 
 
-def _read_labels(name: str, tables: Mapping[str, datasets.Dataset], column: str) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
-    values = {split: table.select_columns([column]).with_format("arrow")[:][column].to_pylist() for split, table in tables.items()}
-    feature = next(iter(tables.values())).features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        for split, table in tables.items():
-            if table.features[column] != feature:
-                raise DataError(
-                    f"{name!r}: the classes of column {column!r} in split {split!r} differ from those of {next(iter(tables))!r}."
-                )
-        class_names = tuple(feature.names)
-        labels = {split: [NO_LABEL if value is None else value for value in column_values] for split, column_values in values.items()}
-    else:
-        found = sorted({value for column_values in values.values() for value in column_values if value is not None})
-        class_names = tuple(str(value) for value in found)
-        label_of = {value: label for label, value in enumerate(found)}
-        labels = {split: [label_of.get(value, NO_LABEL) for value in column_values] for split, column_values in values.items()}
-    return class_names, {split: np.asarray(column_labels, dtype=np.int64) for split, column_labels in labels.items()}
+def _is_list(feature: object) -> bool:
+    return isinstance(feature, (list, datasets.List, datasets.LargeList))
+
+
+def _label_column(split: str, table: datasets.Dataset, column: str) -> LabelColumn:
+    feature = table.features[column]
+    values = table.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+    names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    return LabelColumn(f"split {split!r}", values, names)
+
+
+def _by_split_column(parts: dict[str, list[Table]], image: str, label: str) -> dict[str, list[Table]]:
+    """A lone table parted by its column `split`, where every row says train, test or validation."""
+    tables = parts.get(UNSPLIT, [])
+    if len(parts) > 1 or len(tables) != 1:
+        return parts
+    rows = tables[0].rows
+    columns = [key for key in rows.features if key.casefold() in SPLIT_NAMES and key not in (image, label)]
+    kinds = [split_kind(str(value)) for value in rows[columns[0]]] if len(columns) == 1 else [None]
+    if None in kinds:
+        return parts
+    return {
+        str(kind): [Table(rows.select([i for i, found in enumerate(kinds) if found == kind]), tables[0].folder)]
+        for kind in dict.fromkeys(kinds)
+    }
+
+
+def _store(
+    name: str, split: str, tables: Sequence[Table], column: str, labels: Sequence[int], class_names: Sequence[str]
+) -> ColumnStore | FileStore:
+    are_paths = ["string" in getattr(table.rows.features[column], "dtype", "") for table in tables]
+    if not all(are_paths) or any(table.folder is None for table in tables):
+        columns = [table.rows.select_columns([column]).cast_column(column, datasets.Image(decode=False)) for table in tables]
+        return ColumnStore(datasets.concatenate_datasets(columns) if len(columns) > 1 else columns[0], column, split)
+    folders = [_start(table, column) for table in tables]
+    root = Path(os.path.commonpath(folders))
+    names = [_below(root, folder, value) for table, folder in zip(tables, folders, strict=True) for value in table.rows[column]]
+    _check_once(name, names, labels, class_names)
+    return FileStore(root, names)
+
+
+def _start(table: Table, column: str) -> Path:
+    """The folder that a table's paths start from: its own, the working directory, or one beside it, wherever the first picture lies."""
+    folder = (table.folder or Path()).resolve()
+    first = next((value for value in table.rows[column] if value), "").replace("\\", "/")
+    places = [folder, Path.cwd(), *sorted(entry for entry in folder.iterdir() if entry.is_dir())]
+    return next((place for place in places if (place / first).is_file()), folder)
+
+
+def _below(root: Path, folder: Path, value: str | None) -> str:
+    if not value:
+        return "(a row without a path)"
+    if "://" in value:
+        raise DataError(f"{value} is an address of the web; download the pictures first, and list the files.")
+    path = folder / value.replace("\\", "/")
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _check_once(name: str, names: Sequence[str], labels: Sequence[int], class_names: Sequence[str]) -> None:
+    """Raise DataError for a picture that is listed with two classes."""
+    of_file: dict[str, set[int]] = defaultdict(set)
+    for file, label in zip(names, labels, strict=True):
+        of_file[file].add(label)
+    several = {file: found for file, found in of_file.items() if len(found) > 1}
+    if several:
+        named = {file: [class_names[label] for label in sorted(found) if 0 <= label < len(class_names)] for file, found in several.items()}
+        listed = first_ten(f"{file} ({', '.join(found)})" for file, found in named.items())
+        raise DataError(
+            f"{name!r}: {len(several)} pictures are listed with several labels, and hf_cl learns one class per picture: {listed}."
+        )
 
 
 def _listing(features: Mapping[str, object]) -> str:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from hf_cl.errors import DataError, exists, near_path
+from hf_cl.errors import DataError, exists, first_ten, near_path, refuse_two_meanings
 from hf_cl.scenarios.columns import read_columns
 from hf_cl.scenarios.digits import read_digits
 from hf_cl.scenarios.draws import split_per_class, tracks_of
-from hf_cl.scenarios.folder import read_image_folder
 from hf_cl.scenarios.hub import HubAddress, read_hub
 from hf_cl.scenarios.image_set import ImageSet
+from hf_cl.scenarios.local import read_local
 from hf_cl.scenarios.picture_check import UnreadableImage, check_pictures
-from hf_cl.scenarios.splits import VALIDATION_NAMES, Splits
-from hf_cl.scenarios.tables import is_saved_dataset, read_saved_dataset, read_tables, table_files
+from hf_cl.scenarios.python_objects import read_object
+from hf_cl.scenarios.splits import Splits, of_kind
+from hf_cl.scenarios.tables import Table
 from hf_cl.scenarios.validation import validate
 
 OWN_SPLIT = "own 80/20 split"
 TEST_FRACTION = 0.2
+DIGITS = "digits"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,9 @@ def normalized(name: str) -> str:
 
 
 def open_images(
-    dataset: str | os.PathLike[str],
+    dataset: Any,
     *,
+    name: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     test_split: str = "test",
@@ -90,12 +97,17 @@ def open_images(
     Args:
         dataset: one of
             - `digits`: 1,797 handwritten digits that come with scikit-learn;
-            - a folder (or file) of parquet or arrow, split by file or folder name (train, test, validation), or one that `datasets` saved;
-            - a folder of images, `<class>/*.jpg` or `train/<class>/*.jpg` and `test/<class>/*.jpg`;
-            - a Hub id, `owner/name`, with `:config` and `@revision` where wanted.
+            - a folder of images, `<class>/*.jpg`, or `train/<class>/*.jpg` and `test/<class>/*.jpg`, in any spelling of the splits;
+            - a folder of images with `metadata.csv` or `metadata.jsonl` (columns `file_name` and label);
+            - a table of paths and labels: CSV, TSV, JSON lines, parquet;
+            - a folder (or file) of parquet or arrow with the images in it, split by file or folder name, or one that `datasets` saved;
+            - a Hub id, `owner/name`, with `:config` and `@revision` where wanted;
+            - a `Dataset` or `DatasetDict` of `datasets`, a pandas or polars DataFrame, a map-style torch data set of (PIL image, int) with
+              `classes`, or a dict of these by split.
             A folder of that name goes before a Hub id.
-        image_column: needed where there is not exactly one Image column.
-        label_column: needed where there is not exactly one ClassLabel column, or to use a column of integers or strings.
+        name: what results call the data; the folder's name, the Hub id or the object's type by default.
+        image_column: needed where there is not exactly one column of images, or of paths of them.
+        label_column: needed where there is not exactly one ClassLabel column, and none that is called label or class.
         test_split: the split that is tested on.
         skip_bad_images: leave out what cannot be used, with a logged warning.
         taught: classes that a run which goes on has learned; where the data have a test split, their training images may be gone.
@@ -107,7 +119,8 @@ def open_images(
 
     Raises DataError, before anything trains: no such data set, no such column or split, and everything `validate` looks for.
     """
-    name, splits = _read(os.fspath(dataset), image_column, label_column, test_split)
+    found_name, splits = _read(dataset, name, image_column, label_column, test_split)
+    name = name or found_name
     found = _named_splits(name, splits, test_split)
     usable = validate(name, found, skip_bad_images=skip_bad_images, check=check, taught=taught)
     images, left_out = usable.images, _count(found) - _count(usable)
@@ -122,42 +135,54 @@ def _count(splits: Splits) -> int:
     return sum(len(images) for images in splits.images.values())
 
 
-def _read(dataset: str, image_column: str | None, label_column: str | None, test_split: str) -> tuple[str, Splits]:
+def _read(dataset: Any, name: str | None, image_column: str | None, label_column: str | None, test_split: str) -> tuple[str, Splits]:
+    if not isinstance(dataset, (str, os.PathLike)):
+        name = name or type(dataset).__name__
+        return name, read_object(name, dataset, image_column, label_column)
+    dataset = os.fspath(dataset)
     if not dataset:
         raise DataError("dataset is empty; give a folder, a Hub id, or digits.")
-    if dataset == "digits":
-        return dataset, read_digits()
     path = Path(dataset).expanduser()
+    if dataset == DIGITS:
+        refuse_two_meanings(dataset, "the digits of scikit-learn")
+        return dataset, read_digits()
     if exists(path):
-        name = path.resolve().stem if path.is_file() else path.resolve().name
-        if path.is_dir() and is_saved_dataset(path):
-            return name, read_columns(name, read_saved_dataset(path), image_column, label_column)
-        if files := table_files(path):
-            return name, read_columns(name, read_tables(path, files, test_split), image_column, label_column)
-        if not path.is_dir():
-            raise DataError(f"{path} is neither a folder nor a parquet or arrow file.")
-        return name, read_image_folder(path, test_split)
+        name = name or (path.resolve().stem if path.is_file() else path.resolve().name)
+        return name, read_local(path, name, image_column, label_column, test_split)
     address = HubAddress.parse(dataset)
     if address is None:
         raise DataError(
             f"{dataset!r} is no folder or file here, and cannot be a Hub id (owner/name).{near_path(dataset) or ' Is the path right?'}"
         )
-    return dataset, read_columns(dataset, read_hub(address), image_column, label_column)
+    tables = {split: [Table(rows)] for split, rows in read_hub(address).items()}
+    return dataset, read_columns(dataset, tables, image_column, label_column)
 
 
 def _named_splits(name: str, splits: Splits, test_split: str) -> Splits:
     """The splits that are used, as "train", "test" and "validation"; or the only one under its own name."""
     found = splits.images
-    if len(found) == 1 and (test_split == "test" or test_split in found):
+    if len(found) == 1 and (test_split == "test" or of_kind(found, test_split)):
         return splits
-    for option, split in (("test_split", test_split), ("train", "train")):
-        if split not in found:
-            hint = "Name the one to test on with --test_split." if option == "test_split" else "A split 'train' is needed beside it."
-            raise DataError(f"{name!r} has no split {split!r}; it has {', '.join(sorted(found))}. {hint}")
-    if test_split == "train":
-        raise DataError(f"{name!r}: test_split 'train' would test on the training images.")
-    used = {"train": found["train"], "test": found[test_split]}
-    validation = next((split for split in VALIDATION_NAMES if split in found and split != test_split), None)
+    tested = _one_split(name, found, "test_split", test_split, "Name the one to test on with --test_split.")
+    train = _one_split(name, found, "train", "train", "A split 'train' is needed beside it.")
+    if tested == train:
+        raise DataError(f"{name!r}: test_split {test_split!r} would test on the training images.")
+    used = {"train": found[train], "test": found[tested]}
+    validation = next((split for split in of_kind(found, "validation") if split != tested), None)
     if validation is not None:
         used["validation"] = found[validation]
+    if unused := [f"{split} ({len(found[split])} images)" for split in found if split not in (tested, train, validation)]:
+        logger.warning("%s: splits that are not used: %s.", name, first_ten(unused))
     return Splits(used, splits.class_names)
+
+
+def _one_split(name: str, found: Collection[str], option: str, wanted: str, hint: str) -> str:
+    """The split that is called so, in any spelling."""
+    split = of_kind(found, wanted)
+    if not split:
+        raise DataError(f"{name!r} has no split {wanted!r}; it has {', '.join(sorted(found))}. {hint}")
+    if len(split) > 1:
+        raise DataError(
+            f"{name!r}: {' and '.join(sorted(split))} may all be the split {wanted!r} ({option}); join them, or rename all but one."
+        )
+    return split[0]

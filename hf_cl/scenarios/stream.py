@@ -116,7 +116,11 @@ def cumulative_tests(parts: Sequence[ImageSet], sizes: Sequence[int]) -> tuple[t
 
 
 def make_sessions(
-    class_names: tuple[str, ...], sizes: Sequence[int], train: Sequence[ImageSet], test: Sequence[ImageSet]
+    class_names: tuple[str, ...],
+    sizes: Sequence[int],
+    train: Sequence[ImageSet],
+    test: Sequence[ImageSet],
+    validation: Sequence[ImageSet] | None = None,
 ) -> tuple[Session, ...]:
     """The sessions of a class-incremental stream.
 
@@ -125,9 +129,11 @@ def make_sessions(
         sizes: classes of each session.
         train: training images of each session, labels being positions in `class_names`.
         test: test images of each session's own classes, labelled likewise.
+        validation: images held out of `train`, where there are some.
     """
     sessions = []
     for t, (new, tests) in enumerate(zip(cut(class_names, sizes), cumulative_tests(test, sizes), strict=True)):
         seen = class_names[: sum(sizes[: t + 1])]
-        sessions.append(Session(id=t, class_names=seen, new_class_names=new, train=train[t], tests=tests))
+        held_out = validation[t] if validation else None
+        sessions.append(Session(id=t, class_names=seen, new_class_names=new, train=train[t], tests=tests, validation=held_out))
     return tuple(sessions)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset
+from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 
 
 class FeatureCache:
     """Cleared by the loop whenever a weight may have changed. `epoch` is what augmented features are drawn with."""
 
-    def __init__(self, images: ImageStream, classifier: AnyClassifier) -> None:
-        self.images, self.classifier, self.epoch = images, classifier, 0
-        self._sets: dict[tuple[int, bool], tuple[ImageDataset, FeatureSet]] = {}
+    def __init__(self, images: ImageStream, classifier: AnyClassifier, frozen: FrozenStates) -> None:
+        self.images, self.classifier, self.frozen, self.epoch = images, classifier, frozen, 0
+        self._sets: dict[tuple[int, bool, str | None], tuple[ImageDataset, FeatureSet]] = {}
 
-    def of(self, dataset: ImageDataset, *, augment: bool = False) -> FeatureSet:
-        """Features of all images of `dataset`: eval mode, no gradient, gathered over the processes, on the device."""
-        key = (id(dataset), augment)
+    def of(self, dataset: ImageDataset, *, augment: bool = False, role: str | None = None) -> FeatureSet:
+        """Features of all images of `dataset`: eval mode, no gradient, gathered over the processes, on the device.
+
+        `role`: through another state of the backbone, as `FrozenStates.run` knows them.
+        """
+        key = (id(dataset), augment, role)
         if key not in self._sets:  # the data set is held with its features, or its id would be given away again
-            self._sets[key] = dataset, self.images.features(self.classifier, dataset, epoch=self.epoch if augment else None)
+            outputs = self.classifier.outputs if role is None else partial(self.frozen.run, role)
+            found = self.images.features(self.classifier, dataset, epoch=self.epoch if augment else None, outputs=outputs)
+            self._sets[key] = dataset, found
         return self._sets[key][1]
 
     def clear(self) -> None:

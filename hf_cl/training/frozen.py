@@ -38,7 +38,7 @@ class FrozenStates:
 
         Raises ValueError for a role without a state: "previous" in the first session, or a role no adapter has.
         """
-        with _evaluating(self.classifier), self.accelerator.autocast():
+        with evaluating(self.classifier), self.accelerator.autocast():
             if role in self.tuner.roles:
                 with self.tuner.role(role, pixel_values):
                     return self.classifier.outputs(pixel_values)
@@ -53,7 +53,8 @@ class FrozenStates:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; afterwards every module is in the mode it was in."""
     training = [m for m in model.modules() if m.training]
     for module in training:
         module.training = False

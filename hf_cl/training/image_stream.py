@@ -7,17 +7,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
 from hf_cl.images import PixelStore, StoredImages, eval_batches, plan, sequential, train_batches
+from hf_cl.images.transfer import to_device
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.frozen import evaluating
 from hf_cl.training.step import MicroBatch
+
+
+class TestBatch(NamedTuple):
+    """Images of one or several tests."""
+
+    __test__ = False  # the name begins with "Test": pytest must not collect it
+
+    tests: NDArray[np.int64]  # [B] which of the data sets
+    positions: NDArray[np.int64]  # [B] in that data set
+    values: dict[str, Tensor]  # `pixel_values` [B, 3, S, S], `labels` [B], `index` [B], on the device
 
 
 class ImageStream:
@@ -78,7 +93,7 @@ class ImageStream:
     def _feature_batches(self, data: FeatureSet, parts: Sequence[Sequence[tuple[list[int], float]]]) -> Iterator[dict[str, Tensor]]:
         for step in parts:
             for micro, _ in step:
-                chosen = torch.as_tensor(micro, device=data.labels.device)
+                chosen = to_device(torch.tensor(micro), data.labels.device)
                 yield {"features": data.features[chosen], "labels": data.labels[chosen], "index": data.index[chosen]}
 
     def samples_of_step(self, dataset: ImageDataset, batch: int) -> list[int]:
@@ -87,30 +102,48 @@ class ImageStream:
 
     # Features and logits of whole data sets
     @torch.no_grad()
-    def features(self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None) -> FeatureSet:
-        """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process."""
-        outputs, labels, index = self._run(classifier, self.batches(dataset, epoch), lambda out: out.features)
-        gathered = [self._gather(part, len(dataset)) for part in (outputs, labels, index)]
+    def features(
+        self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None, outputs: Callable[[Tensor], Outputs] | None = None
+    ) -> FeatureSet:
+        """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process.
+
+        `outputs`: the forward, where it is not the classifier's own.
+        """
+        forward = outputs or classifier.outputs
+        features, labels, index = self._run(classifier, self.batches(dataset, epoch), lambda pixels: forward(pixels).features)
+        gathered = [self._gather(part, len(dataset)) for part in (features, labels, index)]
         return FeatureSet(*gathered)
 
-    @torch.no_grad()
-    def logits(self, classifier: AnyClassifier, dataset: ImageDataset) -> tuple[Tensor, Tensor]:
-        """Logits [n, C] and labels [n] of this process's share of the images, each image on one process."""
-        batches = self.batches(dataset, epoch=None, test=True)
-        logits, labels, _ = self._run(classifier, batches, lambda out: out.logits)
-        return logits, labels
+    def test_batches(self, datasets: Sequence[ImageDataset]) -> Iterator[TestBatch]:
+        """This process's share of the images of all `datasets`, one after the other, each image on one process, in full batches."""
+        accelerator, bounds = self.accelerator, np.cumsum([0, *map(len, datasets)])
+        rank, world = accelerator.process_index, accelerator.num_processes
+        shares = [np.array(s) for s in sequential(int(bounds[-1]), self.settings.eval_batch_size, rank=rank, world=world) if s]
+        tests = [np.searchsorted(bounds, share, side="right") - 1 for share in shares]
+        pieces: list[list[list[int]]] = [[] for _ in datasets]  # of each data set the positions that each batch takes from it
+        for share, test in zip(shares, tests, strict=True):
+            for number in np.unique(test):
+                pieces[number].append((share[test == number] - bounds[number]).tolist())
+        parts = chain.from_iterable(self._pieces(dataset, own, test=True) for dataset, own in zip(datasets, pieces, strict=True) if own)
+        for share, test in zip(shares, tests, strict=True):
+            batch = [next(parts) for _ in np.unique(test)]
+            values = batch[0] if len(batch) == 1 else {name: torch.cat([part[name] for part in batch]) for name in batch[0]}
+            yield TestBatch(test, share - bounds[test], values)
 
-    def batches(self, dataset: ImageDataset, epoch: int | None, *, test: bool = False) -> Iterator[dict[str, Tensor]]:
+    def _pieces(self, dataset: ImageDataset, batches: Sequence[Sequence[int]], *, test: bool) -> Iterator[dict[str, Tensor]]:
+        stored = self.store.evaluation(dataset, list(chain.from_iterable(batches)), test=test)
+        return eval_batches(stored, self.preprocessor, batches, device=self.accelerator.device)
+
+    def batches(self, dataset: ImageDataset, epoch: int | None) -> Iterator[dict[str, Tensor]]:
         """This process's share of the images in batches, as the augmentation of `epoch` draws them (None: as evaluation sees them).
 
-        To be called on every process. The pixels of a `test` are kept for later sessions.
+        To be called on every process.
         """
-        accelerator, settings, device = self.accelerator, self.settings, self.accelerator.device
-        shares = sequential(len(dataset), settings.eval_batch_size, rank=accelerator.process_index, world=accelerator.num_processes)
+        accelerator = self.accelerator
+        shares = sequential(len(dataset), self.settings.eval_batch_size, rank=accelerator.process_index, world=accelerator.num_processes)
         shares = [share for share in shares if share]
         if epoch is None:
-            stored = self.store.evaluation(dataset, [position for share in shares for position in share], test=test)
-            return eval_batches(stored, self.preprocessor, shares, device=device)
+            return self._pieces(dataset, shares, test=False)
         return self._augmented(self.store.training(dataset), shares, epoch, views=1)
 
     def _augmented(self, stored: StoredImages, batches: Sequence[Sequence[int]], epoch: int, views: int) -> Iterator[dict[str, Tensor]]:
@@ -118,18 +151,16 @@ class ImageStream:
         return train_batches(stored, self.augmentation, self.preprocessor, batches, seed=seed, epoch=epoch, views=views, device=device)
 
     def _run(
-        self, classifier: AnyClassifier, batches: Iterable[dict[str, Tensor]], select: Callable[[Outputs], Tensor]
+        self, classifier: AnyClassifier, batches: Iterable[dict[str, Tensor]], wanted_of: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        training = classifier.training
-        classifier.eval()
         chosen, labels, index = [], [], []
-        for batch in batches:
-            with self.accelerator.autocast():
-                wanted = select(classifier.outputs(batch["pixel_values"]))
-            chosen.append(wanted.to(torch.promote_types(wanted.dtype, torch.float32)))
-            labels.append(batch["labels"])
-            index.append(batch["index"])
-        classifier.train(training)
+        with evaluating(classifier):
+            for batch in batches:
+                with self.accelerator.autocast():
+                    wanted = wanted_of(batch["pixel_values"])
+                chosen.append(wanted.to(torch.promote_types(wanted.dtype, torch.float32)))
+                labels.append(batch["labels"])
+                index.append(batch["index"])
         return torch.cat(chosen), torch.cat(labels), torch.cat(index)
 
     def _gather(self, mine: Tensor, total: int) -> Tensor:

@@ -82,12 +82,11 @@ class PhaseLoop:
         for micro_batches in steps:
             rates = self.schedule(at.session_epoch, at.batch)
             taken = self.stepper.step(micro_batches, at.epoch, at.step, rates)
-            at.next_batch()
+            at.next_batch(min(size, len(train) - at.batch * size))
             if phase.inputs == "images":
                 trainer.features.clear()
             if taken:
-                for part in self.parts:
-                    part.after_step(trainer)
+                self._after_step(rates)
             trainer.records.advance(size)
             reading = at.step % settings.logging_steps == 0
             due = trainer.times.due(at.step, reading)
@@ -96,6 +95,14 @@ class PhaseLoop:
             if due:
                 trainer.checkpoint()
         self._read(rates)
+
+    def _after_step(self, rates: Sequence[float]) -> None:
+        """Tell the parts of a step that was taken, with what its losses saw."""
+        trainer = self.trainer
+        trainer.contexts, trainer.rates = self.stepper.contexts, rates
+        for part in self.parts:
+            part.after_step(trainer)
+        trainer.contexts = self.stepper.contexts = ()  # no logits of this step lie beside those of the next
 
     def _read(self, rates: Sequence[float]) -> None:
         """Read the losses, write them down, and stop the run where one was not finite."""

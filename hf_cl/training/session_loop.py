@@ -6,31 +6,30 @@ Shapes: B batch, D feature width, S image side.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, TorchDynamoPlugin
-from peft import PeftModel, get_peft_model
-from torch import Tensor, nn
+from peft import get_peft_model
+from torch import nn
 
 from hf_cl.backbones import ClipClassifier, TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
 from hf_cl.checkpoints.adapter_files import save_adapter_files
 from hf_cl.checkpoints.position import Position
 from hf_cl.checkpoints.signals import StopSignals
-from hf_cl.checkpoints.tensors import first_not_finite, named_parameters, snapshot
+from hf_cl.checkpoints.tensors import first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
-from hf_cl.contracts import FeatureSet, Head, ImageDataset, LossTerm, Method, NamedParameters, Part, Phase, Probe, Scenario, Session
+from hf_cl.contracts import LossTerm, Method, Part, Phase, Probe, Scenario, Session
 from hf_cl.errors import TrainingInterruptedError
-from hf_cl.heads import ClassStatistics
 from hf_cl.images import PixelStore
+from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.probes import build_probes
 from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_session, check_strategy
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
@@ -40,6 +39,7 @@ from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
 from hf_cl.training.run_folder import RunFolder
 from hf_cl.training.run_state import RunState
+from hf_cl.training.services import Services
 from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.session_results import SessionResults, protocol_record
 from hf_cl.training.step import TrainingDivergedError
@@ -47,7 +47,7 @@ from hf_cl.training.step import TrainingDivergedError
 ADAPTER = "default"
 
 
-class SessionLoop:
+class SessionLoop(Services):
     """Trains one adapter over the sessions of a scenario.
 
     Args:
@@ -57,7 +57,7 @@ class SessionLoop:
         settings: batch sizes, precision, folders.
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
-        store: of pixels, where pictures were decoded before training (`hf_cl.training.pixel_store.open_store`).
+        accelerator, store: made before, where pictures were decoded before training (`hf_cl.training.pixel_store.open_store`).
 
     Raises ValueError for a way of launching that shards the model, for class names that the method's text head cannot use, and for a
     scenario without sessions.
@@ -75,85 +75,31 @@ class SessionLoop:
         probes: Sequence[Probe] = (),
         quiet: bool = False,
         tokenizer: Any = None,
+        accelerator: RunAccelerator | None = None,
         store: PixelStore | None = None,
     ) -> None:
         check_method(method)
         check_strategy()
         if tokenizer is not None and method.adapter.has_text_head:
             check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
-        self.method, self.scenario, self.settings = method, scenario, settings
+        self.method, self.scenario = method, scenario
         self.probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         protocol_record(scenario.protocol)
         check_parts(SessionPlan(method, scenario), self.probes)
         self.processor, self.quiet, self.tokenizer, self._store = processor, quiet, tokenizer, store
-        dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
-        self.accelerator = Accelerator(
-            mixed_precision=settings.mixed_precision,
-            cpu=settings.cpu,
-            log_with=settings.report_to or None,  # pyright: ignore[reportArgumentType]
-            project_dir=settings.output_dir,
-            dynamo_plugin=dynamo,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # they are equal everywhere, and SARA checks new ones
-        )
+        self.accelerator = accelerator or RunAccelerator(settings)
+        used: Any = self.accelerator.mixed_precision
+        self.settings = replace(settings, mixed_precision=used, compile=self.accelerator.compiled_by != "no")  # what the launch said too
         self.folder = Path(settings.output_dir)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.statistics = ClassStatistics()
         self.position = Position()
         self._backbone = backbone
-        self._model: PeftModel | None = None
-        self._session: Session | None = None
-
-    # What hooks may use
-    @property
-    def model(self) -> PeftModel:
-        if self._model is None:
-            raise RuntimeError("The adapter is injected when the first session begins; call fit() first.")
-        return self._model
-
-    @property
-    def tuner(self) -> Any:
-        return self.model.base_model
-
-    @property
-    def head(self) -> Head:
-        return self.classifier.head
 
     @property
     def classes_per_session(self) -> list[int]:
         """New classes of each session so far, as the adapter's config has them."""
         config: Any = self.model.peft_config[ADAPTER]
         return config.classes_per_session
-
-    @property
-    def session(self) -> Session:
-        if self._session is None:
-            raise RuntimeError("No session has begun; call fit() first.")
-        return self._session
-
-    def features_of(self, dataset: ImageDataset, *, augment: bool = False) -> FeatureSet:
-        """Features of a whole data set: eval mode, no gradient, gathered over the processes, on the device.
-
-        With `augment` the images are drawn as the current epoch draws them, or as the first epoch of a phase that refreshes once did.
-        Computed once as long as nothing trains in between.
-        """
-        return self.features.of(dataset, augment=augment)
-
-    def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]:
-        """This process's share of the images of a data set, in order: `pixel_values` [B, 3, S, S], `labels` and `index` [B], on the device.
-
-        Batches have at most `eval_batch_size` images. Where `features_of` will not do, as for gradients of a whole session.
-        """
-        return self.images.batches(dataset, epoch=self.features.epoch if augment else None)
-
-    def class_statistics(self, session: Session) -> ClassStatistics:
-        """The run's one store of class statistics, with those of `session`'s classes added by the present model if they are missing."""
-        new = range(session.first_new_class, len(session.class_names))
-        if not set(new) <= set(self.statistics.classes):
-            data = self.features_of(session.train)
-            with torch.no_grad():
-                own = data.labels >= session.first_new_class  # others, of a memory say, were counted when they were new
-                self.statistics.update(self.head.embed(data.features[own]), data.labels[own])
-        return self.statistics
 
     # The loop
     def fit(self) -> Results:
@@ -162,6 +108,10 @@ class SessionLoop:
         Raises TrainingInterruptedError after SIGTERM or SIGINT, once a checkpoint is written; TrainingDivergedError where a loss is not
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
+        with self.accelerator.current():
+            return self._fit()
+
+    def _fit(self) -> Results:
         folder = RunFolder(self.folder, self.accelerator)
         self.plan = SessionPlan(self.method, self.scenario)
         folder.open(self.settings, composition(self.method, self.plan.phases))
@@ -184,7 +134,7 @@ class SessionLoop:
             start_trackers(accelerator, self.settings.report_to, asdict(self.settings), self.folder)
         self.times = times
         self.records = Records(self.folder, accelerator, self.quiet)
-        self.images = ImageStream(self._store or open_store(self.processor, self.settings), self.settings, accelerator)
+        self.images = ImageStream(self._store or open_store(self.processor, self.settings, accelerator), self.settings, accelerator)
         self.results = SessionResults(self)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
@@ -223,8 +173,14 @@ class SessionLoop:
         for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
             check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
-        self.features = FeatureCache(self.images, self.classifier)
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
+        self.features = FeatureCache(self.images, self.classifier, self.frozen)
+        self.statistics = ClassStatistics(self._declared_statistics())
+
+    def _declared_statistics(self) -> frozenset[str]:
+        """What heads and parts of any session read of the class statistics beyond counts and means."""
+        parts = [*self.plan.losses().values(), *self.method.parts, self.method.rule, *self.probes]
+        return self.head.statistics.union(*(part.statistics for part in parts))
 
     def _run_session(self, session: Session) -> None:
         phases, at = self._phases, self.position
@@ -279,6 +235,8 @@ class SessionLoop:
         self._check_finite()
         seconds, trained = time.perf_counter() - self._started, self.position.session_step > 0
         for part in self.named_parts().values():
+            part.before_statistics(self, session)
+        for part in self.named_parts().values():
             part.end_session(self, session)
         self.features.clear()
         self.results.add(session, seconds, trained)
@@ -298,10 +256,6 @@ class SessionLoop:
     def terms(self) -> list[LossTerm]:
         """The loss terms of the session's phases, each once."""
         return list({id(term): term for phase in self._phases for term in phase.losses}.values())
-
-    @property
-    def named_parameters(self) -> NamedParameters:
-        return named_parameters(self.model, self.tuner.prefix, self.head, self.terms)
 
     def named_parts(self) -> dict[str, Part]:
         """Everything with hooks, each once, in the order in which it is called: head, losses, other parts, rule, probes."""

@@ -1,6 +1,7 @@
 """One optimizer step: closures for the gradient rule, the guard against non-finite losses, clipping, the update.
 
-No host sync happens here: losses and the guard's flag stay on the device until `read` is called.
+No host sync happens here: losses and the guard's flag stay on the device until `read` is called. (A loss that must wait says so:
+`NuclearNorm`.)
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +37,12 @@ class MicroBatch:
     weight: float
 
 
+def _detached(context: Context) -> Context:
+    """The context without its graph."""
+    views = tuple(Outputs(view.features.detach(), view.logits.detach(), view.embedding.detach()) for view in context.views)
+    return replace(context, views=views)
+
+
 class Stepper:
     """Runs the optimizer steps of one phase of one session."""
 
@@ -57,13 +64,16 @@ class Stepper:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._without_gradient: set[str] = set()
+        self.contexts: tuple[Context, ...] = ()
+        """What the losses saw in the last step, one per micro-batch, of the rule's first pass, without gradient."""
         self._first_bad = torch.full((), -1, dtype=torch.long, device=accelerator.device)
 
     def step(self, micro_batches: Sequence[MicroBatch], epoch: int, step: int, rates: Sequence[float]) -> bool:
         """One update at the given learning rates; returns whether the optimizer took it (fp16's scaler may skip one)."""
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-        closures = [self._closure(micro, epoch, step) for micro in micro_batches]
+        self.contexts = ()
+        closures = [self._closure(micro, epoch, step, number) for number, micro in enumerate(micro_batches)]
         losses = self.rule.compute(closures, self.named, self.accelerator, self.model)
         self.accelerator.unscale_gradients(self.optimizer)
         self.rule.transform(self.named)
@@ -75,20 +85,23 @@ class Stepper:
         self._count += 1
         return not getattr(self.optimizer, "step_was_skipped", False)
 
-    def _closure(self, micro: MicroBatch, epoch: int, step: int) -> Callable[[], dict[str, Tensor]]:
+    def _closure(self, micro: MicroBatch, epoch: int, step: int, number: int) -> Callable[[], dict[str, Tensor]]:
         memo: dict[tuple[str, int], Outputs] = {}
         pixels = [micro.batch[key] for key in ("pixel_values", "pixel_values_1") if key in micro.batch]
 
         def frozen(role: str, view: int = -1) -> Outputs:
-            if (role, view) not in memo:
-                if not -len(pixels) <= view < len(pixels):
-                    raise ValueError(f"frozen({role!r}, view={view}): there are {len(pixels)} views; ask for more by the loss's `needs`.")
-                memo[role, view] = self.frozen(role, pixels[view])
-            return memo[role, view]
+            if not -len(pixels) <= view < len(pixels):
+                raise ValueError(f"frozen({role!r}, view={view}): there are {len(pixels)} views; ask for more by the loss's `needs`.")
+            key = role, view % len(pixels)  # the last view is asked for by either of its numbers
+            if key not in memo:
+                memo[key] = self.frozen(role, pixels[view])
+            return memo[key]
 
         def losses() -> dict[str, Tensor]:
             views = self._views(pixels[: num_model_views(self.phase)], micro.batch)
             context = Context(micro.batch, views, self.session, epoch, step, frozen)
+            if len(self.contexts) == number:  # a rule's further passes come when every micro-batch has left its own
+                self.contexts += (_detached(context),)
             return {term.name: self._value(term, context) * (term.weight_at(epoch) * micro.weight) for term in self.phase.losses}
 
         return losses

@@ -68,6 +68,6 @@ def test_missing_splits_are_listed(write_folder, counts, test_split, message):
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "data.csv").write_text("a,b")
-    with pytest.raises(DataError, match="neither a folder nor a parquet or arrow file"):
-        open_images(tmp_path / "data.csv")
+    (tmp_path / "data.xlsx").write_text("a,b")
+    with pytest.raises(DataError, match="neither a folder nor a table"):
+        open_images(tmp_path / "data.xlsx")

@@ -17,7 +17,12 @@ from hf_cl.scenarios.tables import split_of
         ("data/test-00000-of-00001.parquet", "test"),
         ("train_part3.parquet", "train"),
         ("training.parquet", "train"),
-        ("val.parquet", "val"),
+        ("val.parquet", "validation"),
+        ("my_Test.parquet", "test"),
+        ("TRAIN.parquet", "train"),
+        ("testset-1.parquet", "test"),
+        ("eval/part.parquet", "test"),
+        ("train_test.parquet", UNSPLIT),
         ("default/validation/0000.parquet", "validation"),
         ("test/0000.parquet", "test"),
         ("v2-0000.parquet", "v2"),
@@ -77,5 +82,5 @@ def test_a_broken_parquet_file_is_an_error_of_its_folder(tmp_path):
 def test_two_kinds_of_files_are_refused(write_parquet):
     folder = write_parquet({"train-0": [0, 1]})
     (folder / "test.arrow").write_bytes(b"")
-    with pytest.raises(DataError, match="parquet and arrow"):
+    with pytest.raises(DataError, match="arrow and parquet"):
         open_images(folder)

@@ -1,0 +1,148 @@
+"""What hooks may use of the trainer: the members of `hf_cl.contracts.Trainer`.
+
+Shapes: B batch, C classes seen so far, D feature width, E embedding width, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from hf_cl.backbones import AnyClassifier
+from hf_cl.checkpoints.position import Position
+from hf_cl.checkpoints.tensors import named_parameters
+from hf_cl.contracts import Context, FeatureSet, Head, ImageDataset, LossTerm, NamedParameters, Outputs, Session
+from hf_cl.memory.class_statistics import ClassStatistics
+from hf_cl.settings import TrainingSettings
+from hf_cl.training.accelerator import RunAccelerator
+from hf_cl.training.feature_cache import FeatureCache
+from hf_cl.training.frozen import FrozenStates
+from hf_cl.training.image_stream import ImageStream
+
+
+class Services:
+    """Base of the loop: everything here is promised to hooks, everything else of the loop can change."""
+
+    accelerator: RunAccelerator
+    settings: TrainingSettings
+    generator: torch.Generator
+    """On the CPU; the same draws on every process; checkpointed, so what it gives depends on what was drawn before."""
+    contexts: Sequence[Context] = ()
+    """In `after_step`: what the losses saw in this step, one context per micro-batch of this process, of the rule's first pass, without
+    gradient. Empty elsewhere: nothing outlives a step."""
+    rates: Sequence[float] = ()
+    """Learning rates of the last step, one per parameter group."""
+    position: Position
+    statistics: ClassStatistics
+    classifier: AnyClassifier
+    images: ImageStream
+    features: FeatureCache
+    frozen: FrozenStates
+    _model: PeftModel | None = None
+    _session: Session | None = None
+
+    @property
+    def model(self) -> PeftModel:
+        if self._model is None:
+            raise RuntimeError("The adapter is injected when the first session begins; call fit() first.")
+        return self._model
+
+    @property
+    def tuner(self) -> Any:
+        return self.model.base_model
+
+    @property
+    def head(self) -> Head:
+        return self.classifier.head
+
+    @property
+    def session(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("No session has begun; call fit() first.")
+        return self._session
+
+    @property
+    def terms(self) -> list[LossTerm]:
+        """The loss terms of the session's phases, each once."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement terms")
+
+    @property
+    def losses(self) -> Mapping[str, LossTerm]:
+        """The loss terms of the session's phases by name; to read only."""
+        return {term.name: term for term in self.terms}
+
+    @property
+    def named_parameters(self) -> NamedParameters:
+        """Those of head, adapter and losses, as `Method.optimizer` gets them."""
+        return named_parameters(self.model, self.tuner.prefix, self.head, self.terms)
+
+    @property
+    def images_seen(self) -> int:
+        """Images in this session's steps so far, over all processes: each once per step, in however many views and passes."""
+        return self.position.session_images
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, which is the same on every process."""
+        return self.settings.seed
+
+    def generator_for(self, *key: int | str) -> torch.Generator:
+        """A generator on the CPU whose draws are a function of the run's seed and `key` alone, such as ("fisher", session.id).
+
+        For what must not depend on what was drawn before it; the same on every process and after a resume.
+        """
+        digest = hashlib.sha256(repr((self.seed, *key)).encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    def features_of(self, dataset: ImageDataset, *, augment: bool = False, role: str | None = None) -> FeatureSet:
+        """Features of a whole data set: eval mode, no gradient, gathered over the processes, on the device.
+
+        With `augment` the images are drawn as the current epoch draws them, or as the first epoch of a phase that refreshes once did.
+        `role` is another state of the backbone, as in `Context.frozen`. Computed once as long as nothing trains in between.
+
+        Raises ValueError for a role without a state.
+        """
+        return self.features.of(dataset, augment=augment, role=role)
+
+    def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]:
+        """This process's share of the images of a data set, in order: `pixel_values` [B, 3, S, S], `labels` and `index` [B], on the device.
+
+        Batches have at most `eval_batch_size` images. Where `features_of` will not do, as for gradients of a whole session.
+        """
+        return self.images.batches(dataset, epoch=self.features.epoch if augment else None)
+
+    def outputs_of(self, pixel_values: Tensor, *, role: str | None = None) -> Outputs:
+        """One forward of `pixel_values` [B, 3, S, S]: features [B, D], logits [B, C], embedding [B, E], in the run's precision.
+
+        Through the bare model (no DDP around it: its gradients are this process's own) in its present mode, with gradient unless
+        `torch.no_grad()` surrounds the call. With a `role`, another state of the same backbone, as in `Context.frozen`: eval mode, no
+        gradient.
+
+        Raises ValueError for a role without a state.
+        """
+        if role is not None:
+            return self.frozen.run(role, pixel_values)
+        with self.accelerator.autocast():
+            return self.classifier.outputs(pixel_values)
+
+    def class_statistics(self, session: Session) -> ClassStatistics:
+        """The run's one store of class statistics, with those of `session`'s classes added by the present model where it was not counted.
+
+        Beyond counts and means it keeps what heads and parts name in `statistics`.
+        """
+        if session.id not in self.statistics.sessions:
+            data = self.features_of(session.train)
+            own = data.labels >= session.first_new_class  # others, of a memory say, were counted when they were new
+            with torch.no_grad():
+                embedding = self.head.embed(data.features[own])
+            self.statistics.count_session(session.id, embedding, data.labels[own], data.index[own])
+        return self.statistics
+
+    def validation_of(self, session: Session) -> ImageDataset | None:
+        """Images of the session that were held out of training; None where nothing is held out."""
+        return session.validation
