@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -14,7 +16,7 @@ from loop_case import build
 from torch import nn
 
 from hf_cl.settings import TrainingSettings
-from hf_cl.training.accelerator import RunAccelerator
+from hf_cl.training.accelerator import RunAccelerator, leave_group
 
 
 def dtypes_of(trainer) -> list[torch.dtype]:
@@ -119,3 +121,21 @@ def test_fewer_processes_than_were_asked_for_are_refused(variables, words, monke
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=words):
         accelerator._check()
+
+
+def threads_of_gloo() -> int:
+    return sum("gloo" in (task / "comm").read_text() for task in Path("/proc/self/task").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them")
+def test_no_thread_of_the_process_group_outlives_it():
+    """One that lets go of a tensor while Python ends aborts the process. A wrapper of DDP in a cycle keeps a group that was destroyed."""
+    assert threads_of_gloo() == 0
+    dist.init_process_group(backend="gloo", store=dist.HashStore(), rank=0, world_size=1)
+    wrapped = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+    wrapped.itself = [wrapped]
+    wrapped(torch.ones(1, 2)).sum().backward()
+    assert threads_of_gloo() > 0
+    del wrapped
+    leave_group()
+    assert threads_of_gloo() == 0 and not dist.is_initialized()
