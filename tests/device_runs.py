@@ -127,7 +127,7 @@ def prompts(**kwargs: Any) -> Method:
 
 
 def text_lora(rule: str = "none") -> Method:
-    return glad(adapter=GladConfig(rule=rule, head=dict(TEXT_HEAD)), iterations=3, batch_size=4)
+    return glad(adapter=GladConfig(rule=rule, head=dict(TEXT_HEAD)), iterations=3)
 
 
 def sparse(head: dict[str, Any], **config: Any) -> Method:

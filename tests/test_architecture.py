@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "hf_cl"
 # From the ground up; rooms on one line are siblings and import none of each other.
 LEVELS = [
     {"contracts", "hints", "errors", "secrets", "byte_sizes", "cache_folder"},
-    {"_peft", "pictures", "settings"},
+    {"_peft", "own_parts", "pictures", "settings"},
     {"memory"},
     {"heads"},
     {"adapters"},
@@ -98,3 +98,23 @@ def test_nothing_is_unpickled():
         text = path.read_text()
         for forbidden in ("import pickle", "torch.load(", "torch.save(", "allow_pickle=True", "save_state(", "load_state("):
             assert forbidden not in text, f"{path}: {forbidden}"
+
+
+def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
+    """The package's modules that a file imports, wherever in it: inside functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else node.module for name in names}
+    return found & modules.keys()
+
+
+def test_no_circle_of_imports():
+    modules = {".".join(("hf_cl", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path for path in MODULES}
+    left = {name: imports_of(path, modules) - {name} for name, path in modules.items()}
+    while free := {name for name, wanted in left.items() if not wanted & left.keys()}:
+        left = {name: wanted for name, wanted in left.items() if name not in free}
+    assert not left, "these import each other, or what does: " + ", ".join(f"{name} -> {sorted(left[name] & left.keys())}" for name in left)

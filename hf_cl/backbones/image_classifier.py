@@ -5,6 +5,8 @@ Shapes: B batch, D feature width, C classes seen so far, E embedding width, S im
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from hf_cl.adapters.head_wrapper import HeadWrapper
@@ -37,6 +39,9 @@ class ImageClassifier(nn.Module):
     def outputs(self, pixel_values: Tensor) -> Outputs:
         """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""
         return Outputs(*self(pixel_values))
+
+    def read_names(self, class_names: Sequence[str]) -> None:
+        """Nothing: this head knows its classes by their rows, which the tuner grows."""
 
 
 class FeatureClassifier(nn.Module):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_cl.cli.app import AsJson, app, early_mistake, mistake, mistakes_in_a_line, print_json
+from hf_cl.cli.app import USE, AsJson, Imports, app, early_mistake, mistake, mistakes_in_a_line, print_json
 
 if TYPE_CHECKING:
     from hf_cl.hub.load import Classifier, Prediction
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 _AT_ONCE = 32
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def predict(
     adapter: Annotated[str, typer.Argument(help="Hub id, adapter folder, or run folder (its last session)")],
     images: Annotated[list[Path], typer.Argument(help="image files")],
     revision: Annotated[str | None, typer.Option(help="revision of the adapter, e.g. session-3")] = None,
     top_k: Annotated[int, typer.Option("--top_k", "--top-k", min=1, help="classes per image")] = 3,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Name what is in images. Files that are no images are named at the end; the others are answered all the same."""
@@ -30,11 +31,13 @@ def predict(
     if len(missing) == len(images):
         raise early_mistake("\n".join(missing))
     from hf_cl.hub.load import load  # noqa: PLC0415
+    from hf_cl.own_parts import import_parts  # noqa: PLC0415
     from hf_cl.results.display import display_name, printable  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
 
     quiet_libraries()
     with mistakes_in_a_line():
+        import_parts(imports or ())
         named, bad = _named(load(adapter, revision=revision), images, top_k)
     if as_json:
         print_json({image: {p.name: p.score for p in best} for image, best in named.items()})

@@ -118,7 +118,7 @@ def coact(
         phases=phases,
         optimizer=optimizer,
         rule=Plain(),
-        parts=(EmaTeacher(config, objective, clone=incremental_unfrozen), Prototypes(base_session=start_with_prototypes)),
+        parts=(EmaTeacher(objective, clone=incremental_unfrozen), Prototypes(base_session=start_with_prototypes)),
         title="CoACT",
         citation=CITATION,
     )
@@ -191,10 +191,11 @@ class CoactSettings(RunSettings):
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear", "bias": False, "pooler": True})
     """The head and its settings; `pooler: false` for bases without a pooler."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> list[str]:
+        faults = super().faults()
         if self.protocol.startswith("few_shot") and (self.class_order != "natural" or self.validation_fraction):
-            raise ValueError("Few-shot protocols have the natural class_order and keep no validation images; leave both settings out.")
+            faults.append("Few-shot protocols have the natural class_order and keep no validation images; leave both settings out.")
+        return faults
 
     def method(self) -> Method:
         """The method these settings describe."""
@@ -228,13 +229,12 @@ class EmaTeacher(Part):
     """Calls the adapter when its teacher is due: the unfreezing, an update after each step, the states kept at the end of session 0.
 
     Args:
-        config: of the adapter.
         objective: "fixed" reads the teacher of the end of session 0 later; under "figure" the teacher goes on.
         clone: whether unfrozen weights train after session 0, so that the states of its end need storage of their own.
     """
 
-    def __init__(self, config: AsyncLoraConfig, objective: Objective, *, clone: bool) -> None:
-        self.config, self.objective, self.clone = config, objective, clone
+    def __init__(self, objective: Objective, *, clone: bool) -> None:
+        self.objective, self.clone = objective, clone
         self._tuner: Any = None
         self._waiting: Mapping[str, Any] | None = None
 
@@ -263,7 +263,6 @@ class EmaTeacher(Part):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if not state:
             return
-        self.config.unfrozen = state["unfrozen"]
         if self._tuner is None:
             self._waiting = state
         else:

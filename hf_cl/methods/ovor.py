@@ -101,5 +101,5 @@ class OvorSettings(RunSettings):
             learning_rate=self.learning_rate,
             layer_tokens=self.layer_tokens,
             head=self.head,
-            outliers=VirtualOutliers(mode=self.outlier_mode, std=self.outlier_std, weight=self.outlier_weight, batch_size=self.batch_size),
+            outliers=VirtualOutliers(mode=self.outlier_mode, std=self.outlier_std, weight=self.outlier_weight),
         )

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from accelerate.utils import parse_flag_from_env
+from torch import nn
 
-from hf_cl.adapters import GladConfig
+from hf_cl._peft import BaseTunerLayer, ModulesToSaveWrapper
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Probe, Session
 from hf_cl.hints import nearest
-from hf_cl.rules.recorded import check_recorded
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.session_plan import SessionPlan
 
@@ -29,8 +29,17 @@ _OF_IMAGES = frozenset({"two_views", "frozen_view", "pretrained", "previous"})
 
 def check_method(method: Method) -> None:
     """Raise ValueError where an adapter's config records another gradient rule than the one that trains it."""
-    if isinstance(method.adapter, GladConfig):
-        check_recorded(method.adapter, method.rule)
+    method.adapter.check_rule(method.rule)
+
+
+def check_unused(backbone: nn.Module) -> None:
+    """Raise ValueError for a backbone with an adapter inside: another run's, which would be trained over and saved as the base's."""
+    inside = next((module for module in backbone.modules() if isinstance(module, BaseTunerLayer | ModulesToSaveWrapper)), None)
+    if inside is not None:
+        raise ValueError(
+            f"The backbone has an adapter inside already ({type(inside).__name__}): it was used for another run. Load it anew, or take the "
+            "adapter out by `model.unload()` of its PeftModel, which also leaves that run's head at the classifier's place."
+        )
 
 
 _SHARDING = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED", "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM"}

@@ -5,7 +5,6 @@ Shapes: B batch, C classes seen so far, D feature width, n images of a data set.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
-from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
+from hf_cl.contracts import FeatureSet, ImageDataset, Outputs
 from hf_cl.images import PixelStore, StoredImages, eval_batches, plan, sequential, train_batches
 from hf_cl.images.transfer import to_device
 from hf_cl.settings import TrainingSettings
@@ -45,10 +44,6 @@ class ImageStream:
         self.store, self.settings, self.accelerator = store, settings, accelerator
         self.preprocessor, self.augmentation = store.forms.preprocessor, store.forms.augmentation
         self._plan: list[list[int]] = []
-
-    def steps_per_epoch(self, dataset: ImageDataset, phase: Phase) -> int:
-        """Optimizer steps that one epoch over `dataset` takes; the last, smaller batch counts."""
-        return math.ceil(len(dataset) / (phase.batch_size or self.settings.batch_size))
 
     # Training
     def steps(
