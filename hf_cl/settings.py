@@ -64,6 +64,8 @@ class TrainingSettings:
     """None: what `accelerate launch` says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    deterministic: bool = False
+    """The same bytes from every run on a GPU too, by kernels that are slower; a CPU gives them without."""
     compile: bool | None = None
     """torch.compile the model; None: what `accelerate launch` says."""
     cpu: bool = False

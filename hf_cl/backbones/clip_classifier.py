@@ -129,7 +129,7 @@ class TextHead(Head):
     def _encode(self, classes: range) -> Tensor:
         model = self._model[0]
         device = next(model.parameters()).device
-        embeddings = encode_texts(model, self.tokens.batch(classes, device))  # [c, E]
+        embeddings = encode_texts(model, self.tokens.batch(classes, device))  # pyright: ignore # [c, E]
         with torch.autocast(device.type, enabled=False):
             return _unit(embeddings)  # [c, E]
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_cl.hints import nearest
-from hf_cl.images.color import ColorJitter, RandomBlur, RandomGrayscale
 from hf_cl.images.crops import PadCropFlip, RandomFlip, RandomResizedCropFlip
 from hf_cl.images.preprocess import Preprocessor
 from hf_cl.images.resample import stacked
@@ -89,11 +88,15 @@ class Recolored:
 
 def _strong(size: int) -> Recolored:
     """What CoACT (Roy et al., TMLR 2025) does to both views: SimCLR's list without blur, at half its strength."""
+    from hf_cl.images.color import ColorJitter, RandomGrayscale  # noqa: PLC0415 (kornia: the other augmentations need not wait for it)
+
     return Recolored(RandomResizedCropFlip(size), ColorJitter(0.4, 0.4, 0.4, 0.1, probability=0.8), RandomGrayscale(0.2))
 
 
 def _strong_blur(size: int) -> Recolored:
     """The same with the blur of MoCo v2 (Chen et al., 2020, arXiv 2003.04297)."""
+    from hf_cl.images.color import RandomBlur  # noqa: PLC0415
+
     strong = _strong(size)
     return Recolored(strong.crop, *strong.changes, RandomBlur((0.1, 2.0), probability=0.5))
 

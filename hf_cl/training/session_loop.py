@@ -30,7 +30,17 @@ from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
-from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_session, check_strategy, check_unused
+from hf_cl.training.checks import (
+    check_head_returns,
+    check_method,
+    check_optimizer,
+    check_parts,
+    check_session,
+    check_strategy,
+    check_unused,
+)
+from hf_cl.training.compiling import compile_backbone
+from hf_cl.training.deterministic import deterministic
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
@@ -110,7 +120,7 @@ class SessionLoop(Services):
         Raises TrainingInterruptedError after SIGTERM or SIGINT, once a checkpoint is written; TrainingDivergedError where a loss is not
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
-        with self.accelerator.current():
+        with self.accelerator.current(), deterministic(self.settings.deterministic):
             return self._fit()
 
     def _fit(self) -> Results:
@@ -171,6 +181,8 @@ class SessionLoop(Services):
         self._model = model.to(self.accelerator.device)
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self.backbone)
+        if self.accelerator.compiled_by != "no":
+            compile_backbone(self.backbone, **self.accelerator.compile_arguments)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
         for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
@@ -242,6 +254,8 @@ class SessionLoop(Services):
             part.end_session(self, session)
         self.features.clear()
         self.results.add(session, seconds, trained)
+        if session.id == 0 and not self.config.has_text_head:  # not in a user's hands, when all sessions are trained
+            check_head_returns(self.config, self.tuner.head_wrapper().in_features, self.head)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         self.position.next_session()
         self.times.agree_to_stop(self.position.step)
