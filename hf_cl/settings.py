@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "logging_steps",
         "checkpoint_steps",
         "checkpoint_minutes",
+        "keep_adapters",
         "report_to",
         "push_to_hub",
         "private",
@@ -29,6 +31,15 @@ MAY_CHANGE_ON_RESUME = frozenset(
     }
 )
 """Settings that change no weight and no result."""
+
+
+KEEP_ADAPTERS = r"all|last|every:[1-9]\d*"
+
+
+def keeps_adapter(policy: str, session: int) -> bool:
+    """Whether the adapter of a session stays when a later one is there, by the setting `keep_adapters`."""
+    kind, _, step = policy.partition(":")
+    return kind == "all" or (kind == "every" and session % int(step) == 0)
 
 
 @dataclass
@@ -74,6 +85,8 @@ class TrainingSettings:
     """Optimizer steps between two checkpoints inside a session; None: only the time and the session's end count."""
     checkpoint_minutes: float | None = 10.0
     """Minutes between two checkpoints inside a session; None: only the steps and the session's end count."""
+    keep_adapters: str = "all"
+    """Whose adapter stays in `adapters/`: `all` sessions', the `last` one's, or `every:10` (of sessions 0, 10, 20, ... and the last)."""
     stability_every: int | None = None
     """Optimizer steps between two evaluations on all sessions so far, for the stability gap; None: evaluate at the end of sessions."""
     probes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -99,6 +112,8 @@ class TrainingSettings:
         ]
         if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
             faults.append(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
+        if not re.fullmatch(KEEP_ADAPTERS, self.keep_adapters):
+            faults.append(f"keep_adapters must be all, last or every:N such as every:10, got {self.keep_adapters!r}.")
         if self.resume not in (None, "auto"):
             faults.append(f"resume must be 'auto' or absent, got {self.resume!r}.")
         return faults

@@ -202,6 +202,10 @@ class ClipClassifier(nn.Module):
         features = encode_images(self.model, pixel_values)  # [B, E]
         return features, self.head(features), _unit(features)
 
+    def logits_of(self, features: Tensor) -> Tensor:  # [B, E] -> [B, C]
+        """Logits of image embeddings, as `outputs` has them."""
+        return self.head(features)
+
     def outputs(self, pixel_values: Tensor) -> Outputs:
         """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""
         return Outputs(*self(pixel_values))

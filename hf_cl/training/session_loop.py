@@ -17,7 +17,7 @@ from peft import get_peft_model
 from torch import nn
 
 from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
-from hf_cl.checkpoints.adapter_files import save_adapter_files
+from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.tensors import first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
@@ -259,4 +259,5 @@ class SessionLoop(Services):
         """Adapter, head, class names and image processor, as every loading route wants them."""
         if self.accelerator.is_main_process:
             save_adapter_files(folder, self.model, self.processor, self.tokenizer)
+            remove_adapters(folder.parent, self.settings.keep_adapters, self.session.id)
         self.accelerator.wait_for_everyone()
