@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
+from hf_cl.byte_sizes import byte_size
 from hf_cl.hints import refuse
 from hf_cl.secrets import check_no_secrets
 
@@ -20,6 +21,9 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "imports",
         "resume",
         "num_workers",
+        "image_memory",
+        "image_cache",
+        "check_images",
         "logging_steps",
         "checkpoint_steps",
         "checkpoint_minutes",
@@ -79,6 +83,10 @@ class TrainingSettings:
     """Stay on the CPU although there is a GPU."""
     num_workers: int = 2
     """Threads that decode images."""
+    image_memory: float | str = 0.25
+    """Memory for decoded images, of all processes of a machine together: bytes (`8GiB`, 4e9), or up to 1 a share of what is free."""
+    image_cache: str | None = None
+    """A folder on a fast disk for decoded training images that memory has no room for; emptied when the run ends."""
     logging_steps: int = 10
     """Optimizer steps between two readings of the losses."""
     checkpoint_steps: int | None = None
@@ -112,6 +120,10 @@ class TrainingSettings:
         ]
         if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
             faults.append(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
+        try:
+            byte_size(self.image_memory)
+        except ValueError as error:
+            faults.append(f"image_memory: {error}")
         if not re.fullmatch(KEEP_ADAPTERS, self.keep_adapters):
             faults.append(f"keep_adapters must be all, last or every:N such as every:10, got {self.keep_adapters!r}.")
         if self.resume not in (None, "auto"):
@@ -135,6 +147,9 @@ class RunSettings(TrainingSettings):
     """The split that is tested on."""
     skip_bad_images: bool = False
     """Leave unreadable images out, with a warning, instead of stopping before training."""
+    check_images: Literal["all", "changed", "header", "none"] = "changed"
+    """Which images are decoded before training to find broken ones: `all`, those `changed` since they were last found whole, none but with
+    a look at the `header` of the changed ones, or `none`."""
     protocol: str = "class_incremental"
     """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
     num_base_classes: int = 10

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "hf_cl"
 
 # From the ground up; rooms on one line are siblings and import none of each other.
 LEVELS = [
-    {"contracts", "hints", "errors", "secrets"},
+    {"contracts", "hints", "errors", "secrets", "byte_sizes", "cache_folder"},
     {"_peft", "own_parts", "pictures", "settings"},
     {"memory"},
     {"heads"},
@@ -31,10 +31,10 @@ LEVELS = [
 LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
 GROUND = {"contracts", "hints", "errors"}
 SELF_CONTAINED = {
-    **{room: set() for room in ("contracts", "hints", "errors", "secrets")},
+    **{room: set() for room in ("contracts", "hints", "errors", "secrets", "byte_sizes", "cache_folder")},
     "memory": GROUND,
     "heads": GROUND | {"memory"},
-    "scenarios": GROUND | {"pictures"},
+    "scenarios": GROUND | {"pictures", "cache_folder"},
     "images": GROUND | {"pictures"},
     "metrics": set(),
 }

@@ -33,6 +33,7 @@ class ContinualTrainer(SessionLoop):
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
         tokenizer: the base's own, for text heads; saved beside every adapter.
+        accelerator, store: made before, where pictures were decoded before training.
     """
 
     def fit(self) -> Results:

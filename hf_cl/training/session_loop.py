@@ -23,6 +23,7 @@ from hf_cl.checkpoints.tensors import first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import Method, Phase, Probe, Scenario, Session
 from hf_cl.errors import TrainingInterruptedError
+from hf_cl.images import PixelStore
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.probes import build_probes
 from hf_cl.results.composition import composition
@@ -44,6 +45,7 @@ from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.phase_loop import PhaseLoop
+from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
 from hf_cl.training.run import ADAPTER
 from hf_cl.training.run_folder import RunFolder
@@ -64,6 +66,7 @@ class SessionLoop(Services):
         settings: batch sizes, precision, folders.
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
+        accelerator, store: made before, where pictures were decoded before training (`hf_cl.training.pixel_store.open_store`).
 
     Raises ValueError for a way of launching that shards the model, for class names that the method's text head cannot use, and for a
     scenario without sessions.
@@ -81,6 +84,8 @@ class SessionLoop(Services):
         probes: Sequence[Probe] = (),
         quiet: bool = False,
         tokenizer: Any = None,
+        accelerator: RunAccelerator | None = None,
+        store: PixelStore | None = None,
     ) -> None:
         check_method(method)
         check_strategy()
@@ -88,10 +93,11 @@ class SessionLoop(Services):
         if tokenizer is not None and method.adapter.has_text_head:
             check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
         protocol_record(scenario.protocol)
+        self._store = store
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         plan = SessionPlan(method, scenario, settings.batch_size)
         check_parts(plan, probes)
-        accelerator = RunAccelerator(settings)
+        accelerator = accelerator or RunAccelerator(settings)
         used: Any = accelerator.mixed_precision
         super().__init__(
             backbone=backbone,
@@ -141,7 +147,7 @@ class SessionLoop(Services):
             start_trackers(accelerator, self.settings.report_to, asdict(self.settings), self.folder)
         self.times = times
         self.records = Records(self.folder, accelerator, self.quiet)
-        self.images = ImageStream(self.processor, self.settings, accelerator)
+        self.images = ImageStream(self._store or open_store(self.processor, self.settings, accelerator), self.settings, accelerator)
         self.results = SessionResults(self)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
