@@ -194,6 +194,8 @@ class Trainer(Protocol):
     def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]: ...
     def outputs_of(self, pixel_values: Tensor, *, role: str | None = None) -> Outputs: ...
     def class_statistics(self, session: Session) -> Any: ...
+    @property
+    def statistics(self) -> Any: ...  # the store that it adds to, as it stands
     def validation_of(self, session: Session) -> ImageDataset | None: ...
     def generator_for(self, *key: int | str) -> Any: ...
 
@@ -263,6 +265,8 @@ class Head(nn.Module):
     """
 
     num_classes: int
+    moves_with_statistics: bool = True
+    """False where the head keeps sums in a space of its own: when features move, nothing can move them along."""
     fits: bool = False
     """Whether the head fits itself at the end of a session, so that it needs no phase to know the session's classes."""
     statistics: frozenset[str] = frozenset()

@@ -129,7 +129,7 @@ class TextHead(Head):
     def _encode(self, classes: range) -> Tensor:
         model = self._model[0]
         device = next(model.parameters()).device
-        embeddings = encode_texts(model, self.tokens.batch(classes, device))  # [c, E]
+        embeddings = encode_texts(model, self.tokens.batch(classes, device))  # pyright: ignore # [c, E]
         with torch.autocast(device.type, enabled=False):
             return _unit(embeddings)  # [c, E]
 
@@ -201,6 +201,10 @@ class ClipClassifier(nn.Module):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, 3, S, S] -> [B, E], [B, C], [B, E]
         features = encode_images(self.model, pixel_values)  # [B, E]
         return features, self.head(features), _unit(features)
+
+    def logits_of(self, features: Tensor) -> Tensor:  # [B, E] -> [B, C]
+        """Logits of image embeddings, as `outputs` has them."""
+        return self.head(features)
 
     def outputs(self, pixel_values: Tensor) -> Outputs:
         """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""

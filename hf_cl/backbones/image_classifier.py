@@ -36,6 +36,10 @@ class ImageClassifier(nn.Module):
             return features, logits, features
         return features, logits, wrapper.head(wrapper.active_adapters[0]).embed(features)
 
+    def logits_of(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
+        """What the model makes of features that it would feed its classifier: the same as `outputs`, without the base."""
+        return self._head_wrapper[0](features)
+
     def outputs(self, pixel_values: Tensor) -> Outputs:
         """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""
         return Outputs(*self(pixel_values))

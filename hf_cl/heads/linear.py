@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import skip_init
 
 from hf_cl.contracts import Head
 from hf_cl.heads.rows import append_rows
@@ -69,9 +68,9 @@ class LinearHead(Head):
         return F.linear(features, self.weight, self.bias)
 
     def as_linear(self) -> nn.Linear | None:
-        shape = self.in_features, self.num_classes
-        kind = {"device": self.weight.device, "dtype": self.weight.dtype}
-        linear = skip_init(nn.Linear, *shape, bias=self.bias is not None, **kind)  # drawn values would move the run's random generator
+        # on the meta device first: drawn values would move the run's random generator
+        linear = nn.Linear(self.in_features, self.num_classes, bias=self.bias is not None, device="meta", dtype=self.weight.dtype)
+        linear = linear.to_empty(device=self.weight.device)
         linear.load_state_dict(self.state_dict())
         return linear
 

@@ -14,10 +14,11 @@ from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
 from hf_cl.losses.nuclear_norm import NuclearNorm
 from hf_cl.losses.prediction_distillation import PredictionDistillation
+from hf_cl.losses.projector import Projector
 from hf_cl.losses.self_distillation import SelfDistillation
 from hf_cl.losses.slope_cap import SlopeCap
 from hf_cl.losses.stablemax import StableMax
-from hf_cl.losses.supervised_contrastive import SupervisedContrastive, supervised_contrastive
+from hf_cl.losses.supervised_contrastive import ProjectedContrast, SupervisedContrastive, supervised_contrastive
 from hf_cl.losses.virtual_outliers import Outliers, VirtualOutliers, kth_squared_distance, synthesize_outliers, vor_penalty
 from hf_cl.losses.zero_shot_kl import ZeroShotKL
 
@@ -52,6 +53,8 @@ __all__ = [
     "NuclearNorm",
     "Outliers",
     "PredictionDistillation",
+    "ProjectedContrast",
+    "Projector",
     "SelfDistillation",
     "SlopeCap",
     "StableMax",

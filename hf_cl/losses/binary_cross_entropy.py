@@ -43,10 +43,11 @@ class BinaryCrossEntropy(LossTerm):
         distill: bool = True,
         weight: float | Callable[[int], float] = 1.0,
     ) -> None:
+        self.classes: Classes = classes
         check_classes(classes, "BinaryCrossEntropy")
         if not scale > 0:
             raise ValueError(f"BinaryCrossEntropy: scale must be positive, got {scale}.")
-        self.scale, self.classes, self.balanced, self.weight = scale, classes, balanced, weight
+        self.scale, self.balanced, self.weight = scale, balanced, weight
         self.distill = distill and classes == "seen"
         self.needs = needed(classes) | ({"previous_if_any"} if self.distill else set())
 

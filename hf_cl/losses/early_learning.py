@@ -55,6 +55,7 @@ class EarlyLearning(LossTerm):
         bias_correction: bool = False,
         memory_dtype: Literal["float32", "float16"] = "float32",
     ) -> None:
+        self.classes: Classes = classes
         check_classes(classes, "EarlyLearning")
         if not 0 <= beta < 1:
             raise ValueError(f"EarlyLearning: beta must be at least 0 and below 1, got {beta}.")
@@ -64,7 +65,7 @@ class EarlyLearning(LossTerm):
             raise ValueError(f"EarlyLearning: weight must not be negative, got {weight}.")
         if memory_dtype not in DTYPES:
             raise ValueError(f"EarlyLearning: memory_dtype must be 'float32' or 'float16', got {memory_dtype!r}.")
-        self.weight, self.beta, self.clamp, self.classes = weight, beta, clamp, classes
+        self.weight, self.beta, self.clamp = weight, beta, clamp
         self.bias_correction, self.memory_dtype = bias_correction, memory_dtype
         self.needs = needed(classes) | {"index"}
         self.table: SampleTable | None = None

@@ -54,6 +54,7 @@ class SelfDistillation(LossTerm):
         memory_dtype: Literal["float32", "float16"] = "float32",
         weight: float | Callable[[int], float] = 1.0,
     ) -> None:
+        self.classes: Classes = classes
         check_classes(classes, "SelfDistillation")
         if not 0 <= alpha <= 1:
             raise ValueError(f"SelfDistillation: alpha must be between 0 and 1, got {alpha}.")
@@ -63,7 +64,7 @@ class SelfDistillation(LossTerm):
             raise ValueError(f"SelfDistillation: memory_dtype must be 'float32' or 'float16', got {memory_dtype!r}.")
         if epochs == 1:
             logger.warning("SelfDistillation over 1 epoch is plain cross-entropy: no prediction is an epoch old.")
-        self.epochs, self.alpha, self.classes, self.memory_dtype, self.weight = epochs, alpha, classes, memory_dtype, weight
+        self.epochs, self.alpha, self.memory_dtype, self.weight = epochs, alpha, memory_dtype, weight
         self.needs = needed(classes) | {"index"}
         self._read: SampleTable | None = None
         self._written: SampleTable | None = None

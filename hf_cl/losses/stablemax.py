@@ -39,10 +39,11 @@ class StableMax(LossTerm):
         classes: Classes = "new",
         weight: float | Callable[[int], float] = 1.0,
     ) -> None:
+        self.classes: Classes = classes
         check_classes(classes, "StableMax")
         if dtype not in ("float64", "float32"):
             raise ValueError(f"StableMax: dtype must be 'float64' or 'float32', got {dtype!r}.")
-        self.dtype, self.classes, self.weight = dtype, classes, weight
+        self.dtype, self.weight = dtype, weight
         self.needs = needed(classes)
 
     def __call__(self, ctx: Context) -> Tensor:

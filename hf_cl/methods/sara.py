@@ -17,6 +17,7 @@ from hf_cl.adapters import SaraConfig, SaraModel
 from hf_cl.adapters.sara import attach, sara_lr
 from hf_cl.contracts import Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything
 from hf_cl.losses import MaskedCrossEntropy, NuclearNorm
+from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
@@ -144,7 +145,7 @@ def sara(
         phases=lambda session: [Phase("train", epochs, losses, everything)],
         optimizer=optimizer,
         rule=Plain(),
-        parts=[switch],
+        parts=[switch, *drift_parts(config.head)],
         max_grad_norm=max_grad_norm,
     )
 

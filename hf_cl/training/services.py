@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from hf_cl.checkpoints.tensors import fingerprint
 from hf_cl.contracts import FeatureSet, ImageDataset, LossTerm, Outputs, Session
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.training.run import Run
@@ -83,7 +84,8 @@ class Services(Run):
             own = data.labels >= session.first_new_class  # others, of a memory say, were counted when they were new
             with torch.no_grad():
                 embedding = self.head.embed(data.features[own])
-            self.statistics.count_session(session.id, embedding, data.labels[own], data.index[own])
+            weights = fingerprint(self.named_parameters)
+            self.statistics.count_session(session.id, embedding, data.labels[own], data.index[own], taken_with=weights)
         return self.statistics
 
     def validation_of(self, session: Session) -> ImageDataset | None:

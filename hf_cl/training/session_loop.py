@@ -17,23 +17,35 @@ from peft import get_peft_model
 from torch import nn
 
 from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
-from hf_cl.checkpoints.adapter_files import save_adapter_files
+from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.tensors import first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import Method, Phase, Probe, Scenario, Session
 from hf_cl.errors import TrainingInterruptedError
+from hf_cl.images import PixelStore
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.probes import build_probes
 from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
-from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_session, check_strategy, check_unused
+from hf_cl.training.checks import (
+    check_head_returns,
+    check_method,
+    check_optimizer,
+    check_parts,
+    check_session,
+    check_strategy,
+    check_unused,
+)
+from hf_cl.training.compiling import compile_backbone
+from hf_cl.training.deterministic import deterministic
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.phase_loop import PhaseLoop
+from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
 from hf_cl.training.run import ADAPTER
 from hf_cl.training.run_folder import RunFolder
@@ -54,6 +66,7 @@ class SessionLoop(Services):
         settings: batch sizes, precision, folders.
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
+        accelerator, store: made before, where pictures were decoded before training (`hf_cl.training.pixel_store.open_store`).
 
     Raises ValueError for a way of launching that shards the model, for class names that the method's text head cannot use, and for a
     scenario without sessions.
@@ -71,6 +84,8 @@ class SessionLoop(Services):
         probes: Sequence[Probe] = (),
         quiet: bool = False,
         tokenizer: Any = None,
+        accelerator: RunAccelerator | None = None,
+        store: PixelStore | None = None,
     ) -> None:
         check_method(method)
         check_strategy()
@@ -78,10 +93,11 @@ class SessionLoop(Services):
         if tokenizer is not None and method.adapter.has_text_head:
             check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
         protocol_record(scenario.protocol)
+        self._store = store
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         plan = SessionPlan(method, scenario, settings.batch_size)
         check_parts(plan, probes)
-        accelerator = RunAccelerator(settings)
+        accelerator = accelerator or RunAccelerator(settings)
         used: Any = accelerator.mixed_precision
         super().__init__(
             backbone=backbone,
@@ -104,7 +120,7 @@ class SessionLoop(Services):
         Raises TrainingInterruptedError after SIGTERM or SIGINT, once a checkpoint is written; TrainingDivergedError where a loss is not
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
-        with self.accelerator.current():
+        with self.accelerator.current(), deterministic(self.settings.deterministic):
             return self._fit()
 
     def _fit(self) -> Results:
@@ -131,7 +147,7 @@ class SessionLoop(Services):
             start_trackers(accelerator, self.settings.report_to, asdict(self.settings), self.folder)
         self.times = times
         self.records = Records(self.folder, accelerator, self.quiet)
-        self.images = ImageStream(self.processor, self.settings, accelerator)
+        self.images = ImageStream(self._store or open_store(self.processor, self.settings, accelerator), self.settings, accelerator)
         self.results = SessionResults(self)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
@@ -165,6 +181,8 @@ class SessionLoop(Services):
         self._model = model.to(self.accelerator.device)
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self.backbone)
+        if self.accelerator.compiled_by != "no":
+            compile_backbone(self.backbone, **self.accelerator.compile_arguments)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
         for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
@@ -236,6 +254,8 @@ class SessionLoop(Services):
             part.end_session(self, session)
         self.features.clear()
         self.results.add(session, seconds, trained)
+        if session.id == 0 and not self.config.has_text_head:  # not in a user's hands, when all sessions are trained
+            check_head_returns(self.config, self.tuner.head_wrapper().in_features, self.head)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         self.position.next_session()
         self.times.agree_to_stop(self.position.step)
@@ -245,4 +265,5 @@ class SessionLoop(Services):
         """Adapter, head, class names and image processor, as every loading route wants them."""
         if self.accelerator.is_main_process:
             save_adapter_files(folder, self.model, self.processor, self.tokenizer)
+            remove_adapters(folder.parent, self.settings.keep_adapters, self.session.id)
         self.accelerator.wait_for_everyone()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from pydantic import TypeAdapter, ValidationError
 
 from hf_cl.backbones import TextHead
+from hf_cl.checkpoints.tensors import digest_before_head
 from hf_cl.contracts import Probe, Session
 from hf_cl.metrics import SessionCounts, StabilityTraces, summarize_traces
 from hf_cl.probes import StabilityProbe
@@ -19,7 +21,8 @@ from hf_cl.results.results import Memory, MethodRecord, ParameterCounts, Protoco
 from hf_cl.results.table import accuracy_of_tests, session_news
 from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
-from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
+from hf_cl.training.evaluation import Tested, evaluate_candidates, evaluate_session
+from hf_cl.training.kept_features import KeptFeatures
 from hf_cl.training.peak_memory import memory_kind, take_peak_bytes
 from hf_cl.training.run import Run
 
@@ -34,6 +37,7 @@ class SessionResults:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._history = History(run.folder / FILE if run.accelerator.is_main_process else None)
+        self._kept = KeptFeatures(run.images)
         self._probes: dict[str, dict[str, Any]] = {}
         self._current: Results | None = None
 
@@ -49,9 +53,14 @@ class SessionResults:
         record: dict[str, Any] = {"id": session.id, "new_class_names": [*session.new_class_names]}
         counts: SessionCounts | None = None
         if has_own_candidates(session):
-            record["tests"] = self._evaluate_candidates(session)
+            tested = self._evaluate_candidates(session)
+            record["tests"] = {"test_accuracy": tested.accuracy, "test_counts": tested.counts}
+            record["calibration"] = asdict(tested.calibration)
         else:
-            counts = evaluate_session(run.classifier, run.images, session, run.config.classes_per_session, run.accelerator)
+            kept = self._kept if self._kept.rests(digest_before_head(run.model, run.tuner.prefix, run.head)) else None
+            sizes = run.config.classes_per_session
+            counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept)
+            record["calibration"] = asdict(bins)
         record |= {
             "num_train": len(session.train),
             "num_test": len(session.tests[-1].data),
@@ -64,14 +73,13 @@ class SessionResults:
         self._current = None
         self._publish(session)
 
-    def _evaluate_candidates(self, session: Session) -> dict[str, Any]:
+    def _evaluate_candidates(self, session: Session) -> Tested:
         run = self.run
         unseen = run.scenario.class_names[len(session.class_names) :]
         if unseen and isinstance(run.head, TextHead):
             run.head.name_unseen(unseen)
         names = run.scenario.class_names
-        accuracies, counts = evaluate_candidates(run.classifier, run.images, session, names, run.accelerator)
-        return {"test_accuracy": accuracies, "test_counts": counts}
+        return evaluate_candidates(run.classifier, run.images, session, names, run.accelerator)
 
     def _publish(self, session: Session) -> None:
         run, ended = self.run, len(self._history)
@@ -115,7 +123,7 @@ class SessionResults:
         return self._current
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self._history.state_dict(), "probes": self._probes}
+        return {"history": self._history.state_dict(), "probes": self._probes, "before_head": self._kept.digest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError where sessions.jsonl is not what the run left."""
@@ -124,6 +132,7 @@ class SessionResults:
             broadcast_object_list(lines)
         self._history.load_state_dict(state["history"], lines[0])
         self._probes, self._current = dict(state["probes"]), None
+        self._kept.digest = state["before_head"]
 
 
 def _report(probe: Probe) -> dict[str, Any]:

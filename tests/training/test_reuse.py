@@ -9,7 +9,9 @@ import pytest
 from five_runs import METHODS, build, outcome
 
 from hf_cl import ContinualTrainer, TrainingSettings
-from hf_cl.contracts import Probe, Session
+from hf_cl.adapters import OnePromptConfig
+from hf_cl.contracts import Part, Probe, Session
+from hf_cl.heads import HEADS, LinearHead
 from hf_cl.losses import VirtualOutliers
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.sara import SaraSettings
@@ -85,3 +87,20 @@ def test_settings_have_one_batch_size():
     assert GladSettings(iterations=9).method().phases(session)[0].epochs == 3
     with pytest.raises(ValueError, match="has no batch_size yet; the loop fills it in"):
         replace(session, batch_size=None).steps_per_epoch()
+
+
+def test_a_head_that_grows_with_the_data_is_refused_after_session_0(tmp_path, monkeypatch):
+    class Neighbours(LinearHead, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.register_buffer("bank", self.weight.detach()[:0])
+
+        def end_session(self, trainer, session):
+            self.bank = trainer.features_of(session.train).features
+
+    monkeypatch.setitem(HEADS, "neighbours", Neighbours)
+    trainer = build("ovor", tmp_path, sessions=2)
+    trainer.method = replace(trainer.method, adapter=OnePromptConfig(layer_tokens={0: 2}, head={"type": "neighbours"}))
+    with pytest.raises(ValueError, match=r"Neighbours cannot be loaded again: bank is saved as \(18, 32\), .* has \(0, 32\)"):
+        trainer.fit()
+    assert not (tmp_path / "adapters" / "session-0").exists()
