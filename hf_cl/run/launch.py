@@ -16,7 +16,7 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from hf_cl.errors import TrainingInterruptedError
-from hf_cl.results.display import printable
+from hf_cl.results.display import escape_missing_letters, printable
 from hf_cl.run.describe import HELP, describe
 from hf_cl.run.parse import SettingsT, parse_settings
 from hf_cl.secrets import without_secrets
@@ -31,6 +31,7 @@ def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], me
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     quiet_libraries()
+    escape_missing_letters()
     program = Path(sys.argv[0]).name if arguments is None else f"hf-cl train {method}"
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -68,4 +69,12 @@ def quiet_libraries() -> None:
     """No progress bars and no notes to developers from the libraries below, on a command line that people read."""
     disable_progress_bar()
     set_verbosity_error()
-    warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
+    if not os.environ.get("HF_CL_DEBUG"):
+        warnings.showwarning = _own_warning
+
+
+def _own_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+    """Warnings of the user's own code in a line. Those of libraries are notes to developers, with paths and source lines: what matters of
+    a broken picture or file, the check of the data says."""
+    if Path(filename).is_relative_to(OURS) or not filename.startswith((*LIBRARIES, "<")):
+        sys.stderr.write(f"WARNING {printable(str(message))}\n")

@@ -28,6 +28,10 @@ class ImageStore(Protocol):
         """How an error message names the row."""
         ...
 
+    def content(self, row: int) -> bytes:
+        """The bytes of the picture as they are stored."""
+        ...
+
     @property
     def file_names(self) -> Sequence[str] | None:
         """One path per row, with forward slashes; None where rows are not files."""
@@ -50,6 +54,9 @@ class FileStore:
 
     def decode(self, row: int) -> Image.Image:
         return open_rgb(self.root / self._file_names[row])
+
+    def content(self, row: int) -> bytes:
+        return (self.root / self._file_names[row]).read_bytes()
 
     def describe(self, row: int) -> str:
         return self._file_names[row]
@@ -82,6 +89,10 @@ class ColumnStore:
             raise ValueError("the row holds no image")
         return open_rgb(cell["path"] if cell["bytes"] is None else BytesIO(cell["bytes"]))
 
+    def content(self, row: int) -> bytes:
+        cell = self._dataset[row][self._column]
+        return Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
+
     def describe(self, row: int) -> str:
         return f"{self._split} row {row}" + (f" ({self.file_names[row]})" if self.file_names else "")
 
@@ -99,6 +110,9 @@ class ArrayStore:
 
     def decode(self, row: int) -> Image.Image:
         return Image.fromarray(self._pixels[row]).convert("RGB")
+
+    def content(self, row: int) -> bytes:
+        return self._pixels[row].tobytes()
 
     def describe(self, row: int) -> str:
         return f"row {row}"

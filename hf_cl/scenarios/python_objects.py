@@ -40,6 +40,9 @@ class ItemStore:
     def decode(self, row: int) -> Image.Image:
         return to_rgb(self._items[row][0])
 
+    def content(self, row: int) -> bytes:
+        return self.decode(row).tobytes()
+
     def describe(self, row: int) -> str:
         return f"item {row}"
 
