@@ -28,6 +28,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 """Settings that change no weight and no result."""
 
+MAY_GROW_ON_RESUME = frozenset({"dataset", "class_order", "classes_per_session"})
+"""Settings of the stream: a collection may lie elsewhere and have more classes, which come after those that were taught. What was taught is
+compared itself (`checkpoints.taught`)."""
+
 
 @dataclass
 class TrainingSettings:
