@@ -34,6 +34,7 @@ test-newest: install ## the suite with the newest releases, ceilings lifted, in 
 torture: install ## the long fault campaign: 200 kills over all five methods, broken disks and files, hostile input
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --kills 200
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=torture $(BIN)/pytest -n auto tests/hostile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 check: install ## linters and types
 	$(BIN)/ruff check .

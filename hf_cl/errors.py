@@ -70,6 +70,11 @@ def near_path(path: str | Path) -> str:
     return f" Did you mean {known[close[0]]!r}?" if close else ""
 
 
+def no_such_dataset(dataset: str) -> str:
+    """What is said of a name that is nothing here and cannot be on the Hub."""
+    return f"{dataset!r} is no folder or file here, and cannot be a Hub id (owner/name).{near_path(dataset) or ' Is the path right?'}"
+
+
 def holds_a_run(path: Path) -> bool:
     """Whether there is a checkpoint to go on from."""
     return any(path.glob("checkpoints/step-*"))

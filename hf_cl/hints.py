@@ -9,6 +9,8 @@ from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 Made = TypeVar("Made")
+MANY = 8
+"""Faults that are shown at once."""
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -38,9 +40,12 @@ def build(
 
 
 def refuse(faults: Collection[str]) -> None:
-    """Raise ValueError with all faults, one a line, if there are any."""
-    if faults:
-        raise ValueError("\n".join(faults))
+    """Raise ValueError with all faults, one a line, if there are any; of more than eight, with the first eight and how many follow."""
+    shown = [*faults][:MANY]
+    if len(faults) > MANY:
+        shown.append(f"And {len(faults) - MANY} more.")
+    if shown:
+        raise ValueError("\n".join(shown))
 
 
 def faults_of(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
+from hf_cl.hints import refuse
 from hf_cl.secrets import check_no_secrets
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 MAY_CHANGE_ON_RESUME = frozenset(
     {
         "output_dir",
+        "imports",
         "resume",
         "num_workers",
         "logging_steps",
@@ -62,8 +64,8 @@ class TrainingSettings:
     """None: what `accelerate launch` says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    compile: bool = False
-    """torch.compile the model."""
+    compile: bool | None = None
+    """torch.compile the model; None: what `accelerate launch` says."""
     cpu: bool = False
     """Stay on the CPU although there is a GPU."""
     num_workers: int = 2
@@ -78,6 +80,8 @@ class TrainingSettings:
     """Optimizer steps between two evaluations on all sessions so far, for the stability gap; None: evaluate at the end of sessions."""
     probes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Observers by name, each with its settings, such as '{stability: {every: 20}}'; `hf-cl list probes` shows them."""
+    imports: list[str] = field(default_factory=list)
+    """Files and modules with parts of your own, imported before anything is made of the settings; the flag is --import, once for each."""
     resume: Literal["auto"] | None = None
     """`auto`: go on from the newest whole checkpoint of `output_dir`, or start where there is none."""
     report_to: list[str] = field(default_factory=list)
@@ -85,16 +89,21 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         check_no_secrets(vars(self))
-        for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "logging_steps", "num_workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("checkpoint_steps", "stability_every"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        refuse(self.faults())
+
+    def faults(self) -> list[str]:
+        """What is wrong with the values, a sentence each. A method's settings add theirs."""
+        counts = ["batch_size", "eval_batch_size", "gradient_accumulation_steps", "logging_steps", "num_workers"]
+        counts += [name for name in ("checkpoint_steps", "stability_every") if getattr(self, name) is not None]
+        faults = [f"{name} must be at least 1, got {getattr(self, name)}." for name in counts if getattr(self, name) < 1]
+        faults += [
+            f"{name} must be at least 0, got {value}." for name, value in vars(self).items() if name.endswith("epochs") and value < 0
+        ]
         if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
-            raise ValueError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
+            faults.append(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
         if self.resume not in (None, "auto"):
-            raise ValueError(f"resume must be 'auto' or absent, got {self.resume!r}.")
+            faults.append(f"resume must be 'auto' or absent, got {self.resume!r}.")
+        return faults
 
 
 @dataclass

@@ -16,8 +16,8 @@ from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: CoactSettings) -> None:
-    scenario = open_scenario(settings)  # few shots in every session, or in all but the first
     method = settings.method()  # phases: LoRA, then the unfrozen blocks too; later sessions: prototypes, then what the objective says
+    scenario = open_scenario(settings)  # few shots in every session, or in all but the first
     backbone, processor, tokenizer = open_base(settings, method)  # one; student, teacher and pre-trained model are its roles
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
     trainer.fit()

@@ -15,8 +15,8 @@ from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: CpeClipSettings) -> None:
-    scenario = open_scenario(settings)  # the sessions: which classes arrive when
     method = settings.method()  # prompts, loss among the new classes, gradients scaled per session
+    scenario = open_scenario(settings)  # the sessions: which classes arrive when
     backbone, processor, tokenizer = open_base(settings, method)  # both towers, frozen throughout
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
     trainer.fit()

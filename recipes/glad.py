@@ -15,8 +15,8 @@ from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: GladSettings) -> None:
-    scenario = open_scenario(settings)  # the sessions, or one session and tests on classes it does not teach
     method = settings.method()  # LoRA, loss among all classes seen, the rule that the adapter's config records
+    scenario = open_scenario(settings)  # the sessions, or one session and tests on classes it does not teach
     backbone, processor, tokenizer = open_base(settings, method)  # both towers, frozen throughout
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
     trainer.fit()

@@ -15,8 +15,8 @@ from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: OvorSettings) -> None:
-    scenario = open_scenario(settings)  # the sessions: which classes arrive when
     method = settings.method()  # phases: prefix and head on images, then the head on features and outliers
+    scenario = open_scenario(settings)  # the sessions: which classes arrive when
     backbone, processor, tokenizer = open_base(settings, method)  # frozen throughout
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer)
     trainer.fit()

@@ -16,8 +16,8 @@ from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: SaraSettings) -> None:
-    scenario = open_scenario(settings)  # the sessions: which classes arrive when
     method = settings.method()  # selection, rank term, progressive switch, decay of the values
+    scenario = open_scenario(settings)  # the sessions: which classes arrive when
     backbone, processor, tokenizer = open_base(settings, method)  # frozen: the adapter holds positions and differences
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, tokenizer=tokenizer, probes=[ActiveEntries()])
     trainer.fit()

@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "devices": ["CPU, 2 cores"],
     "num_processes": 1,
     "mixed_precision": "no",
+    "compile": "no",
     "backbone": "google/vit-base-patch16-224-in21k",
     "backbone_revision": None,
 }

@@ -101,8 +101,8 @@ def poison(file: Path) -> bytes:
 
 
 def check_message(error: BaseException, *named: object) -> None:
-    """A mistake is said in at most three lines, without a page of text, and names what it is about."""
+    """A mistake is said in at most nine lines, without a page of text, and names what it is about."""
     text = str(error)
-    assert text.count("\n") < 3 and len(text) < 2500, text
+    assert text.count("\n") < 9 and len(text) < 2500, text
     for name in named:
         assert str(name) in text, text

@@ -14,8 +14,7 @@ import torch
 import two_towers
 from stream import Stream
 from tiny import SIZE
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 from transformers import CLIPImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from hf_cl import ContinualTrainer, TrainingSettings
@@ -69,8 +68,6 @@ class Step:
     """Of every vision block that ran: its number, images in the pass, whether the pass keeps a graph."""
     texts: list[int] = field(default_factory=list)
     """Texts in each pass through the text tower."""
-    waits: list[str] = field(default_factory=list)
-    """What a host would have waited for."""
     left_gradients: list[str] = field(default_factory=list)
     """Parameters that have a gradient after the step: frozen ones, since the optimizer empties the others."""
 
@@ -121,9 +118,7 @@ def record(trainer: ContinualTrainer) -> Record:
     def step(self: Stepper, *args: Any, **kwargs: Any) -> bool:
         now.append(Step())
         found.steps.append(now[0])
-        with Waits() as waits:
-            out = original(self, *args, **kwargs)
-        now[0].waits = waits.of_the_device(self.optimizer)
+        out = original(self, *args, **kwargs)
         now[0].left_gradients = [name for name, p in trainer.model.named_parameters() if p.grad is not None]
         now.clear()
         return out
@@ -142,64 +137,3 @@ def record(trainer: ContinualTrainer) -> Record:
         patch.setattr(trainer, "save_adapter", session_ends)
         trainer.fit()
     return Record(found.steps, found.images[:-1], found.texts[:-1])
-
-
-ATEN = torch.ops.aten
-WAITS = {
-    ATEN._local_scalar_dense.default,
-    ATEN.nonzero.default,
-    ATEN.masked_select.default,
-    ATEN.is_nonzero.default,
-    ATEN.equal.default,
-    ATEN._unique2.default,
-    ATEN.repeat_interleave.Tensor,
-    ATEN.bincount.default,
-}
-"""Operations that a GPU's host would have to wait for."""
-METHODS_THAT_WAIT = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__")
-"""The same from Python; on CPU tensors some of them reach no operation."""
-
-
-class Waits(TorchDispatchMode):
-    """Names what a host would have waited for. The step counts of torch's optimizers live on the host and do not count."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, Tensor]] = []
-        self._inside = False
-        self._patch = pytest.MonkeyPatch()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not self._inside and (func in WAITS or (func is ATEN.index.Tensor and any(_is_mask(i) for i in args[1]))):
-            self.seen.append((str(func), args[0]))
-        return func(*args, **(kwargs or {}))
-
-    def __enter__(self) -> Waits:
-        for name in METHODS_THAT_WAIT:
-            self._patch.setattr(Tensor, name, self._counted(name, getattr(Tensor, name)))
-        return super().__enter__()
-
-    def __exit__(self, *args: Any) -> None:
-        super().__exit__(*args)
-        self._patch.undo()
-
-    def _counted(self, name: str, original: Any) -> Any:
-        def method(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-            outermost, self._inside = not self._inside, True
-            if outermost:
-                self.seen.append((name, tensor))
-            try:
-                return original(tensor, *args, **kwargs)
-            finally:
-                self._inside = not outermost
-
-        return method
-
-    def of_the_device(self, optimizer: Any) -> list[str]:
-        """What was seen, apart from the optimizer's own counts."""
-        counts = {id(state["step"]) for state in optimizer.state.values() if isinstance(state.get("step"), Tensor)}
-        return [name for name, tensor in self.seen if id(tensor) not in counts]
-
-
-def _is_mask(index: Any) -> bool:
-    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)

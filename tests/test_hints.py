@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hf_cl.hints import build, faults_of, nearest
+from hf_cl.hints import build, faults_of, nearest, refuse
 
 
 class Anchor:
@@ -55,3 +55,8 @@ def test_what_is_given_cannot_be_set_and_other_types_can_be_known():
     (fault,) = faults_of("part", PARTS, {"type": "options", "r": 1}, given=("r",))
     assert fault == "Part type 'options' has no setting 'r'; it has none."
     assert faults_of("part", PARTS, {"type": "text", "whatever": 1}, also=("text",)) == []
+
+
+def test_a_page_of_faults_is_cut():
+    with pytest.raises(ValueError, match=r"fault 0\n(.*\n)*fault 7\nAnd 12 more\.$"):
+        refuse([f"fault {number}" for number in range(20)])

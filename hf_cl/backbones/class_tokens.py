@@ -57,6 +57,7 @@ class ClassTokens:
             return padded, [len(tokenizer.tokenizer(tokenizer.clean_fn(text))["input_ids"]) for text in texts]
         return padded, [len(tokenizer.encode(text)) + 2 for text in texts]
 
+    @torch.compiler.disable  # pyright: ignore[reportArgumentType] (a range is no key that it can trace)
     def batch(self, classes: range, device: torch.device) -> TextBatch:
         """The texts of some classes, padded; the same tensors for the same classes."""
         key = (classes, device)
@@ -70,5 +71,6 @@ class ClassTokens:
                 ids[i, : len(row)] = torch.tensor(row)
                 mask[i, : len(row)] = 1
             masked = hugging_face and "attention_mask" in self.tokenizer.model_input_names
-            self._batches[key] = TextBatch(ids.to(device), mask.to(device) if masked else None)
+            to = {"device": device, "non_blocking": True}
+            self._batches[key] = TextBatch(ids.to(**to), mask.to(**to) if masked else None)
         return self._batches[key]

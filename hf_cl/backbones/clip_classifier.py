@@ -182,11 +182,11 @@ def _reserved_positions(model: nn.Module, config: HeadedConfig) -> int:
 
 
 def _fingerprint(model: nn.Module, classes: range) -> tuple[tuple[Any, ...], list[tuple[Tensor, int]]]:
-    """What text features depend on: classes, precision, which adapters are active, off or merged, and the text tower's tensors."""
+    """What text features depend on: classes, device, precision, which adapters are active, off or merged, and the text tower's tensors."""
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
     adapters = tuple((layer.disable_adapters, tuple(layer.active_adapters), tuple(layer.merged_adapters)) for layer in layers)
-    kind = next(model.parameters()).device.type
-    state = (classes, adapters, torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind))
+    device = next(model.parameters()).device
+    state = (classes, adapters, device, torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type))
     off: set[int] = set()  # tensors of adapters that are switched off may train on: the zero-shot features stay
     for layer in layers:
         if layer.disable_adapters:

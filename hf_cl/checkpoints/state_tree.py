@@ -70,8 +70,9 @@ def unpack(tree: Any, tensors: dict[str, Tensor]) -> Any:
 def rng_state() -> dict[str, Any]:
     """State of every global random generator of this process."""
     state: dict[str, Any] = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False), "torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is not None:
+        state[device.type] = torch.get_device_module(device).get_rng_state()
     return state
 
 
@@ -80,5 +81,6 @@ def set_rng_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is not None and device.type in state:  # a run may go on where there is another accelerator, or none
+        torch.get_device_module(device).set_rng_state(state[device.type])

@@ -1,6 +1,7 @@
 """Checkpoints: written aside, synced, renamed; the last two are kept; the newest whole one wins. Safetensors and JSON only.
 
-With several processes there is one folder with one file per rank; rank 0 renames it after all have written.
+With several processes there is one folder with one file per rank; rank 0 renames it after all have written. A run on another number of
+processes reads it too: but for the random generators all ranks have written the same, and rank r reads what rank r modulo N wrote.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class CheckpointStore:
 
     Args:
         folder: `checkpoints/` of the run folder.
-        rank, world: this process and the number of processes; a checkpoint of another number of processes is not resumed from.
+        rank, world: this process and the number of processes.
         barrier: returns when every process has reached it.
     """
 
@@ -38,7 +39,7 @@ class CheckpointStore:
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write this process's `state` as part of the checkpoint of optimizer step `step`."""
-        aside, final = self.folder / f".writing-{step:09d}", self.folder / f"step-{step:09d}"
+        aside, final = self.folder / f".writing-{step:09d}", self.path(step)
         if self.rank == 0:
             for unfinished in self.folder.glob(".writing-*"):  # of a run that was killed, or found no space
                 shutil.rmtree(unfinished)
@@ -58,8 +59,8 @@ class CheckpointStore:
 
     def _write(self, folder: Path, state: dict[str, Any]) -> None:
         tensors: dict[str, Any] = {}
-        tree = pack({"world": self.world, "state": state}, tensors)
-        names = self._names()
+        tree = pack(state, tensors)
+        names = _names(self.rank, self.world)
         (folder / names["json"]).write_text(json.dumps(tree, allow_nan=False))
         try:
             save_file(tensors, folder / names["tensors"])
@@ -70,9 +71,15 @@ class CheckpointStore:
         for name in names.values():
             _sync(folder / name)
 
-    def _names(self) -> dict[str, str]:
-        stem = f"rank-{self.rank:03d}"
-        return {"json": f"{stem}.json", "tensors": f"{stem}.safetensors", "sums": f"{stem}.sha256.json"}
+    def _mine(self, path: Path) -> dict[str, str]:
+        """Names of the files that this process reads."""
+        world = self.world_of(path)
+        return _names(self.rank % world, world)
+
+    def world_of(self, path: Path) -> int:
+        """How many processes wrote a checkpoint: its files say so in their names. This run's number where there are none."""
+        names = [name.name.split(".")[0].split("-") for name in path.glob("rank-*-of-*")]
+        return max((int(parts[3]) for parts in names if len(parts) == 4 and parts[3].isdigit() and int(parts[3])), default=self.world)
 
     def _folders(self) -> list[Path]:
         """Whole or torn, newest first."""
@@ -83,8 +90,11 @@ class CheckpointStore:
         return [int(path.name.removeprefix("step-")) for path in self._folders() if self._is_whole(path)]
 
     def _is_whole(self, path: Path) -> bool:
+        names = self._mine(path)
         try:
-            sums = json.loads((path / self._names()["sums"]).read_text())
+            sums = json.loads((path / names["sums"]).read_text())
+            if not isinstance(sums, dict) or sums.keys() != {names["json"], names["tensors"]}:
+                raise ValueError(f"{names['sums']} is no list of checksums")
             torn = [name for name, expected in sums.items() if _checksum(path / name) != expected]
         except (OSError, ValueError) as error:
             torn = [str(error)]
@@ -93,20 +103,25 @@ class CheckpointStore:
         return not torn
 
     def load(self, step: int) -> dict[str, Any]:
-        """The state this process saved at `step`.
+        """The state of `step`: what this process saved, or, on another number of processes, what one of the then ones did.
 
-        Raises ValueError where the checkpoint cannot be read or comes from another number of processes.
+        Raises ValueError where the checkpoint cannot be read.
         """
-        path = self.folder / f"step-{step:09d}"
-        names = self._names()
+        path = self.path(step)
+        names = self._mine(path)
         try:
-            tree = unpack(json.loads((path / names["json"]).read_text()), load_file(path / names["tensors"]))
-            world, state = tree["world"], tree["state"]
+            return unpack(json.loads((path / names["json"]).read_text()), load_file(path / names["tensors"]))
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ValueError(f"Checkpoint {path} cannot be read: {error}") from error
-        if world != self.world:
-            raise ValueError(f"Checkpoint {path} was written by {world} processes; resume with as many (this run has {self.world}).")
-        return state
+
+    def path(self, step: int) -> Path:
+        """Folder of the checkpoint of `step`."""
+        return self.folder / f"step-{step:09d}"
+
+
+def _names(rank: int, world: int) -> dict[str, str]:
+    stem = f"rank-{rank:03d}-of-{world:03d}"
+    return {"json": f"{stem}.json", "tensors": f"{stem}.safetensors", "sums": f"{stem}.sha256.json"}
 
 
 def _checksum(path: Path) -> str:

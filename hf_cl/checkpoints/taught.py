@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,15 +13,22 @@ from hf_cl.results.display import display_name
 
 
 def taught(sessions: Sequence[Session]) -> list[dict[str, Any]]:
-    """Of each session its new classes, the number of its training images of each class seen so far, and of the images of each test."""
-    return [
-        {
-            "class_names": [*session.new_class_names],
-            "train": np.bincount(np.asarray(session.train.labels, dtype=int), minlength=len(session.class_names)).tolist(),
-            "test": [len(test.data) for test in session.tests],
-        }
-        for session in sessions
-    ]
+    """Of each session its new classes, its training images as `[class, images]`, and its test images with a checksum of their sizes.
+
+    Plain values as JSON gives them back, and no more of them than the session has classes of its own: a run has many sessions.
+    """
+    return [_taught(session) for session in sessions]
+
+
+def _taught(session: Session) -> dict[str, Any]:
+    classes, images = np.unique(np.asarray(session.train.labels, dtype=np.int64), return_counts=True)
+    sizes = np.array([len(test.data) for test in session.tests], dtype=np.int64)
+    return {
+        "class_names": [*session.new_class_names],
+        "train": [list(pair) for pair in zip(classes.tolist(), images.tolist(), strict=True)],
+        "test_images": int(sizes.sum()),
+        "tests": zlib.crc32(sizes.tobytes()),
+    }
 
 
 _MAY_CHANGE = frozenset({"dataset", "class_order", "classes_per_session", "left_out_images"})
@@ -56,8 +64,7 @@ def check_taught(before: Sequence[Mapping[str, Any]], sessions: Sequence[Session
                 "Classes that were taught keep their places: list them in a --class_order file as they came, with new ones behind them."
             )
         if number < ended:
-            counts = zip(now["train"], then["train"], strict=True)
-            _check_counts(number, then, now, all(count in (0, old) for count, old in counts))
+            _check_counts(number, then, now, all(count in then["train"] for count in now["train"]))
 
 
 def check_current(before: Mapping[str, Any], session: Session) -> None:
@@ -67,8 +74,8 @@ def check_current(before: Mapping[str, Any], session: Session) -> None:
 
 
 def _check_counts(number: int, then: Mapping[str, Any], now: Mapping[str, Any], same_training: bool) -> None:
-    if then["test"] != now["test"] or not same_training:
-        had, has = (f"{sum(found['train'])} training and {sum(found['test'])} test images" for found in (then, now))
+    if (then["tests"], then["test_images"]) != (now["tests"], now["test_images"]) or not same_training:
+        had, has = (f"{sum(n for _, n in f['train'])} training and {f['test_images']} test images" for f in (then, now))
         raise ValueError(
             f"Session {number} of the run had {had}, and would have {has}. Images of classes that were taught stay as they are (after its "
             "session, all training images of a class may be gone): otherwise accuracies before and after do not compare."

@@ -1,8 +1,14 @@
-"""The command line `hf-cl`: importing this package registers every subcommand."""
+"""The command line `hf-cl`: importing this package registers every subcommand, in the order in which help lists them."""
 
 from __future__ import annotations
 
-from hf_cl.cli import app_page, compare, demo, env, evaluate, export, list_, predict, push, report, train
+# isort: off
+from hf_cl.cli import train, demo
+from hf_cl.cli import predict, evaluate, app_page
+from hf_cl.cli import report, compare, list_, env
+from hf_cl.cli import push, export
+
+# isort: on
 from hf_cl.cli.app import app
 from hf_cl.results.display import escape_missing_letters
 

@@ -11,12 +11,35 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    help="Continual fine-tuning for Hugging Face: train, load and use adapters whose classes keep arriving.",
     epilog="Exit status: 0 where all went well, 2 for a mistake in what was asked, with a sentence that says which.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # under "rich" square brackets are markup, and `.[app]` would lose its extra
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+TRAIN, USE, LOOK, SHARE = "Train", "Use an adapter", "Look at runs and parts", "Hand on"
+"""Headings of the commands' list."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output: one JSON value on standard output, and nothing else there")]
+
+Imports = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="FILE_OR_MODULE", help="a file or module with parts of your own that the adapter needs; repeatable"),
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import hf_cl  # noqa: PLC0415
+
+        typer.echo(f"hf-cl {hf_cl.__version__}")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def command(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Continual fine-tuning for Hugging Face: train, load and use adapters whose classes keep arriving."""
 
 
 def mistake(message: str) -> typer.Exit:

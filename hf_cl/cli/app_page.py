@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from hf_cl.cli.app import app, mistake, mistakes_in_a_line
+from hf_cl.cli.app import USE, Imports, app, mistake, mistakes_in_a_line
 
 
-@app.command("app")
+@app.command("app", rich_help_panel=USE)
 def app_page(
     adapter: Annotated[str, typer.Argument(metavar="RUN", help="run folder, adapter folder, or Hub id")],
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="default: the first free one from 7860 on")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the page in a browser")] = True,
+    imports: Imports = None,
 ) -> None:
     """A page to try an adapter: drop an image, see names and scores, and what an earlier session would have said.
 
@@ -26,9 +27,11 @@ def app_page(
     with mistakes_in_a_line():
         from hf_cl.app.page import build_page, serve  # noqa: PLC0415
         from hf_cl.app.sessions import SessionModels, sessions_of  # noqa: PLC0415
+        from hf_cl.own_parts import import_parts  # noqa: PLC0415
         from hf_cl.run import quiet_libraries  # noqa: PLC0415
 
         quiet_libraries()
+        import_parts(imports or ())
         page = build_page(SessionModels(sessions_of(adapter)), _title(adapter))
         serve(page, port=port, open_browser=browser, say=lambda address: typer.echo(f"{address} (Ctrl-C ends it)"))
 

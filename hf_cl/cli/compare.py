@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_cl.cli.app import AsJson, app, mistake, mistakes_in_a_line, print_json
+from hf_cl.cli.app import LOOK, AsJson, app, mistake, mistakes_in_a_line, print_json
 
 if TYPE_CHECKING:
     from hf_cl.results.comparison import Comparison, Spread
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders")],
     across: Annotated[

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hf_cl.cli.app import AsJson, app, print_json
+from hf_cl.cli.app import LOOK, AsJson, app, print_json
 
 LIBRARIES = ("hf-cl", "torch", "torchvision", "transformers", "peft", "accelerate", "datasets", "huggingface-hub", "safetensors", "kornia")
 EXTRAS = {
@@ -23,7 +23,7 @@ EXTRAS = {
 """Distribution -> what needs it, how to get it."""
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def env(as_json: AsJson = False) -> None:
     """Versions, devices, cache, token, and what is missing. Asks no network; the token itself is never shown."""
     found = facts()

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_cl.cli.app import AsJson, app, mistakes_in_a_line, print_json
+from hf_cl.cli.app import USE, AsJson, Imports, app, mistakes_in_a_line, print_json
 
 if TYPE_CHECKING:
     from hf_cl.hub.evaluate import Evaluation
     from hf_cl.scenarios import ImageSet, ImageSource
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def evaluate(
     adapter: Annotated[str, typer.Argument(help="run folder (its last session), adapter folder, or Hub id")],
     dataset: Annotated[str, typer.Option(help="a folder of images, a folder of parquet or arrow files, a Hub id, or digits")],
@@ -29,6 +29,7 @@ def evaluate(
         bool, typer.Option("--include_trained", "--include-trained", help="evaluate also on images that the adapter was trained on")
     ] = False,
     batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", min=1, help="images per forward")] = 64,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy of a saved adapter on a data set, in all and per class.
@@ -37,11 +38,13 @@ def evaluate(
     """
     from hf_cl.hub.evaluate import evaluate as evaluate_adapter  # noqa: PLC0415
     from hf_cl.hub.load import load  # noqa: PLC0415
+    from hf_cl.own_parts import import_parts  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
     from hf_cl.scenarios import open_images  # noqa: PLC0415
 
     quiet_libraries()
     with mistakes_in_a_line():
+        import_parts(imports or ())
         source = open_images(
             dataset, image_column=image_column, label_column=label_column, test_split=test_split, skip_bad_images=skip_bad_images
         )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hf_cl.cli.app import AsJson, app, print_json
+from hf_cl.cli.app import LOOK, AsJson, Imports, app, mistakes_in_a_line, print_json
 
 
 class Kind(StrEnum):
@@ -25,9 +25,10 @@ class Kind(StrEnum):
     METRICS = "metrics"
 
 
-@app.command("list")
+@app.command("list", rich_help_panel=LOOK)
 def list_(
     kind: Annotated[Kind | None, typer.Argument(help="what to list in full; everything in a line each by default")] = None,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """The parts there are, each with a sentence; with a kind, also what each takes.
@@ -35,6 +36,10 @@ def list_(
     Methods with their configs, adapter types with the bases they go on, heads, losses, gradient rules, parts, probes and scenarios with
     their settings, metrics.
     """
+    from hf_cl.own_parts import import_parts  # noqa: PLC0415
+
+    with mistakes_in_a_line():
+        import_parts(imports or ())
     if kind is None:
         _print_all(as_json)
         return

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_cl.cli.app import AsJson, app, early_mistake, mistakes_in_a_line, writes_every_letter
+from hf_cl.cli.app import USE, AsJson, Imports, app, early_mistake, mistakes_in_a_line, writes_every_letter
 
 if TYPE_CHECKING:
     from hf_cl.hub.predictions import Predictor, Row
@@ -29,7 +29,7 @@ class Format(StrEnum):
     csv = "csv"
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def predict(
     adapter: Annotated[str, typer.Argument(help="Hub id, adapter folder, run folder (its last session), or an exported ONNX folder")],
     images: Annotated[list[str] | None, typer.Argument(help="image files, folders (with all below them), or patterns in quotes")] = None,
@@ -41,6 +41,7 @@ def predict(
     num_workers: Annotated[int, typer.Option("--num_workers", "--num-workers", min=1, help="threads that decode")] = 4,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the GPU where there is one")] = None,
     dtype: Annotated[str | None, typer.Option(help="of the base: float32, float16, bfloat16")] = None,
+    imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
     """Name what is in images, as they come. A file that cannot be read is a row with its reason; the exit status is then 1."""
@@ -50,11 +51,13 @@ def predict(
     missing = [f"There is no file {image!r}." for image in asked if not os.path.exists(image) and not set("*?[") & set(image)]  # noqa: PTH110
     if len(missing) == len(asked):
         raise early_mistake("\n".join(missing[:10]))
+    from hf_cl.own_parts import import_parts  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
 
     quiet_libraries()
     bad = total = 0
     with mistakes_in_a_line():
+        import_parts(imports or ())
         predictor = _open(adapter, revision, device, dtype)
         rows = predictor.rows(asked, top_k, batch_size, num_workers)
         for row in _written(rows, Format.json if as_json else form, top_k):

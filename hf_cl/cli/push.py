@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from hf_cl.cli.app import app, early_mistake, mistakes_in_a_line
+from hf_cl.cli.app import SHARE, app, early_mistake, mistakes_in_a_line
 
 
-@app.command()
+@app.command(rich_help_panel=SHARE)
 def push(
     run: Annotated[Path, typer.Argument(help="run folder, finished or not")],
     repo: Annotated[str, typer.Argument(help="owner/name on the Hub; made if it does not exist")],

@@ -22,6 +22,7 @@ from hf_cl.backbones.loading import shared_name
 from hf_cl.hub.fetch import adapter_folder
 from hf_cl.hub.predictions import Predictor
 from hf_cl.hub.strangers import check_processor, clear_errors
+from hf_cl.own_parts import naming_what_is_missing
 from hf_cl.pictures import to_rgb
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def load(
     """
     place, precision = _device(device), _dtype(dtype)
     folder = adapter_folder(adapter, revision)
-    with clear_errors(str(adapter)):
+    with naming_what_is_missing(folder), clear_errors(str(adapter)):
         config = _config(folder, adapter)
         name = base_model or shared_name(config.base_model_name_or_path or "")
         at = None if base_model else config.revision

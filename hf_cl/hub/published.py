@@ -19,6 +19,8 @@ from hf_cl.hub.card import ModelCardInput, is_hub_id, model_card, write_card
 from hf_cl.hub.fetch import ADAPTER_CONFIG, ADAPTER_WEIGHTS, session_folders
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.display import without_folders
+from hf_cl.results.history import FILE as SESSIONS
+from hf_cl.results.history import brought_up_to_date
 from hf_cl.results.results import Results
 
 CARD_FACTS = "card.json"
@@ -121,7 +123,7 @@ def record_files(run: Path, repo_id: str, last: SessionFiles) -> tuple[dict[str,
 
     Raises ValueError for records that are not what hf_cl writes.
     """
-    results = _published(Results.load(run / "results.json"), last)
+    results = _published(brought_up_to_date(Results.load(run / "results.json"), run / SESSIONS), last)
     plots = [name for name in PLOTS if (run / name).is_file()]
     files: dict[str, Content] = {name: run / name for name in plots}
     with tempfile.TemporaryDirectory() as folder:

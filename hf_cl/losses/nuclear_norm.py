@@ -16,7 +16,8 @@ class NuclearNorm(LossTerm):
     `lambda ||P . M||_*` of SaRA (Hu et al., ICLR 2025): P the effective weight, M the mask of the entries that still train; the gradient is
     `lambda U V^T . M`. Whether one random matrix per step or all of them, and their values or their changes, the adapter's config says
     (`rank_mode`, `rank_on`); `SaraModel.rank_loss` computes it. It belongs to the loss, so mixed precision, accumulation and several
-    processes treat it like one, and a step's micro-batches share the draw.
+    processes treat it like one, and a step's micro-batches share the draw. On a GPU each call waits for the device: every routine for
+    singular values checks on the host whether it has converged.
 
     Args:
         weight: lambda, a number or a function of the phase's epoch. The official README has 5e-4, the paper's best is 5e-3.

@@ -191,10 +191,11 @@ class CoactSettings(RunSettings):
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear", "bias": False, "pooler": True})
     """The head and its settings; `pooler: false` for bases without a pooler."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> list[str]:
+        faults = super().faults()
         if self.protocol.startswith("few_shot") and (self.class_order != "natural" or self.validation_fraction):
-            raise ValueError("Few-shot protocols have the natural class_order and keep no validation images; leave both settings out.")
+            faults.append("Few-shot protocols have the natural class_order and keep no validation images; leave both settings out.")
+        return faults
 
     def method(self) -> Method:
         """The method these settings describe."""

@@ -58,7 +58,8 @@ def glad(
     config = adapter or GladConfig(head=dict(TEXT_HEAD))
     if optimizer not in ("adamw", "sgd"):
         raise ValueError(f"optimizer must be adamw or sgd, got {optimizer!r}.")
-    if min(iterations, session_iterations or iterations, batch_size) < 1:
+    later = iterations if session_iterations is None else session_iterations
+    if min(iterations, later, batch_size) < 1:
         raise ValueError("iterations, session_iterations and batch_size must be at least 1.")
     losses: list[LossTerm] = [MaskedCrossEntropy("seen")]
     if config.rule == "prograd":
@@ -67,7 +68,7 @@ def glad(
     def length(session: Session) -> tuple[int, int]:
         """Epochs, and steps of each."""
         steps = math.ceil(len(session.train) / batch_size)
-        wanted = iterations if session.id == 0 else session_iterations or iterations
+        wanted = iterations if session.id == 0 else later
         return math.ceil(wanted / steps), steps
 
     def make_optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:

@@ -189,12 +189,13 @@ class SaraSettings(RunSettings):
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
     """The head and its settings."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def faults(self) -> list[str]:
+        faults = super().faults()
         if self.threshold is not None and self.density is not None:
-            raise ValueError("Give threshold or density, not both.")
+            faults.append("Give threshold or density, not both.")
         if self.progressive_share is not None and not 0 < self.progressive_share < 1:
-            raise ValueError(f"progressive_share must lie between 0 and 1, or be null for no switch; got {self.progressive_share}.")
+            faults.append(f"progressive_share must lie between 0 and 1, or be null for no switch; got {self.progressive_share}.")
+        return faults
 
     def method(self) -> Method:
         """The method these settings describe."""

@@ -5,6 +5,7 @@ those images. Accuracies are fractions. Every function returns plain numbers or 
 """
 
 from hf_cl.metrics.accuracies import (
+    Matrix,
     anytime_accuracy,
     class_mean_accuracy,
     new_session_accuracy,
@@ -13,7 +14,7 @@ from hf_cl.metrics.accuracies import (
     session_accuracy,
     session_accuracy_unweighted,
 )
-from hf_cl.metrics.accuracy_matrix import AccuracyMatrix, Matrix, check_matrix
+from hf_cl.metrics.accuracy_matrix import AccuracyMatrix, check_matrix
 from hf_cl.metrics.base_to_novel import harmonic_of_means, mean_of_harmonics
 from hf_cl.metrics.confusions import check_confusions, confused_pairs, session_confusion, session_of_class
 from hf_cl.metrics.few_shot import (
@@ -26,6 +27,7 @@ from hf_cl.metrics.few_shot import (
     performance_drop_relative,
 )
 from hf_cl.metrics.predictions import COUNTS, SessionCounts, count_correct, evaluate_predictions
+from hf_cl.metrics.running import RunningForgetting
 from hf_cl.metrics.stability import (
     StabilityTraces,
     average_min_accuracy,
@@ -36,7 +38,7 @@ from hf_cl.metrics.stability import (
     windowed_plasticity,
     worst_case_accuracy,
 )
-from hf_cl.metrics.summaries import METRICS, Metric, description, summarize
+from hf_cl.metrics.summaries import METRICS, Metric, description, summarize, summarize_tests, summarize_traces
 from hf_cl.metrics.transfer import (
     backward_transfer,
     backward_transfer_all_pairs,
@@ -53,6 +55,7 @@ __all__ = [
     "AccuracyMatrix",
     "Matrix",
     "Metric",
+    "RunningForgetting",
     "SessionCounts",
     "StabilityTraces",
     "anytime_accuracy",
@@ -91,6 +94,8 @@ __all__ = [
     "session_confusion",
     "session_of_class",
     "summarize",
+    "summarize_tests",
+    "summarize_traces",
     "windowed_forgetting",
     "windowed_plasticity",
     "worst_case_accuracy",

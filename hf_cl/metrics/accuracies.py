@@ -1,4 +1,4 @@
-"""Accuracies over sessions and their averages. R is the accuracy matrix, n the test counts; both are ragged in t, see `accuracy_matrix`.
+"""Accuracies over sessions and their averages. R is the accuracy matrix, n the test counts; both are ragged in t, see `Matrix`.
 
 Papers differ in what they call "accuracy": `final_accuracy` is A_N of CODA-Prompt and OVOR, `average_incremental_accuracy` is the A-bar
 of PyCIL and PILOT. They weight by sample (PILOT, FSCIL tables) or by session (CODA-Prompt, OVOR: `_unweighted`).
@@ -7,18 +7,22 @@ of PyCIL and PILOT. They weight by sample (PILOT, FSCIL tables) or by session (C
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hf_cl.metrics.accuracy_matrix import Matrix
+Matrix = Sequence[Sequence[float]]
+"""Ragged rows: row t has the entries j = 0 ... t."""
+Numbers = Sequence[float] | NDArray[np.float64]
 
 
-def weighted_mean(values: Sequence[float], counts: Sequence[int]) -> float | None:
+def weighted_mean(values: Numbers, counts: Sequence[int] | NDArray[Any]) -> float | None:
     """sum n_j v_j / sum n_j; None without values."""
     return float(np.average(values, weights=counts)) if len(values) else None
 
 
-def mean(values: Sequence[float]) -> float | None:
+def mean(values: Numbers) -> float | None:
     """None without values."""
     return float(np.mean(values)) if len(values) else None
 

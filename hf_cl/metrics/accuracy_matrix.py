@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hf_cl.metrics.confusions import confused_pairs, session_confusion
+from hf_cl.metrics.accuracies import Matrix
+from hf_cl.metrics.confusions import between_sessions, confused_pairs, dense
 from hf_cl.metrics.predictions import SessionCounts
+from hf_cl.metrics.running import RunningClasses, RunningMatrix, RunningTaskAware, RunningWithin
 
-Matrix = Sequence[Sequence[float]]
-"""Ragged rows: row t has the entries j = 0 ... t."""
+Rows = list[NDArray[np.float64]]
 
 
-@dataclass
 class AccuracyMatrix:
-    """Grows by one row per session. The fields carry the names of results.json, and are plain lists for checkpoints."""
+    """Grows by one row per session; `fields` gives it under the names of results.json, `metrics` what follows from it so far.
 
-    accuracy_matrix: list[list[float]] = field(default_factory=list)
-    """argmax over all seen classes."""
-    accuracy_matrix_task_aware: list[list[float]] = field(default_factory=list)
-    """argmax over the classes of session j alone."""
-    accuracy_matrix_within: list[list[float]] = field(default_factory=list)
-    """Column 0: argmax over the base classes; columns j >= 1: over all novel classes seen so far."""
-    class_accuracy_matrix: list[list[float | None]] = field(default_factory=list)
-    """Row t: accuracy of every class seen so far, in order of arrival; None for a class without test images."""
-    test_counts: list[int] = field(default_factory=list)
-    """n_j, the number of test images of session j."""
-    session_confusion: list[list[int]] = field(default_factory=list)
-    """Of the latest evaluation; see `hf_cl.metrics.session_confusion`."""
-    confused_pairs: list[list[int]] = field(default_factory=list)
-    """Of the latest evaluation; see `hf_cl.metrics.confused_pairs`."""
+    A session costs its own row: rows are arrays, metrics are kept running, and confusions stay sparse until they are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._plain: Rows = []
+        self._task_aware: Rows = []
+        self._within: Rows = []
+        self._classes: Rows = []
+        self._test_counts = np.empty(0, np.int64)  # [sessions]
+        self._between = np.empty((0, 3), np.int64)  # of the latest evaluation
+        self._pairs: list[list[int]] = []
+        self._running = RunningMatrix(), RunningTaskAware(), RunningWithin()
+        self._running_classes = RunningClasses()
+
+    def __len__(self) -> int:
+        return len(self._plain)
 
     def add(self, counts: SessionCounts) -> None:
         """Append the row of the evaluation after the next session.
@@ -40,25 +43,55 @@ class AccuracyMatrix:
         Raises ValueError where the evaluation is not that of the next session, where a session has no test images, or where the number of
         test images of an earlier session has changed.
         """
-        expected, totals = len(self.accuracy_matrix) + 1, counts.total.tolist()
+        expected, totals = len(self) + 1, counts.total
         if len(totals) != expected:
             raise ValueError(f"Row {expected - 1} of the accuracy matrix needs {expected} tests, got {len(totals)}.")
-        if 0 in totals:
-            raise ValueError(f"Session {totals.index(0)} has no test images: its accuracy is not defined.")
-        if totals[:-1] != self.test_counts:
-            raise ValueError(f"The tests changed between sessions: {self.test_counts} images before, {totals[:-1]} now.")
-        self.accuracy_matrix.append((counts.correct / counts.total).tolist())
-        self.accuracy_matrix_task_aware.append((counts.correct_task_aware / counts.total).tolist())
-        self.accuracy_matrix_within.append((counts.correct_within / counts.total).tolist())
-        per_class = zip(counts.class_correct.tolist(), counts.class_total.tolist(), strict=True)
-        self.class_accuracy_matrix.append([correct / total if total else None for correct, total in per_class])
-        self.test_counts = totals
-        self.session_confusion = session_confusion(counts.confusion, counts.classes_per_session)
-        self.confused_pairs = confused_pairs(counts.confusion, counts.classes_per_session)
+        if (totals == 0).any():
+            raise ValueError(f"Session {int((totals == 0).argmax())} has no test images: its accuracy is not defined.")
+        if not np.array_equal(totals[:-1], self._test_counts):
+            before, now = self._test_counts.tolist(), totals[:-1].tolist()
+            raise ValueError(f"The tests changed between sessions: {before} images before, {now} now.")
+        self._test_counts = totals.copy()
+        rows = counts.correct / totals, counts.correct_task_aware / totals, counts.correct_within / totals
+        for kept, row, running in zip((self._plain, self._task_aware, self._within), rows, self._running, strict=True):
+            kept.append(row)
+            running.add(row, totals)
+        with np.errstate(invalid="ignore"):
+            self._classes.append(counts.class_correct / counts.class_total)  # NaN: no test images
+        self._running_classes.add(self._classes[-1])
+        self._between = between_sessions(counts.confusion, counts.classes_per_session)
+        self._pairs = confused_pairs(counts.confusion, counts.classes_per_session)
+
+    def metrics(self) -> dict[str, float | Sequence[float | None] | None]:
+        """What `hf_cl.metrics.summarize` computes of these fields, kept up to date; after at least one session."""
+        found = [running.metrics() for running in (*self._running, self._running_classes)]
+        return {name: value for metrics in found for name, value in metrics.items()}
+
+    def confusions(self) -> dict[str, Any]:
+        """Of the latest evaluation: `between` [k, 3], sessions and images, and `pairs` as in results.json. For checkpoints."""
+        return {"between": self._between, "pairs": self._pairs}
+
+    def restore_confusions(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `confusions`, once the rows have been added again."""
+        self._between, self._pairs = state["between"], state["pairs"]
 
     def fields(self) -> dict[str, Any]:
-        """A copy as plain lists: the keys of results.json, the arguments of `Results`, and `AccuracyMatrix(**fields)` is the inverse."""
-        return asdict(self)
+        """A copy as plain lists: the keys of results.json, the arguments of `Results`.
+
+        `accuracy_matrix`: argmax over all seen classes. `accuracy_matrix_task_aware`: over the classes of session j alone.
+        `accuracy_matrix_within`: column 0 over the base classes, columns j >= 1 over all novel classes seen so far.
+        `class_accuracy_matrix`: row t has every class seen so far, in order of arrival; None for a class without test images.
+        `test_counts`: n_j. `session_confusion`, `confused_pairs`: of the latest evaluation, see `hf_cl.metrics.confusions`.
+        """
+        return {
+            "accuracy_matrix": [row.tolist() for row in self._plain],
+            "accuracy_matrix_task_aware": [row.tolist() for row in self._task_aware],
+            "accuracy_matrix_within": [row.tolist() for row in self._within],
+            "class_accuracy_matrix": [[None if isnan(value) else value for value in row.tolist()] for row in self._classes],
+            "test_counts": self._test_counts.tolist(),
+            "session_confusion": dense(self._between, len(self)),
+            "confused_pairs": [list(pair) for pair in self._pairs],
+        }
 
 
 def check_matrix(name: str, matrix: Matrix, sessions: int) -> None:

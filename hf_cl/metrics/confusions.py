@@ -1,6 +1,7 @@
 """What is taken for what, between sessions: whether errors lean towards the new classes or the old ones.
 
-Letters: C classes seen, T + 1 sessions.
+Counts are sparse, [k, 3]: true class, predicted class, images. A full table of 10,000 classes would take 800 MB.
+Letters: C classes seen, T + 1 sessions, k pairs that occur.
 """
 
 from __future__ import annotations
@@ -14,20 +15,37 @@ PAIRS = 10
 """Pairs of classes kept in each direction: a record of 1,000 classes stays small."""
 
 
+def count_pairs(true: NDArray[np.int64], predicted: NDArray[np.int64], images: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """[k, 3] each pair of `true` [n] and `predicted` [n] that occurs, in order, with the sum of its `images` [n]; all below `classes`."""
+    keys, place = np.unique(true * classes + predicted, return_inverse=True)  # [k], [n]
+    summed = np.zeros(len(keys), np.int64)
+    np.add.at(summed, place, images)
+    return np.stack([keys // classes, keys % classes, summed], axis=1)
+
+
+def between_sessions(confusion: NDArray[np.int64], classes_per_session: Sequence[int]) -> NDArray[np.int64]:
+    """[k, 3] session of the true class, session of the predicted one, images; from the same of classes."""
+    session = session_of_class(classes_per_session)  # [C]
+    return count_pairs(session[confusion[:, 0]], session[confusion[:, 1]], confusion[:, 2], len(classes_per_session))
+
+
+def dense(pairs: NDArray[np.int64], size: int) -> list[list[int]]:
+    """The full table [size, size] of sparse counts."""
+    table = np.zeros((size, size), np.int64)
+    table[pairs[:, 0], pairs[:, 1]] = pairs[:, 2]
+    return table.tolist()
+
+
 def session_confusion(confusion: NDArray[np.int64], classes_per_session: Sequence[int]) -> list[list[int]]:
     """Entry j, k: test images of session j that were named as a class of session k; the row sums are the test counts.
 
     Args:
-        confusion: [C, C] images by true and predicted class, in order of arrival.
+        confusion: [k, 3] true class, predicted class (in order of arrival) and images.
         classes_per_session: new classes of each session.
 
     The diagonal holds right names and those of another class of the same session.
     """
-    session = session_of_class(classes_per_session)  # [C]
-    sessions = len(classes_per_session)
-    summed = np.zeros((sessions, sessions), np.int64)
-    np.add.at(summed, (session[:, None], session[None, :]), confusion)
-    return summed.tolist()
+    return dense(between_sessions(confusion, classes_per_session), len(classes_per_session))
 
 
 def confused_pairs(confusion: NDArray[np.int64], classes_per_session: Sequence[int], most: int = PAIRS) -> list[list[int]]:
@@ -36,12 +54,11 @@ def confused_pairs(confusion: NDArray[np.int64], classes_per_session: Sequence[i
     At most `most` pairs where the true class came earlier than the predicted one, and as many where it came later.
     """
     session = session_of_class(classes_per_session)  # [C]
+    true, predicted = session[confusion[:, 0]], session[confusion[:, 1]]  # [k]
     pairs = []
-    for wanted in (session[:, None] < session[None, :], session[:, None] > session[None, :]):
-        true, predicted = np.nonzero(np.where(wanted, confusion, 0))
-        images = confusion[true, predicted]
-        best = np.lexsort((predicted, true, -images))[:most]
-        pairs += [[int(true[i]), int(predicted[i]), int(images[i])] for i in best]
+    for found in (confusion[true < predicted], confusion[true > predicted]):
+        best = np.lexsort((found[:, 1], found[:, 0], -found[:, 2]))[:most]
+        pairs += found[best].tolist()
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_cl.metrics.accuracies import mean, weighted_mean
-from hf_cl.metrics.accuracy_matrix import Matrix
+from hf_cl.metrics.accuracies import Matrix, mean, weighted_mean
 
 
 def performance_drop(session_accuracy: Sequence[float]) -> float | None:

@@ -5,16 +5,17 @@ Shapes: B images, C classes seen so far, t session (from 0).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hf_cl.metrics.confusions import count_pairs
+
 Integers = NDArray[np.int64]
-COUNTS = ("total", "correct", "correct_task_aware", "correct_within", "class_total", "class_correct", "confusion")
-"""The fields of `SessionCounts` that add up over batches and processes."""
+COUNTS = ("total", "correct", "correct_task_aware", "correct_within", "class_total", "class_correct")
+"""The arrays of `SessionCounts` that add up over batches and processes; its `confusion` is sparse and merges."""
+_NOT_COMPUTED = "An image has no computed score among the classes that compete; evaluation needs the scores of all seen classes."
 
 
 def count_correct(scores: ArrayLike, labels: ArrayLike, candidates: ArrayLike | None = None) -> int:
@@ -48,69 +49,115 @@ def _is_correct(scores: NDArray[np.floating], labels: Integers, columns: Integer
         stranger = int(labels[~np.isin(labels, columns)][0])
         raise ValueError(f"Label {stranger} is not among the {len(columns)} classes that compete.")
     if len(labels) and np.isneginf(competing.max(axis=1)).any():
-        raise ValueError("An image has no computed score among the classes that compete; evaluation needs the scores of all seen classes.")
+        raise ValueError(_NOT_COMPUTED)
     return columns[competing.argmax(axis=1)] == labels if len(labels) else np.zeros(0, np.bool_)  # [B]
 
 
-@dataclass
 class SessionCounts:
     """Counts of one evaluation: after session t, on the tests of the sessions 0 ... t.
 
     Add batches one by one, and the counts of other processes with `+`: counts, unlike means of means, add up exactly.
+
+    Args:
+        classes_per_session: new classes of each session so far; session j holds the columns after those of the sessions before it.
+
+    Attributes: `total`, `correct`, `correct_task_aware`, `correct_within` [t + 1], `class_total`, `class_correct` [C], all int64.
     """
 
-    classes_per_session: Sequence[int]
-    """Number of new classes of each session so far; session j holds the columns after those of the sessions before it."""
-    total: Integers = field(init=False)  # [t + 1]
-    correct: Integers = field(init=False)  # [t + 1]
-    correct_task_aware: Integers = field(init=False)  # [t + 1]
-    correct_within: Integers = field(init=False)  # [t + 1]
-    class_total: Integers = field(init=False)  # [C]
-    class_correct: Integers = field(init=False)  # [C]
-    confusion: Integers = field(init=False)  # [C, C], true x predicted among all seen classes
-
-    def __post_init__(self) -> None:
-        if not len(self.classes_per_session) or min(self.classes_per_session) < 1:
-            raise ValueError(f"Every session needs at least one class; got {list(self.classes_per_session)} classes per session.")
-        sessions, classes = len(self.classes_per_session), int(sum(self.classes_per_session))
-        for name in ("total", "correct", "correct_task_aware", "correct_within"):
-            setattr(self, name, np.zeros(sessions, np.int64))
+    def __init__(self, classes_per_session: Sequence[int]) -> None:
+        if not len(classes_per_session) or min(classes_per_session) < 1:
+            raise ValueError(f"Every session needs at least one class; got {list(classes_per_session)} classes per session.")
+        self.classes_per_session = list(classes_per_session)
+        self._bounds = np.cumsum([0, *classes_per_session])  # [t + 2]
+        sessions, classes = len(classes_per_session), int(self._bounds[-1])
+        self.total, self.correct = np.zeros(sessions, np.int64), np.zeros(sessions, np.int64)
+        self.correct_task_aware, self.correct_within = np.zeros(sessions, np.int64), np.zeros(sessions, np.int64)
         self.class_total, self.class_correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-        self.confusion = np.zeros((classes, classes), np.int64)
-        self._bounds = list(pairwise(np.cumsum([0, *self.classes_per_session]).tolist()))
+        self._confusion = np.empty((0, 3), np.int64)
+        self._new_pairs: list[Integers] = []
 
-    def add(self, test: int, scores: ArrayLike, labels: ArrayLike) -> None:
-        """Count a batch of the test images of session `test`: scores [B, C] over all seen classes, labels [B] in order of arrival.
+    @property
+    def confusion(self) -> Integers:
+        """[k, 3] true class, predicted class among all seen ones, images: the pairs that occur, in order."""
+        if self._new_pairs:
+            pairs = np.concatenate([self._confusion, *self._new_pairs])
+            self._confusion, self._new_pairs = count_pairs(pairs[:, 0], pairs[:, 1], pairs[:, 2], len(self.class_total)), []
+        return self._confusion
+
+    def add(self, test: int | Integers, scores: ArrayLike, labels: ArrayLike) -> None:
+        """Count a batch of test images: scores [B, C] over all seen classes, labels [B] in order of arrival.
+
+        `test` is the session whose test images they are, or [B], that of each image.
 
         Plain: the best of all seen classes. Task-aware: the best of the classes of session `test`. Within: for session 0 the best of
-        the base classes, for later ones the best of all novel classes seen so far.
+        the base classes, for later ones the best of all novel classes seen so far. Of equal scores the first column wins.
 
         Raises ValueError for scores over another number of classes, labels outside of the session's classes, and what `count_correct`
         refuses.
         """
         scores, labels = _checked(scores, labels)
-        classes, (first, last) = len(self.class_total), self._bounds[test]
+        tests = np.broadcast_to(np.asarray(test, np.int64), labels.shape)  # [B]
+        classes, bounds = len(self.class_total), self._bounds
         if scores.shape[1] != classes:
-            raise ValueError(
-                f"{classes} classes were seen after session {len(self._bounds) - 1}, but the scores have {scores.shape[1]} columns."
-            )
-        own = np.arange(first, last)
-        correct = _is_correct(scores, labels, np.arange(classes))  # [B]
-        self.correct_task_aware[test] += _is_correct(scores, labels, own).sum()  # first: it refuses labels of other sessions
-        self.correct_within[test] += _is_correct(scores, labels, own if test == 0 else np.arange(self._bounds[0][1], classes)).sum()
-        self.correct[test] += correct.sum()
-        self.total[test] += len(labels)
-        self.class_total += np.bincount(labels, minlength=classes)
-        self.class_correct += np.bincount(labels[correct], minlength=classes)
-        np.add.at(self.confusion, (labels, scores.argmax(axis=1)), 1)
+            raise ValueError(f"{classes} classes were seen after session {len(bounds) - 2}, but the scores have {scores.shape[1]} columns.")
+        first, last = bounds[tests], bounds[tests + 1]  # [B]
+        strangers = labels[(labels < first) | (labels >= last)]
+        if len(strangers):
+            own = int((last - first)[(labels < first) | (labels >= last)][0])
+            raise ValueError(f"Label {int(strangers[0])} is not among the {own} classes that compete.")
+        predicted = _best(scores, np.zeros_like(first), np.full_like(last, classes))  # [B]
+        task_aware = _best(scores, first, last) == labels
+        within = _best(scores, np.where(tests == 0, 0, bounds[1]), np.where(tests == 0, bounds[1], classes)) == labels
+        correct = predicted == labels
+        for name, right in (("correct", correct), ("correct_task_aware", task_aware), ("correct_within", within)):
+            np.add.at(getattr(self, name), tests, right)
+        np.add.at(self.total, tests, 1)
+        np.add.at(self.class_total, labels, 1)
+        np.add.at(self.class_correct, labels, correct)
+        self._new_pairs.append(count_pairs(labels, predicted, np.ones_like(labels), classes))
+
+    def add_pairs(self, pairs: Integers) -> None:
+        """Pairs [k, 3] of another process, as its `confusion` has them."""
+        self._new_pairs.append(pairs)
 
     def __add__(self, other: SessionCounts) -> SessionCounts:
-        if list(self.classes_per_session) != list(other.classes_per_session):
+        if self.classes_per_session != other.classes_per_session:
             raise ValueError("Counts of different sessions cannot be added.")
         merged = SessionCounts(self.classes_per_session)
         for name in COUNTS:
             setattr(merged, name, getattr(self, name) + getattr(other, name))
+        merged.add_pairs(self.confusion)
+        merged.add_pairs(other.confusion)
         return merged
+
+    def record(self) -> dict[str, list[int]]:
+        """The counts but for the confusion, as plain lists."""
+        return {name: getattr(self, name).tolist() for name in COUNTS}
+
+    @classmethod
+    def from_record(cls, classes_per_session: Sequence[int], record: Mapping[str, Sequence[int]]) -> SessionCounts:
+        """Inverse of `record`."""
+        counts = cls(classes_per_session)
+        for name in COUNTS:
+            setattr(counts, name, np.asarray(record[name], np.int64))
+        return counts
+
+
+def _best(scores: NDArray[np.floating], first: Integers, last: Integers) -> Integers:
+    """[B] the best-scored column of each row from `first` [B] up to `last` [B].
+
+    Raises ValueError where none of them was computed.
+    """
+    if not len(scores):
+        return np.zeros(0, np.int64)
+    if (first == first[0]).all() and (last == last[0]).all():
+        competing, offset = scores[:, first[0] : last[0]], int(first[0])
+    else:
+        columns = np.arange(scores.shape[1])
+        competing, offset = np.where((columns >= first[:, None]) & (columns < last[:, None]), scores, -np.inf), 0  # [B, C]
+    if np.isneginf(competing.max(axis=1)).any():
+        raise ValueError(_NOT_COMPUTED)
+    return competing.argmax(axis=1) + offset
 
 
 def evaluate_predictions(scores: Sequence[ArrayLike], labels: Sequence[ArrayLike], classes_per_session: Sequence[int]) -> SessionCounts:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from hf_cl.metrics import accuracies, few_shot, stability, transfer
-from hf_cl.metrics.accuracy_matrix import Matrix
+from hf_cl.metrics.accuracies import Matrix
+from hf_cl.metrics.running import RunningClasses, RunningMatrix, RunningTaskAware, RunningWithin
 
 Metric = float | Sequence[float | None] | None
 """A number, a list over sessions, or None where the metric is not defined."""
@@ -88,24 +91,22 @@ def summarize(results: Measurements) -> dict[str, Metric]:
     """
     values: dict[str, Metric] = dict.fromkeys(name for name in METRICS if name not in _PROBED)
     if results.accuracy_matrix:
-        values |= _of_matrix(results.accuracy_matrix, results.test_counts)
+        values |= _of_rows(RunningMatrix(), results.accuracy_matrix, results.test_counts)
     if results.accuracy_matrix_within:
-        base = few_shot.base_accuracy(results.accuracy_matrix_within)
-        novel = few_shot.novel_accuracy(results.accuracy_matrix_within, results.test_counts)
-        values |= {"base_accuracy_within": base, "novel_accuracy_within": novel}
-        values["harmonic_accuracy_within"] = few_shot.harmonic_accuracy(base, novel)
+        values |= _of_rows(RunningWithin(), results.accuracy_matrix_within, results.test_counts)
     if results.accuracy_matrix_task_aware:
-        values["task_aware_accuracy"] = accuracies.session_accuracy(results.accuracy_matrix_task_aware, results.test_counts)
-        values["forgetting_task_aware"] = transfer.forgetting(results.accuracy_matrix_task_aware)
+        values |= _of_rows(RunningTaskAware(), results.accuracy_matrix_task_aware, results.test_counts)
     if results.class_accuracy_matrix:
-        values["class_mean_accuracy"] = accuracies.class_mean_accuracy(results.class_accuracy_matrix)
-        values["forgetting_per_class"] = transfer.forgetting_per_class(results.class_accuracy_matrix)
+        classes = RunningClasses()
+        for row in results.class_accuracy_matrix:
+            classes.add(np.array(row, float))  # None becomes NaN
+        values |= classes.metrics()
     if results.future_accuracy:
         values["forward_transfer"] = transfer.forward_transfer(**results.future_accuracy)
     if results.test_accuracy:
-        values |= _of_tests(results.test_accuracy)
+        values |= summarize_tests(results.test_accuracy)
     if results.continual:
-        values |= _of_traces(results.continual)
+        values |= summarize_traces(results.continual)
     return values
 
 
@@ -119,36 +120,14 @@ _PROBED = (
 )
 
 
-def _of_matrix(matrix: Matrix, counts: Sequence[int]) -> dict[str, Metric]:
-    by_image = accuracies.session_accuracy(matrix, counts)
-    by_session = accuracies.session_accuracy_unweighted(matrix)
-    base, novel = few_shot.base_accuracy(matrix), few_shot.novel_accuracy(matrix, counts)
-    harmonic = few_shot.harmonic_accuracy(base, novel)
-    return {
-        "final_accuracy": by_image[-1],
-        "final_accuracy_unweighted": by_session[-1],
-        "average_incremental_accuracy": accuracies.mean(by_image),
-        "average_incremental_accuracy_unweighted": accuracies.mean(by_session),
-        "session_accuracy": by_image,
-        "session_accuracy_unweighted": by_session,
-        "pooled_accuracy": accuracies.pooled_accuracy(matrix, counts),
-        "forgetting": transfer.forgetting(matrix),
-        "forgetting_clipped": transfer.forgetting_clipped(matrix),
-        "forgetting_stepwise": transfer.forgetting_stepwise(matrix),
-        "backward_transfer": transfer.backward_transfer(matrix),
-        "backward_transfer_all_pairs": transfer.backward_transfer_all_pairs(matrix),
-        "performance_drop": few_shot.performance_drop(by_image),
-        "performance_drop_relative": few_shot.performance_drop_relative(by_image),
-        "base_accuracy": base,
-        "novel_accuracy": novel,
-        "harmonic_accuracy": harmonic,
-        "average_harmonic_accuracy": few_shot.average_harmonic_accuracy(harmonic),
-        "new_session_accuracy": accuracies.new_session_accuracy(matrix),
-        "old_accuracy": accuracies.old_accuracy(matrix, counts),
-    }
+def _of_rows(running: RunningMatrix | RunningWithin | RunningTaskAware, matrix: Matrix, counts: Sequence[int]) -> dict[str, Metric]:
+    n = np.asarray(counts)  # [T + 1]
+    for row in matrix:
+        running.add(np.array(row, float), n[: len(row)])
+    return running.metrics()
 
 
-def _of_tests(test_accuracy: Mapping[str, float]) -> dict[str, Metric]:
+def summarize_tests(test_accuracy: Mapping[str, float]) -> dict[str, Metric]:
     """Base-to-novel, cross-dataset, domain generalisation: one session, every test among its own candidates."""
     values: dict[str, Metric] = {"average_test_accuracy": accuracies.mean(list(test_accuracy.values()))}
     if set(test_accuracy) == {"base", "novel"}:
@@ -158,7 +137,8 @@ def _of_tests(test_accuracy: Mapping[str, float]) -> dict[str, Metric]:
     return values
 
 
-def _of_traces(continual: stability.StabilityTraces) -> dict[str, Metric]:
+def summarize_traces(continual: stability.StabilityTraces) -> dict[str, Metric]:
+    """What happened between the ends of sessions."""
     values: dict[str, Metric] = {
         "min_accuracy": stability.min_accuracy(continual),
         "average_min_accuracy": stability.average_min_accuracy(continual),

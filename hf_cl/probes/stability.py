@@ -71,16 +71,16 @@ class StabilityProbe(Probe):
 
     @torch.no_grad()
     def _evaluate(self, trainer: Trainer) -> list[float]:
-        head, accuracies = trainer.head, []
+        head, correct = trainer.head, []
         sets = [trainer.features_of(data) for data in self._subsets]  # first: it sets the modes of the whole model, and sets them back
         was_training = head.training
         head.eval()
         for found in sets:
             with trainer.accelerator.autocast():
                 predicted = head(found.features).argmax(-1)  # [n, D] -> [n]
-            accuracies.append((predicted == found.labels).double().mean())
+            correct.append((predicted == found.labels).sum())
         head.train(was_training)
-        return torch.stack(accuracies).tolist()
+        return [hits / len(found) for hits, found in zip(torch.stack(correct).tolist(), self._subsets, strict=True)]
 
     def _record(self, accuracies: Sequence[float]) -> None:
         """At the end of a session the head may have been fitted once more after the last step: its accuracies replace that step's."""

@@ -79,13 +79,14 @@ class ExamplePicker:
 
     def add(
         self,
-        test: int,
+        tests: int | NDArray[np.int64],
         scores: NDArray[np.floating],
         labels: NDArray[np.int64],
-        positions: Sequence[int],
+        positions: NDArray[np.int64] | Sequence[int],
         candidates: Sequence[int] | None = None,
     ) -> None:
-        """Look at images of one test: scores [B, C], labels [B], positions [B] in the test's data set; the classes that compete, or all."""
+        """Look at a batch: test [B] or one for all, scores [B, C], labels [B], positions [B] in the test's data set; the classes that
+        compete, or all."""
         if candidates is not None:
             competing = np.full_like(scores, -np.inf)  # [B, C]
             competing[:, candidates] = scores[:, candidates]
@@ -93,12 +94,13 @@ class ExamplePicker:
         predicted = scores.argmax(axis=1)  # [B]
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))  # [B, C]
         confidence = 1 / exponentials.sum(axis=1)  # [B]
-        picks = [
-            Pick(test, place, true, said, round(1e6 * score))
-            for place, true, said, score in zip(positions, labels.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
-        ]
-        self.drawn += [pick for pick in picks if (test, pick.position) in self.wanted]
-        self.mistakes = most_confident([*self.mistakes, *(picks[i] for i in np.flatnonzero(predicted != labels))])
+        places = list(zip(np.broadcast_to(tests, labels.shape).tolist(), np.asarray(positions).tolist(), strict=True))
+
+        def pick(i: int) -> Pick:
+            return Pick(*places[i], int(labels[i]), int(predicted[i]), round(1e6 * float(confidence[i])))
+
+        self.drawn += [pick(i) for i, place in enumerate(places) if place in self.wanted]
+        self.mistakes = most_confident([*self.mistakes, *map(pick, np.flatnonzero(predicted != labels).tolist())])
 
     def rows(self) -> list[list[int]]:
         """[DRAWN + MISTAKES, 6] on every process: 1 for drawn or 0, then the pick; rows of -1 where there is none."""
@@ -108,8 +110,11 @@ class ExamplePicker:
 
 def drawn_positions(sizes: Sequence[int]) -> set[tuple[int, int]]:
     """(test, position) of the drawn images, evenly spaced over all test images: the same on any number of processes."""
-    places = [(test, position) for test, size in enumerate(sizes) for position in range(size)]
-    return {places[int((i + 0.5) * len(places) / DRAWN)] for i in range(DRAWN)} if places else set()
+    bounds = np.cumsum([0, *sizes])
+    total = int(bounds[-1])
+    drawn = np.array([int((i + 0.5) * total / DRAWN) for i in range(DRAWN)]) if total else np.empty(0, int)
+    tests = np.searchsorted(bounds, drawn, side="right") - 1
+    return set(zip(tests.tolist(), (drawn - bounds[tests]).tolist(), strict=True))
 
 
 def most_confident(mistakes: Sequence[Pick]) -> list[Pick]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from hf_cl.hints import nearest
@@ -43,7 +43,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 _COMPUTED = ("metrics", "per_class_accuracy")
-_NUMBERS = re.compile(r"\[\n[-+.\deEnul,\s]*\]")  # a list of numbers and null over several lines; strings hold no raw line breaks
+_NUMBERS = frozenset({int, float, type(None)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,9 @@ class Results:
         if [len(row) for row in matrix] != seen:
             raise ValueError(f"class_accuracy_matrix must have rows of {seen} values; got {[len(row) for row in matrix]}.")
         for t, row in enumerate(matrix):
-            self._check_fractions(f"class_accuracy_matrix[{t}]", dict(enumerate(value for value in row if value is not None)))
+            values = np.array(row, float)  # None becomes NaN
+            if not ((values >= 0) & (values <= 1) | np.isnan(values)).all():
+                self._check_fractions(f"class_accuracy_matrix[{t}]", dict(enumerate(value for value in row if value is not None)))
 
     @staticmethod
     def _check_fractions(key: str, values: Mapping[Any, float]) -> None:
@@ -180,15 +182,13 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of results.json, `format_version` first."""
-        values = asdict(self)
+        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
         computed = {name: getattr(self, name) for name in _COMPUTED}
         return {"format_version": values.pop("format_version"), **values, **computed}
 
     def save(self, path: str | Path) -> None:
         """Write results.json; whole or not at all."""
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        rows_on_one_line = _NUMBERS.sub(lambda row: f"[{' '.join(row.group()[1:-1].split())}]", text)
-        write_atomically(Path(path), rows_on_one_line + "\n")
+        write_atomically(Path(path), _text(self.to_dict()) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
@@ -217,6 +217,26 @@ class Results:
         for name in _COMPUTED:
             _compare(f"{path}: {name}", computed[name], getattr(results, name))
         return results
+
+
+def _plain(value: Any) -> Any:
+    """A record as a dict; matrices as they are, since a copy of each number of a long run takes seconds."""
+    if isinstance(value, list):
+        return [asdict(entry) if is_dataclass(entry) and not isinstance(entry, type) else entry for entry in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _text(value: Any, margin: str = "") -> str:
+    """JSON with a line per entry, but lists of numbers on one line."""
+    if isinstance(value, list | tuple) and value and not set(map(type, value)) <= _NUMBERS:
+        entries, brackets = [_text(entry, margin + " ") for entry in value], "[]"
+    elif isinstance(value, dict) and value:
+        brackets = "{}"
+        entries = [f"{json.dumps(key, ensure_ascii=False)}: {_text(entry, margin + ' ')}" for key, entry in value.items()]
+    else:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    inside = f",\n{margin} ".join(entries)
+    return f"{brackets[0]}\n{margin} {inside}\n{margin}{brackets[1]}"
 
 
 def _check_format(path: str | Path, values: Any) -> None:

@@ -12,6 +12,8 @@ import yaml
 
 from hf_cl.errors import near_path
 from hf_cl.results.composition import FILE as METHOD
+from hf_cl.results.history import FILE as SESSIONS
+from hf_cl.results.history import brought_up_to_date
 from hf_cl.results.results import Results
 
 
@@ -50,7 +52,8 @@ def read_run(folder: str | Path) -> Run:
         raise ValueError(f"{config}: not valid YAML: {str(error).splitlines()[0]}.") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{config}: expected keys and values, found {type(settings).__name__}.")
-    return Run(folder, Results.load(results), settings, _composition(folder / METHOD))
+    read = brought_up_to_date(Results.load(results), folder / SESSIONS)
+    return Run(folder, read, settings, _composition(folder / METHOD))
 
 
 def _composition(path: Path) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hf_cl.metrics import Matrix, forgetting, session_accuracy
+from hf_cl.metrics import Matrix, Metric, RunningForgetting, session_accuracy
 from hf_cl.results.display import display_name, percent
 from hf_cl.results.results import Results
 
@@ -32,7 +35,11 @@ _FEW_SHOT_ONLY = ("performance_drop", "average_harmonic_accuracy")
 
 def forgetting_so_far(matrix: Matrix) -> list[float | None]:
     """`forgetting` after each session, as if the run had ended there; None after session 0."""
-    return [forgetting(matrix[: t + 1]) for t in range(len(matrix))]
+    running, lost = RunningForgetting(), []
+    for row in matrix:
+        running.add(np.array(row, float))
+        lost.append(running.forgetting)
+    return lost
 
 
 def progress(results: Results) -> list[tuple[int, float, float | None]]:
@@ -61,20 +68,18 @@ def headlines(results: Results) -> dict[str, float]:
     return shown
 
 
-def session_news(results: Results) -> Table | Text:
-    """What a user reads after a session: a line with its accuracy and forgetting; a table for tests with candidates of their own."""
-    if not (steps := progress(results)):
-        return _test_table(results)
-    session, accuracy, forgotten = steps[-1]
-    own = percent(results.accuracy_matrix[-1][-1]) if results.accuracy_matrix else ""
-    after = "" if forgotten is None else f", forgetting {percent(forgotten)} %"
-    return Text(f"session {session}: all seen classes {percent(accuracy)} %, its own {own} %{after}")
+def session_news(metrics: Mapping[str, Metric]) -> Text:
+    """What a user reads after a session, of the metrics so far: a line with its accuracy and forgetting."""
+    accuracies, own, forgotten = metrics["session_accuracy"], metrics["new_session_accuracy"], metrics["forgetting"]
+    assert isinstance(accuracies, Sequence) and isinstance(own, Sequence)
+    after = f", forgetting {percent(forgotten)} %" if isinstance(forgotten, float) else ""
+    return Text(f"session {len(own) - 1}: all seen classes {percent(accuracies[-1])} %, its own {percent(own[-1])} %{after}")
 
 
 def session_table(results: Results) -> Table:
     """Sessions so far: accuracy on each session's test images, on all seen classes, and forgetting so far. Percent."""
     if results.accuracy_matrix is None:
-        return _test_table(results)
+        return accuracy_of_tests(results)
     matrix = results.accuracy_matrix
     tests = _columns(len(matrix))
     table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True, title=_TITLE, title_justify="left")
@@ -93,7 +98,8 @@ def _columns(sessions: int) -> list[int | None]:
     return [0, None, *range(sessions - LATEST_TESTS, sessions)]
 
 
-def _test_table(results: Results) -> Table:
+def accuracy_of_tests(results: Results) -> Table:
+    """Tests with candidates of their own. Percent."""
     table = Table(box=box.SIMPLE, pad_edge=False, title=_TITLE, title_justify="left")
     table.add_column("test")
     table.add_column("images", justify="right")

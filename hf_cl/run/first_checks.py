@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hf_cl.backbones.loading import DEMO
 from hf_cl.errors import refuse_two_meanings, refuse_unasked
 from hf_cl.heads import check_head
-from hf_cl.hints import nearest
+from hf_cl.hints import nearest, refuse
 from hf_cl.hub.access import check_push
 from hf_cl.hub.published import published_base
 from hf_cl.images import check_augmentation
@@ -20,19 +22,26 @@ from hf_cl.settings import RunSettings
 
 
 def check_settings(settings: RunSettings) -> None:
-    """Raise ValueError for names, folders and combinations that cannot work, whatever the data are; HubError for a planned push that
+    """Raise ValueError with all names, folders and combinations that cannot work, whatever the data are; HubError for a planned push that
     cannot be made.
     """
-    _check_planned_push(settings)
-    if settings.backbone == DEMO and (Path(DEMO) / "config.json").is_file():
-        refuse_two_meanings(DEMO, "the base that ships with hf_cl")
-    refuse_unasked(Path(settings.output_dir), settings.resume)
-    check_augmentation(settings.augmentation)
-    _check_protocol(settings)
+    faults = _protocol_faults(settings)
     head = vars(settings).get("head")  # of the methods that let one choose
-    if head is not None and head.get("type") != "text":
-        check_head(head)
-    build_probes(settings.probes, settings.stability_every)
+    two_meanings = settings.backbone == DEMO and (Path(DEMO) / "config.json").is_file()
+    checks: list[tuple[Callable[..., object], tuple[Any, ...]]] = [
+        (check_augmentation, (settings.augmentation,)),
+        (build_probes, (settings.probes, settings.stability_every)),
+        *([(check_head, (head,))] if head is not None else []),
+        *([(refuse_two_meanings, (DEMO, "the base that ships with hf_cl"))] if two_meanings else []),
+        (refuse_unasked, (Path(settings.output_dir), settings.resume)),
+    ]
+    for check, arguments in checks:
+        try:
+            check(*arguments)
+        except ValueError as error:
+            faults.append(str(error))
+    refuse(faults)
+    _check_planned_push(settings)
 
 
 def _check_planned_push(settings: RunSettings) -> None:
@@ -43,14 +52,20 @@ def _check_planned_push(settings: RunSettings) -> None:
         published_base(settings.backbone)
 
 
-def _check_protocol(settings: RunSettings) -> None:
+def _protocol_faults(settings: RunSettings) -> list[str]:
     if settings.protocol not in SCENARIOS:
-        raise ValueError(f"Unknown protocol {settings.protocol!r}.{nearest(settings.protocol, SCENARIOS)} Known: {', '.join(SCENARIOS)}.")
+        return [f"Unknown protocol {settings.protocol!r}.{nearest(settings.protocol, SCENARIOS)} Known: {', '.join(SCENARIOS)}."]
     known = inspect.signature(SCENARIOS[settings.protocol]).parameters
-    unused = [name for name in ("shots", "index_list", "targets") if getattr(settings, name) and name not in known]
-    if unused:
-        raise ValueError(f"Protocol {settings.protocol} has no {unused[0]!r}; leave it out, or choose another protocol.")
+    faults = [
+        f"Protocol {settings.protocol} has no {name!r}; leave it out, or choose another protocol."
+        for name in ("shots", "index_list", "targets")
+        if getattr(settings, name) and name not in known
+    ]
     if "shots" in known and settings.shots is None:
-        raise ValueError(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
+        faults.append(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
     if "class_order" in known:
-        check_class_order(settings.class_order)
+        try:
+            check_class_order(settings.class_order)
+        except ValueError as error:
+            faults.append(str(error))
+    return faults

@@ -13,40 +13,68 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-
 from hf_cl.errors import TrainingInterruptedError
+from hf_cl.own_parts import import_parts
 from hf_cl.results.display import escape_missing_letters, printable
-from hf_cl.run.describe import HELP, describe
+from hf_cl.run.describe import HELP, print_help
+from hf_cl.run.own_pictures import with_config
 from hf_cl.run.parse import SettingsT, parse_settings
 from hf_cl.secrets import without_secrets
 
 
 def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], method: str, arguments: Sequence[str] | None = None) -> int:
-    """Entry point of a recipe: parse, run, and turn a user's mistake into two lines instead of a traceback.
+    """Entry point of a recipe: parse, run, and turn a user's mistake into a few lines instead of a traceback.
 
     Where the error went through code that is neither hf_cl's nor a library's, a loss of the user's own say, the traceback is shown;
     `HF_CL_DEBUG=1` shows every one. Returns the exit status: 0, 2 for a mistake or a fault of the machine (no space, no permission),
     128 + n where signal n stopped the training.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    quiet_libraries()
     escape_missing_letters()
     program = Path(sys.argv[0]).name if arguments is None else f"hf-cl train {method}"
-    arguments = sys.argv[1:] if arguments is None else arguments
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def start() -> None:
+        if set(HELP) & set(given):
+            print_help(settings_class, method, given, program)
+            return
+        settings = parse_settings(settings_class, method, with_config(method, given, say=_remark))
+        quiet_libraries()
+        import_parts(settings.imports)
+        main(settings)
+
+    return status_of(start)
+
+
+def status_of(action: Callable[[], object]) -> int:
+    """The exit status of an action, a user's mistake in it told in a few lines; see `launch`."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        if set(HELP) & set(arguments):
-            sys.stdout.write(describe(settings_class, method, arguments, program) + "\n")
-            return 0
-        main(parse_settings(settings_class, method, arguments))
+        action()
     except (ValueError, RuntimeError, OSError) as error:
         if os.environ.get("HF_CL_DEBUG"):
             raise
         if _through_own_code(error.__traceback__):
             traceback.print_exception(error)
-        sys.stderr.write(f"hf-cl: {printable(without_secrets(str(error)))}\n")
+        sys.stderr.write(f"hf-cl: {printable(without_secrets(_in_words(error)))}\n")
         return error.exit_status if isinstance(error, TrainingInterruptedError) else 2
     return 0
+
+
+def _remark(sentence: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"hf-cl: {sentence}\n")
+
+
+def _in_words(error: Exception) -> str:
+    """The message; where another process has gone, what that means."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(
+        words in str(error) for words in ("Connection closed by peer", "Connection reset")
+    ):
+        return (
+            "Another process of this run has ended, so this one ends too; what it wrote says why. The last checkpoint is whole: start all "
+            f"again with --resume auto. (torch: {str(error).splitlines()[0]})"
+        )
+    return str(error)
 
 
 OURS = Path(__file__).parents[1]
@@ -66,10 +94,16 @@ def _through_own_code(trace: TracebackType | None) -> bool:
 
 
 def quiet_libraries() -> None:
-    """No progress bars and no notes to developers from the libraries below, on a command line that people read."""
+    """No progress bars and no notes to developers from the libraries below, on a command line that people read.
+
+    `python -W default` or PYTHONWARNINGS brings their warnings back.
+    """
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error  # noqa: PLC0415 (a mistyped setting waits for neither)
+
     disable_progress_bar()
     set_verbosity_error()
-    if not os.environ.get("HF_CL_DEBUG"):
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.showwarning = _own_warning
 
 

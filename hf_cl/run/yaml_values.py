@@ -45,4 +45,5 @@ def brief(value: Any) -> str:
     """A value for a message: not deep and not long."""
     shorter = reprlib.Repr()  # YAML's anchors can make a short file a huge value
     shorter.maxlevel, shorter.maxstring, shorter.maxother = 3, 200, 200
-    return shorter.repr(value)
+    text = shorter.repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."

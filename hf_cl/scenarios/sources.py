@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_cl.errors import DataError, exists, first_ten, near_path, refuse_two_meanings
+from hf_cl.errors import DataError, exists, first_ten, no_such_dataset, refuse_two_meanings
 from hf_cl.scenarios.columns import read_columns
 from hf_cl.scenarios.content import content_hashes
 from hf_cl.scenarios.digits import read_digits
@@ -164,9 +164,7 @@ def _read(dataset: Any, name: str | None, image_column: str | None, label_column
         return name, read_local(path, name, image_column, label_column, test_split)
     address = HubAddress.parse(dataset)
     if address is None:
-        raise DataError(
-            f"{dataset!r} is no folder or file here, and cannot be a Hub id (owner/name).{near_path(dataset) or ' Is the path right?'}"
-        )
+        raise DataError(no_such_dataset(dataset))
     tables = {split: [Table(rows)] for split, rows in read_hub(address).items()}
     return dataset, read_columns(dataset, tables, image_column, label_column)
 

@@ -94,6 +94,11 @@ def _check_sessions(sessions: Sequence[Session]) -> None:
                 f"Session {number} trains on labels from {labels.min()} to {labels.max()}; with {len(names)} classes so far they go from 0 "
                 f"to {len(names) - 1}."
             )
+        if labels.size and (absent := sorted(set(range(len(seen), len(names))) - set(labels.tolist()))):
+            raise ValueError(
+                f"Session {number} brings the class {names[absent[0]]!r} and no training image of it"
+                f"{f', nor of {len(absent) - 1} more' if len(absent) > 1 else ''}; leave such classes out, or give them images."
+            )
         seen = names
 
 
@@ -114,8 +119,8 @@ def check_optimizer(made: Any, named: NamedParameters, phases: Sequence[Phase]) 
             "The optimizer holds parameters that it was not given in this session, such as those of the head before it grew: make it anew "
             "from named_parameters each time."
         )
-    rates, groups = len(schedule(0, 0)), len(optimizer.param_groups)
-    if phases and rates != groups:
+    groups = len(optimizer.param_groups)
+    if phases and (rates := len(schedule(0, 0))) != groups:  # a session without epochs has no schedule
         raise ValueError(f"The schedule gives {rates} rates, and the optimizer has {groups} parameter groups; one rate per group.")
     left = [name for name, parameter in named if id(parameter) not in held and any(phase.trainable(name) for phase in phases)]
     if left:
@@ -187,11 +192,17 @@ def _check_known(term: LossTerm, provided: Collection[str]) -> None:
 def has_own_candidates(session: Session) -> bool:
     """Whether a test lets other classes compete than those seen so far."""
     seen = tuple(range(len(session.class_names)))
-    return any(tuple(test.candidates) != seen for test in session.tests)
+    return any(tuple(candidates) != seen for candidates in _candidates(session))
+
+
+def _candidates(session: Session) -> list[tuple[int, ...]]:
+    """Of all tests; one that many tests share is looked at once."""
+    return list({id(test.candidates): test.candidates for test in session.tests}.values())
 
 
 def _check_tests(session: Session, names_unseen: bool) -> None:
-    unseen = [test.name for test in session.tests if max(test.candidates) >= len(session.class_names)]
+    strange = {id(candidates) for candidates in _candidates(session) if max(candidates) >= len(session.class_names)}
+    unseen = [test.name for test in session.tests if id(test.candidates) in strange]
     if unseen and not names_unseen:
         raise ValueError(
             f"The tests {', '.join(unseen)} hold classes that are never taught. Only a text head can name them: "

@@ -19,7 +19,7 @@ def environment(accelerator: Any, backbone: str, backbone_revision: str | None =
     """Versions, devices, processes, precision and backbone. No host names, no user names, no paths of the machine.
 
     Args:
-        accelerator: the run's `Accelerator`.
+        accelerator: the run's `RunAccelerator`.
         backbone: Hub id or name of the base, as the user gave it.
         backbone_revision: its Hub revision.
     """
@@ -31,6 +31,7 @@ def environment(accelerator: Any, backbone: str, backbone_revision: str | None =
         "devices": _devices(accelerator.device),
         "num_processes": accelerator.num_processes,
         "mixed_precision": accelerator.mixed_precision,
+        "compile": accelerator.compiled_by,
         "backbone": backbone,
         "backbone_revision": backbone_revision,
     }

@@ -7,21 +7,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
 from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_batches, plan, sequential, train_batches
+from hf_cl.images.transfer import to_device
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.frozen import evaluating
 from hf_cl.training.step import MicroBatch
 
 PIXEL_BYTES = 4 << 30
 """Memory for the decoded test images of all sessions together; what does not fit is decoded again in each evaluation."""
+
+
+class TestBatch(NamedTuple):
+    """Images of one or several tests."""
+
+    __test__ = False  # the name begins with "Test": pytest must not collect it
+
+    tests: NDArray[np.int64]  # [B] which of the data sets
+    positions: NDArray[np.int64]  # [B] in that data set
+    values: dict[str, Tensor]  # `pixel_values` [B, 3, S, S], `labels` [B], `index` [B], on the device
 
 
 class ImageStream:
@@ -96,7 +110,7 @@ class ImageStream:
     def _feature_batches(self, data: FeatureSet, parts: Sequence[Sequence[tuple[list[int], float]]]) -> Iterator[dict[str, Tensor]]:
         for step in parts:
             for micro, _ in step:
-                chosen = torch.as_tensor(micro, device=data.labels.device)
+                chosen = to_device(torch.tensor(micro), data.labels.device)
                 yield {"features": data.features[chosen], "labels": data.labels[chosen], "index": data.index[chosen]}
 
     def samples_of_step(self, dataset: ImageDataset, batch: int) -> list[int]:
@@ -125,12 +139,25 @@ class ImageStream:
         gathered = [self._gather(part, len(dataset)) for part in (features, labels, index)]
         return FeatureSet(*gathered)
 
-    @torch.no_grad()
-    def logits(self, classifier: AnyClassifier, dataset: ImageDataset) -> tuple[Tensor, Tensor]:
-        """Logits [n, C] and labels [n] of this process's share of the images, each image on one process."""
-        batches = self._batches(self._decoded_for_evaluation(dataset, test=True), None)
-        logits, labels, _ = self._run(classifier, batches, lambda pixels: classifier.outputs(pixels).logits)
-        return logits, labels
+    def test_batches(self, datasets: Sequence[ImageDataset]) -> Iterator[TestBatch]:
+        """This process's share of the images of all `datasets`, one after the other, each image on one process, in full batches."""
+        accelerator, bounds = self.accelerator, np.cumsum([0, *map(len, datasets)])
+        rank, world = accelerator.process_index, accelerator.num_processes
+        shares = [np.array(s) for s in sequential(int(bounds[-1]), self.settings.eval_batch_size, rank=rank, world=world) if s]
+        tests = [np.searchsorted(bounds, share, side="right") - 1 for share in shares]
+        pieces: list[list[list[int]]] = [[] for _ in datasets]  # of each data set the positions that each batch takes from it
+        for share, test in zip(shares, tests, strict=True):
+            for number in np.unique(test):
+                pieces[number].append((share[test == number] - bounds[number]).tolist())
+        parts = chain.from_iterable(self._pieces(dataset, own) for dataset, own in zip(datasets, pieces, strict=True) if own)
+        for share, test in zip(shares, tests, strict=True):
+            batch = [next(parts) for _ in np.unique(test)]
+            values = batch[0] if len(batch) == 1 else {name: torch.cat([part[name] for part in batch]) for name in batch[0]}
+            yield TestBatch(test, share - bounds[test], values)
+
+    def _pieces(self, dataset: ImageDataset, positions: Sequence[Sequence[int]]) -> Iterator[dict[str, Tensor]]:
+        decoded = self._decoded_for_evaluation(dataset, test=True)
+        return eval_batches(decoded, self.preprocessor, positions, device=self.accelerator.device)
 
     def batches(self, dataset: ImageDataset, epoch: int | None) -> Iterator[dict[str, Tensor]]:
         """This process's share of the images in batches, as the augmentation of `epoch` draws them (None: as evaluation sees them)."""

@@ -20,7 +20,9 @@ def prepare_phase(accelerator: Accelerator, bare: nn.Module, optimizer: Optimize
         raise RuntimeError("prepare_phase: the last phase's model was not released (release_phase).")
     if not any(p.requires_grad for p in bare.parameters()):
         return bare, optimizer
-    return accelerator.prepare(bare, optimizer)
+    # the optimizer's state is where the parameters are already; accelerate would also move Adam's step counts, which are the host's, and
+    # every step would wait for each of them
+    return accelerator.prepare(bare, optimizer, device_placement=[True, False])
 
 
 def release_phase(accelerator: Accelerator, model: nn.Module) -> nn.Module:

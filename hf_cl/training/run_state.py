@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from hf_cl.checkpoints.state_tree import pack, rng_state, set_rng_state
 from hf_cl.checkpoints.store import KEEP, CheckpointStore
 from hf_cl.checkpoints.taught import check_current, check_protocol, check_taught, taught
 from hf_cl.checkpoints.tensors import owned_tensors, restore_tensors
-from hf_cl.contracts import Part
+from hf_cl.contracts import Part, Session
 
 if TYPE_CHECKING:
     from hf_cl.training.session_loop import SessionLoop
@@ -28,6 +29,7 @@ class RunState:
         self.accelerator = accelerator
         self._pending: dict[str, Any] | None = None
         self._last: str = "none"
+        self._taught: list[str] = []
 
     def find(self, trainer: SessionLoop) -> Position:
         """The newest checkpoint that every process reads whole; its state waits for `restore_if_due`.
@@ -41,12 +43,18 @@ class RunState:
             return Position()
         self._pending = self.store.load(step)
         self._last = f"step {step}"
-        if "taught" not in self._pending:
+        if "taught" not in self._pending or "history" not in self._pending["results"]:
             raise ValueError(f"The checkpoint of step {step} was written by an earlier version of hf_cl; choose another output_dir.")
         position = Position(**self._pending["position"])
         check_protocol(self._pending["protocol"], trainer.scenario.protocol)
-        check_taught(self._pending["taught"], trainer.plan.sessions, position.session)
+        check_taught([*map(json.loads, self._pending["taught"])], trainer.plan.sessions, position.session)
         trainer.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
+        before, now = self.store.world_of(self.store.path(step)), self.accelerator.num_processes
+        if before != now:
+            trainer.records.say(
+                f"Number of processes: {before} then, {now} now. Images, their order and their augmentation stay the same; sums are "
+                "rounded in another order and dropout draws other masks, so bits may differ."
+            )
         return position
 
     def check(self, trainer: SessionLoop) -> None:
@@ -77,7 +85,7 @@ class RunState:
         trainer.results.load_state_dict(state["results"])
         trainer.generator.set_state(state["generator"])
         if trainer.position.begun:  # only now: what a memory holds may be part of the session's images
-            check_current(state["taught"][-1], trainer.session)
+            check_current(json.loads(state["taught"][-1]), trainer.session)
         set_rng_state(state["rng"])  # last: nothing above may draw after it
 
     def save(self, trainer: SessionLoop) -> None:
@@ -86,7 +94,7 @@ class RunState:
         state = {
             "position": position.state_dict(),
             "protocol": dict(trainer.scenario.protocol),
-            "taught": taught(trainer.plan.sessions[: position.session + position.begun]),
+            "taught": self._taught_in(trainer.plan.sessions[: position.session + position.begun]),
             "tensors": owned_tensors(trainer.model, trainer.tuner.prefix, trainer.head),
             "optimizer": trainer.optimizer.state_dict() if position.begun else None,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
@@ -101,6 +109,11 @@ class RunState:
         }
         path = self.store.save(position.step, state)
         self._last = str(path)
+
+    def _taught_in(self, sessions: Sequence[Session]) -> list[str]:
+        """What was taught, in JSON: of each session it is found out once, and packed as one text."""
+        self._taught += map(json.dumps, taught(sessions[len(self._taught) :]))
+        return self._taught[: len(sessions)]
 
     @property
     def last(self) -> str:

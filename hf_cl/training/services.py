@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from peft import PeftModel
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from hf_cl.checkpoints.tensors import named_parameters
 from hf_cl.contracts import Context, FeatureSet, Head, ImageDataset, LossTerm, NamedParameters, Outputs, Session
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
@@ -28,7 +28,7 @@ from hf_cl.training.image_stream import ImageStream
 class Services:
     """Base of the loop: everything here is promised to hooks, everything else of the loop can change."""
 
-    accelerator: Accelerator
+    accelerator: RunAccelerator
     settings: TrainingSettings
     generator: torch.Generator
     """On the CPU; the same draws on every process; checkpointed, so what it gives depends on what was drawn before."""

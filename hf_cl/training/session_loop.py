@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, TorchDynamoPlugin
 from peft import get_peft_model
 from torch import nn
 
@@ -30,6 +28,7 @@ from hf_cl.probes import build_probes
 from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_session, check_strategy
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
@@ -78,20 +77,14 @@ class SessionLoop(Services):
         check_strategy()
         if tokenizer is not None and method.adapter.has_text_head:
             check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
-        self.method, self.scenario, self.settings = method, scenario, settings
+        self.method, self.scenario = method, scenario
         self.probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         protocol_record(scenario.protocol)
         check_parts(SessionPlan(method, scenario), self.probes)
         self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
-        dynamo = TorchDynamoPlugin(backend="inductor") if settings.compile else None  # pyright: ignore[reportArgumentType]
-        self.accelerator = Accelerator(
-            mixed_precision=settings.mixed_precision,
-            cpu=settings.cpu,
-            log_with=settings.report_to or None,  # pyright: ignore[reportArgumentType]
-            project_dir=settings.output_dir,
-            dynamo_plugin=dynamo,
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # they are equal everywhere, and SARA checks new ones
-        )
+        self.accelerator = RunAccelerator(settings)
+        used: Any = self.accelerator.mixed_precision
+        self.settings = replace(settings, mixed_precision=used, compile=self.accelerator.compiled_by != "no")  # what the launch said too
         self.folder = Path(settings.output_dir)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.position = Position()
@@ -110,6 +103,10 @@ class SessionLoop(Services):
         Raises TrainingInterruptedError after SIGTERM or SIGINT, once a checkpoint is written; TrainingDivergedError where a loss is not
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
+        with self.accelerator.current():
+            return self._fit()
+
+    def _fit(self) -> Results:
         folder = RunFolder(self.folder, self.accelerator)
         self.plan = SessionPlan(self.method, self.scenario)
         folder.open(self.settings, composition(self.method, self.plan.phases))

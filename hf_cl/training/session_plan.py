@@ -16,11 +16,17 @@ class SessionPlan:
     Args:
         method: its `phases` are called for every session.
         scenario: read to its end.
+
+    Raises ValueError for a phase of fewer than 0 epochs.
     """
 
     def __init__(self, method: Method, scenario: Scenario) -> None:
         self.sessions: list[Session] = list(scenario)
-        self.phases: list[list[Phase]] = [[phase for phase in method.phases(session) if phase.epochs > 0] for session in self.sessions]
+        planned = [list(method.phases(session)) for session in self.sessions]
+        for session, phases in zip(self.sessions, planned, strict=True):
+            if wrong := [phase for phase in phases if phase.epochs < 0]:
+                raise ValueError(f"Phase {wrong[0].name!r} of session {session.id} has {wrong[0].epochs} epochs; 0 leaves it out.")
+        self.phases: list[list[Phase]] = [[phase for phase in phases if phase.epochs > 0] for phases in planned]
         """Of each session, those that have epochs."""
 
     def losses(self) -> dict[str, LossTerm]:

@@ -7,22 +7,16 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from accelerate.utils import broadcast_object_list
 from pydantic import TypeAdapter, ValidationError
 
 from hf_cl.backbones import TextHead
 from hf_cl.contracts import Probe, Session
-from hf_cl.metrics import AccuracyMatrix
+from hf_cl.metrics import SessionCounts, StabilityTraces, summarize_traces
 from hf_cl.probes import StabilityProbe
-from hf_cl.results.results import (
-    Memory,
-    MethodRecord,
-    ParameterCounts,
-    ProtocolRecord,
-    Results,
-    SessionRecord,
-    Times,
-)
-from hf_cl.results.table import session_news
+from hf_cl.results.history import FILE, History, read_lines
+from hf_cl.results.results import Memory, MethodRecord, ParameterCounts, ProtocolRecord, Results
+from hf_cl.results.table import accuracy_of_tests, session_news
 from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
 from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
@@ -31,18 +25,17 @@ from hf_cl.training.peak_memory import memory_kind, take_peak_bytes
 if TYPE_CHECKING:
     from hf_cl.training.session_loop import SessionLoop
 
+OFTEN = 10
+"""results.json is written after each of the first 20 sessions, then whenever a tenth as many have come: all writings together cost no
+more than a few times the last one, and who reads it in between takes what is missing from sessions.jsonl."""
+
 
 class SessionResults:
-    """Evaluates after each session, writes results.json and prints the table."""
+    """Evaluates after each session, appends it to sessions.jsonl, says how it went, and writes results.json when that is due."""
 
     def __init__(self, trainer: SessionLoop) -> None:
         self.trainer = trainer
-        self._matrix = AccuracyMatrix()
-        self._sessions: list[dict[str, Any]] = []
-        self._training_seconds: list[float] = []
-        self._evaluation_seconds: list[float] = []
-        self._peak_bytes: list[int] = []
-        self._tests: dict[str, Any] = {}
+        self._history = History(trainer.folder / FILE if trainer.accelerator.is_main_process else None)
         self._probes: dict[str, dict[str, Any]] = {}
         self._current: Results | None = None
 
@@ -55,81 +48,84 @@ class SessionResults:
         self._probes = {probe.name: report for probe in trainer.probes if (report := _report(probe))}
         for name, report in self._probes.items():
             trainer.records.write("probe", trainer.position.step, session=session.id, probe=name, report=report)
-        sizes = trainer.classes_per_session
+        record: dict[str, Any] = {"id": session.id, "new_class_names": [*session.new_class_names]}
+        counts: SessionCounts | None = None
         if has_own_candidates(session):
-            self._evaluate_candidates(session)
+            record["tests"] = self._evaluate_candidates(session)
         else:
-            self._matrix.add(evaluate_session(trainer.classifier, trainer.images, session, sizes, trainer.accelerator))
-        self._training_seconds.append(training_seconds)
-        self._evaluation_seconds.append(time.perf_counter() - started)
-        self._peak_bytes.append(take_peak_bytes(trainer.accelerator.device))
-        record = {"id": session.id, "new_class_names": list(session.new_class_names), "num_train": len(session.train)}
-        self._sessions.append(record | {"num_test": len(session.tests[-1].data), "trained": trained})
-        self._publish()
+            counts = evaluate_session(trainer.classifier, trainer.images, session, trainer.classes_per_session, trainer.accelerator)
+        record |= {
+            "num_train": len(session.train),
+            "num_test": len(session.tests[-1].data),
+            "trained": trained,
+            "training_seconds": training_seconds,
+            "evaluation_seconds": time.perf_counter() - started,
+            "peak_bytes": take_peak_bytes(trainer.accelerator.device),
+        }
+        self._history.add(record, counts)
+        self._current = None
+        self._publish(session)
 
-    def _evaluate_candidates(self, session: Session) -> None:
+    def _evaluate_candidates(self, session: Session) -> dict[str, Any]:
         trainer = self.trainer
         unseen = trainer.scenario.class_names[len(session.class_names) :]
         if unseen and isinstance(trainer.head, TextHead):
             trainer.head.name_unseen(unseen)
         names = trainer.scenario.class_names
         accuracies, counts = evaluate_candidates(trainer.classifier, trainer.images, session, names, trainer.accelerator)
-        self._tests = {"test_accuracy": accuracies, "test_counts": counts}
+        return {"test_accuracy": accuracies, "test_counts": counts}
 
-    def _publish(self) -> None:
-        trainer = self.trainer
-        self._current = self._build()
-        if trainer.accelerator.is_main_process:
-            self._current.save(trainer.folder / "results.json")
-        metrics = {name: value for name, value in self._current.metrics.items() if isinstance(value, float)}
-        trainer.records.write("session", trainer.position.step, session=self._sessions[-1]["id"], **metrics)
-        trainer.records.say(session_news(self._current))
+    def _publish(self, session: Session) -> None:
+        trainer, ended = self.trainer, len(self._history)
+        last = ended == len(trainer.plan.sessions)
+        if trainer.accelerator.is_main_process and (last or ended % max(1, ended // OFTEN) == 0):
+            self.results.save(trainer.folder / "results.json")
+        metrics = self._history.metrics() | (summarize_traces(traces) if (traces := self._traces) is not None else {})
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        trainer.records.write("session", trainer.position.step, session=session.id, **numbers)
+        trainer.records.say(accuracy_of_tests(self.results) if has_own_candidates(session) else session_news(metrics))
+
+    @property
+    def _traces(self) -> StabilityTraces | None:
+        return next((probe.traces for probe in self.trainer.probes if isinstance(probe, StabilityProbe)), None)
 
     def _build(self) -> Results:
         trainer = self.trainer
-        trained = any(record["trained"] for record in self._sessions)
+        trained = any(self._history.of_each("trained"))
         trainable = sum(p.numel() for _, p in trainer.named_parameters) if trained else 0
         total = sum(p.numel() for p in trainer.model.parameters())
-        seconds = sum(self._training_seconds) + sum(self._evaluation_seconds)
         return Results(
             protocol=protocol_record(trainer.scenario.protocol),
             seed=trainer.settings.seed,
             method=MethodRecord(name=trainer.method.name, title=trainer.method.title or trainer.method.name),
-            sessions=[SessionRecord(**record) for record in self._sessions],
-            **(self._tests or self._matrix.fields()),
+            **self._history.fields(),
             probes=self._probes,
-            continual=next((probe.traces for probe in trainer.probes if isinstance(probe, StabilityProbe)), None),
+            continual=self._traces,
             parameters=ParameterCounts(trainable=trainable, total=total),
             environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
-            times=Times(training=self._training_seconds, evaluation=self._evaluation_seconds, total=seconds),
-            memory=Memory(memory_kind(trainer.accelerator.device), self._peak_bytes),
+            times=self._history.times,
+            memory=Memory(memory_kind(trainer.accelerator.device), self._history.of_each("peak_bytes")),
         )
 
     @property
     def results(self) -> Results:
-        """After at least one session."""
-        if self._current is None:
+        """After at least one session; made when somebody asks."""
+        if not len(self._history):
             raise RuntimeError("No session has ended yet.")
+        if self._current is None:
+            self._current = self._build()
         return self._current
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "matrix": self._matrix.fields(),
-            "tests": self._tests,
-            "probes": self._probes,
-            "sessions": self._sessions,
-            "training_seconds": self._training_seconds,
-            "evaluation_seconds": self._evaluation_seconds,
-            "peak_bytes": self._peak_bytes,
-        }
+        return {"history": self._history.state_dict(), "probes": self._probes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._matrix, self._tests, self._probes = AccuracyMatrix(**state["matrix"]), dict(state["tests"]), dict(state["probes"])
-        self._sessions = list(state["sessions"])
-        self._training_seconds, self._evaluation_seconds = list(state["training_seconds"]), list(state["evaluation_seconds"])
-        self._peak_bytes = list(state["peak_bytes"])
-        if self._sessions:
-            self._current = self._build()
+        """Raises ValueError where sessions.jsonl is not what the run left."""
+        lines = [read_lines(self.trainer.folder / FILE) if self.trainer.accelerator.is_main_process else []]
+        if self.trainer.accelerator.num_processes > 1:
+            broadcast_object_list(lines)
+        self._history.load_state_dict(state["history"], lines[0])
+        self._probes, self._current = dict(state["probes"]), None
 
 
 def _report(probe: Probe) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One optimizer step: closures for the gradient rule, the guard against non-finite losses, clipping, the update.
 
-No host sync happens here: losses and the guard's flag stay on the device until `read` is called.
+No host sync happens here: losses and the guard's flag stay on the device until `read` is called. (A loss that must wait says so:
+`NuclearNorm`.)
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_an_own_loss_joins_a_method_that_exists(outcome):
 def test_an_own_command_has_settings_configs_help_and_resume(outcome):
     own = outcome["own_command"]
     assert own["statuses"] == [0, 0, 2] and own["same"]
-    assert re.search(r"--stay +Weight of the loss that holds the features\.  \[1\.0\]", own["help"])
+    assert re.search(r"--stay NUMBER\s+Weight of the loss that holds the features\.  \[1\.0\]", own["help"])
     assert "stay: 2.0" in own["config"].splitlines()
     assert "stay = 2.0" in own["why"] and "Did you mean 'stay'?" in own["typo"]
 
@@ -70,4 +70,4 @@ def test_all_six_work_together(outcome):
 
 def test_every_example_stands_on_the_page():
     shown = re.findall(r"^<!-- code of examples/(\w+\.py) -->$", (ROOT / "docs" / "add_your_own.md").read_text(), re.MULTILINE)
-    assert len(shown) == 9 and set(shown) == {path.name for path in EXAMPLES.glob("*.py")}
+    assert len(shown) == 10 and set(shown) == {path.name for path in EXAMPLES.glob("*.py")}

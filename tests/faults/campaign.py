@@ -102,7 +102,7 @@ class Campaign:
             process.kill()
             process.join()
             newest = max(folder.glob("checkpoints/step-*"))
-            _damage(newest / f"rank-000{self.random.choice(suffixes)}", cut)
+            _damage(newest / f"rank-000-of-001{self.random.choice(suffixes)}", cut)
             self.check_resumes("torn checkpoint", name, folder)
 
     def two_runs(self, name: str) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from hf_cl.contracts import Context, Outputs
 from hf_cl.losses import SupervisedContrastive, supervised_contrastive
+from hf_cl.training.accelerator import leave_group
 
 SHARES = {
     "even": [[0, 1, 2, 3], [4, 5, 6, 7]],
@@ -67,8 +68,7 @@ def main(result: Path) -> None:
         }
     if accelerator.is_main_process:
         result.write_text(json.dumps(found))
-    accelerator.wait_for_everyone()  # gloo may abort where one process goes while the other still talks
-    accelerator.end_training()
+    accelerator.wait_for_everyone()
 
 
 def single(bare, chosen, data) -> tuple[float, torch.Tensor]:
@@ -82,3 +82,4 @@ def single(bare, chosen, data) -> tuple[float, torch.Tensor]:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave_group()

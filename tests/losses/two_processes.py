@@ -14,6 +14,7 @@ from torch import nn
 from hf_cl.heads import LinearHead
 from hf_cl.losses import MaskedCrossEntropy, VirtualOutliers
 from hf_cl.rules import Glad, Plain
+from hf_cl.training.accelerator import leave_group
 
 STEPS = 3
 
@@ -89,9 +90,9 @@ def main(result: Path) -> None:
         }
     if accelerator.is_main_process:
         result.write_text(json.dumps(found))
-    accelerator.wait_for_everyone()  # gloo may abort where one process goes while the other still talks
-    accelerator.end_training()
+    accelerator.wait_for_everyone()
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave_group()

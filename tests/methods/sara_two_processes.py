@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from hf_cl.adapters import SaraConfig
 from hf_cl.adapters.sara import attach
+from hf_cl.training.accelerator import leave_group
 
 LABELS = torch.arange(8) % 2
 
@@ -57,3 +58,4 @@ def main(result: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave_group()

@@ -85,7 +85,7 @@ def test_continue_switches_within_sessions_only(tmp_path):
 # three sessions of six steps with the switch after the third: killed after a switch, and in a session that started with one
 @pytest.mark.parametrize("step", [4, 8])
 def test_killed_and_resumed(whole, tmp_path, step):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CASE.parents[1])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{CASE.parents[1]}{os.pathsep}{CASE.parents[2]}"}
     command = [sys.executable, str(CASE), str(tmp_path), "checkpoint_steps=1", f"die_at={step}"]
     killed = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert killed.returncode == 9, killed.stderr[-2000:]

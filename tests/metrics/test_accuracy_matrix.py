@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -16,20 +18,26 @@ def first_two_sessions():
 
 
 def test_rows_grow_with_the_sessions():
-    matrix = first_two_sessions()
-    assert matrix.accuracy_matrix == [[0.75], [0.5, 0.5]]
-    assert matrix.test_counts == [4, 2]
-    assert matrix.class_accuracy_matrix == [[1.0, 0.5], [1.0, 0.0, 0.5, None]]  # class 3 has no test image
-    assert matrix.accuracy_matrix_task_aware[1][1] == 1.0  # among 2 and 3 the second image is a 2
-    assert matrix.accuracy_matrix_within[1][1] == 1.0
+    fields = first_two_sessions().fields()
+    assert fields["accuracy_matrix"] == [[0.75], [0.5, 0.5]]
+    assert fields["test_counts"] == [4, 2]
+    assert fields["class_accuracy_matrix"] == [[1.0, 0.5], [1.0, 0.0, 0.5, None]]  # class 3 has no test image
+    assert fields["accuracy_matrix_task_aware"][1][1] == 1.0  # among 2 and 3 the second image is a 2
+    assert fields["accuracy_matrix_within"][1][1] == 1.0
 
 
-def test_fields_survive_a_checkpoint():
-    matrix = first_two_sessions()
-    again = AccuracyMatrix(**matrix.fields())
-    assert again == matrix
-    again.accuracy_matrix.append([0.0])
-    assert len(matrix.accuracy_matrix) == 2  # a copy
+def test_records_of_counts_and_confusions_make_the_matrix_again():
+    matrix, again = AccuracyMatrix(), AccuracyMatrix()
+    for sizes, scores, labels in (
+        ([2], [one_hot([0, 1, 0, 0], 2)], [[0, 1, 1, 0]]),
+        ([2, 2], [one_hot([0, 2, 0, 0], 4), one_hot([2, 1], 4)], [[0, 1, 1, 0], [2, 2]]),
+    ):
+        counts = evaluate_predictions(scores, labels, sizes)
+        matrix.add(counts)
+        again.add(SessionCounts.from_record(sizes, json.loads(json.dumps(counts.record()))))
+    assert again.fields() != matrix.fields()  # the record has no confusions
+    again.restore_confusions(matrix.confusions())
+    assert again.fields() == matrix.fields() and again.metrics() == matrix.metrics()
 
 
 def test_what_is_not_the_next_row_is_refused():

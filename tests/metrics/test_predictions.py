@@ -100,3 +100,18 @@ def test_batches_and_processes_add_up_to_the_whole(evaluation, data):
     merged = first + second
     for name in ("total", "correct", "correct_task_aware", "correct_within", "class_total", "class_correct"):
         assert getattr(merged, name).tolist() == getattr(whole, name).tolist(), name
+
+
+@settings(deadline=None)
+@given(evaluations(), st.data())
+def test_a_batch_may_hold_images_of_several_tests(evaluation, data):
+    scores, labels, classes = evaluation
+    whole = evaluate_predictions(scores, labels, classes)
+    rows, true = np.concatenate(scores), np.concatenate([np.array(own) for own in labels])
+    tests = np.repeat(np.arange(len(classes)), [len(own) for own in labels])
+    order = np.array(data.draw(st.permutations(range(len(true)))))
+    counts = SessionCounts(classes)
+    for batch in np.array_split(order, 3):
+        counts.add(tests[batch], rows[batch], true[batch])
+    assert counts.record() == whole.record()
+    assert counts.confusion.tolist() == whole.confusion.tolist()

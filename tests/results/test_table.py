@@ -4,7 +4,7 @@ import pytest
 from example_results import base_to_novel_results, example_results, few_shot_results, nasty_results, sessions_of
 from rich.console import Console
 
-from hf_cl.results.table import headlines, session_news, session_table, summary_table
+from hf_cl.results.table import accuracy_of_tests, headlines, session_news, session_table, summary_table
 
 
 def printed(table, width=80):
@@ -95,7 +95,8 @@ def test_names_are_no_markup():
 
 def test_after_a_session_there_is_a_line():
     results = example_results()
-    text = printed(session_news(results))
+    text = printed(session_news(results.metrics))
     assert text.count("\n") == 1 and text.startswith("session 2: all seen classes ")
     assert f"forgetting {100 * results.metrics['forgetting']:.2f} %" in text
-    assert "novel" in printed(session_news(base_to_novel_results()))
+    assert "novel" in printed(accuracy_of_tests(base_to_novel_results()))
+    assert "forgetting" not in printed(session_news(long_run(1).metrics))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_bug_in_a_loss_of_ones_own_shows_where(tmp_path):
@@ -32,3 +38,16 @@ def test_a_bug_in_a_loss_of_ones_own_shows_where(tmp_path):
     assert own.returncode == 2 and "in __iter__" in own.stderr and own.stderr.endswith("hf-cl: shapes do not fit\n")
     mistake = subprocess.run([sys.executable, str(script), "--epochs=1"], capture_output=True, text=True, check=False)
     assert mistake.returncode == 2 and mistake.stderr == "hf-cl: a mistake of the script itself\n"
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("flags", "machines"), [(["--num_processes", "2"], "1"), (["--num_processes", "2", "--num_machines", "2"], "2")])
+def test_a_launch_that_starts_one_process_instead_of_several_is_an_error(flags, machines, tmp_path):
+    """`accelerate launch --cpu --num_processes 2` starts one, and says nothing."""
+    meeting = ["--machine_rank", "0", "--main_process_ip", "127.0.0.1", "--main_process_port", "29999"] if machines == "2" else []
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *flags, *meeting]
+    recipe = [str(ROOT / "recipes" / "ovor.py"), "--config", "demo", "--output_dir", str(tmp_path / "run")]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    done = subprocess.run([*launcher, *recipe], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode != 0 and "asked for several processes or machines, and started one here" in done.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()

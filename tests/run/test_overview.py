@@ -1,6 +1,6 @@
 from trained_run import train_digits
 
-from hf_cl.run.runs import overview
+from hf_cl.run.overview import overview
 from hf_cl.scenarios import SCENARIOS, open_images
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,7 @@ def test_one_tracker_or_several():
         (["--epochs", "many"], "--epochs: .*got 'many'"),
         (["--batch_size", "0"], "batch_size must be at least 1"),
         (["--config", "own_image"], r"it has cifar100, .*. Did you mean 'own_images'\?"),
-        (["--head", "prototype"], r"--head: expected keys and values in braces, such as '{type: prototype}', got 'prototype'"),
+        (["--head", "3"], r"--head: expected a name, or keys and values in braces such as '{type: prototype}', got 3"),
         (["--config", "nowhere"], "no such file, and ovor has no config of that name; it has cifar100, demo"),
         (["--head={"], "is no YAML value"),
         (["epochs"], "Expected a flag like --key value, got 'epochs'"),
@@ -97,18 +99,50 @@ def test_a_user_s_mistake_gives_two_lines_and_no_traceback(capsys):
     assert error.startswith("hf-cl: Unknown setting 'epochz'") and error.count("\n") == 1
 
 
-def test_help_lists_every_setting(capsys):
+def test_all_mistakes_are_said_at_once():
+    with pytest.raises(ValueError, match="Unknown") as refused:
+        parse_settings(OvorSettings, "ovor", ["--epochz", "3", "--seed", "x", "--head", "3", "--shotz", "1"])
+    said = str(refused.value).split("\n")
+    assert [re.findall(r"--(\w+)", line)[0] for line in said] == ["epochz", "shotz", "seed", "head"]
+    with pytest.raises(ValueError, match=r"batch_size must be at least 1, got 0\.\nnum_workers must be"):
+        parse_settings(OvorSettings, "ovor", ["--batch_size", "0", "--num_workers", "0"])
+
+
+def test_a_name_is_short_for_a_dict_with_a_type():
+    from hf_cl.methods.compose import ComposeSettings
+
+    flags = ["--head", "prototype", "--rule=sam", "--losses", "zero_shot_kl, consistency", "--import", "a.py", "--import", "b.py"]
+    settings = parse_settings(ComposeSettings, "compose", flags)
+    assert settings.head == {"type": "prototype"} and settings.rule == {"type": "sam"}
+    assert settings.losses == {"zero_shot_kl": {}, "consistency": {}} and settings.imports == ["a.py", "b.py"]
+
+
+def test_own_pictures_take_their_own_config(tmp_path, capsys):
+    seen = []
+    words = ["--dataset", str(tmp_path), "--epochs", "3"]
+    assert launch(seen.append, OvorSettings, "ovor", words) == 0
+    assert (seen[0].head, seen[0].epochs, seen[0].num_base_classes) == ({"type": "prototype"}, 3, 2)
+    assert capsys.readouterr().err.startswith("hf-cl: no --config: took --config own_images, made for own pictures; --config none")
+    assert launch(seen.append, OvorSettings, "ovor", [*words, "--config", "none"]) == 0
+    assert launch(seen.append, OvorSettings, "ovor", ["--dataset", "digits"]) == 0
+    assert seen[1].head == seen[2].head == {"type": "linear"} and not capsys.readouterr().err
+
+
+def test_help_lists_every_setting(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert launch(lambda settings: None, OvorSettings, "ovor", ["--help"]) == 0
     text = capsys.readouterr().out
     assert "--vor_epochs" in text and "Epochs of the head on features with virtual outliers" in text and "demo" in text
     assert text.startswith("usage: hf-cl train ovor --config {cifar100,")
     assert "One of none, flip, crop, crop_flip" in text and "One of class_incremental, " in text and "hf_cl." not in text
-    assert text.splitlines()[2:] == describe(OvorSettings, "ovor").splitlines()[2:]
+    assert [line.rstrip() for line in text.splitlines()][2:] == describe(OvorSettings, "ovor", width=200).splitlines()[2:]
+    flags = {line.split()[0][2:] for line in text.splitlines() if line.startswith("  --")}
+    assert flags == {field.name for field in fields(OvorSettings)} - {"imports"} | {"import"}
 
 
-def test_help_shows_the_values_of_the_config_that_was_named(capsys):
-    assert launch(lambda settings: None, OvorSettings, "ovor", ["--config", "own_images", "--help", "--seed", "3"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  --")}
+def test_help_shows_the_values_of_the_config_that_was_named():
+    text = describe(OvorSettings, "ovor", ["--config", "own_images", "--help", "--seed", "3"], width=300)
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  --")}
     ends = {"--head": "['{type: prototype}']", "--epochs": "[10]", "--vor_epochs": "[0]", "--class_order": "[natural]", "--seed": "[3]"}
     for flag, value in ends.items():
         assert lines[flag].endswith(value), lines[flag]

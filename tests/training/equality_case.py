@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import two_towers
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import save_file
 from stream import Images, Stream
 from tiny import SIZE
@@ -139,13 +138,9 @@ def build(name: str, folder: Path, dtype: str, device: str) -> tuple[ContinualTr
 
 def run(folder: Path, device: str, name: str, dtype: str) -> Path:
     """One run; what it recorded lies beside the files that the loop writes."""
-    AcceleratorState._reset_state()
-    GradientState._reset_state()
-    PartialState._reset_state()
     folder = folder / f"{name}-{dtype}"
     trainer, recorder = build(name, folder, dtype, device)
     accelerator = trainer.accelerator
-    accelerator.end_training = lambda: None  # the next run uses the same process group
     trainer.fit()
     (folder / f"order-{accelerator.process_index}.json").write_text(json.dumps(recorder.order))
     if accelerator.is_main_process:

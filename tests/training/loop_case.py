@@ -25,16 +25,16 @@ torch.set_num_threads(1)
 
 
 class DieAt(Probe):
-    """Ends the process, as a power cut would, after an optimizer step."""
+    """Ends the process, as a power cut would, after an optimizer step; with `rank`, that process alone."""
 
     name = "die"
 
-    def __init__(self, step: int) -> None:
-        self.step, self.seen = step, 0
+    def __init__(self, step: int, rank: int | None = None) -> None:
+        self.step, self.rank = step, rank
 
     def after_step(self, trainer) -> None:
-        if trainer.position.step == self.step:
-            os._exit(9)
+        if trainer.position.step == self.step and self.rank in (None, trainer.accelerator.process_index):
+            os._exit(9) if self.rank is None else os.kill(os.getpid(), signal.SIGKILL)
 
 
 class StopLauncherAt(Probe):
@@ -66,6 +66,7 @@ def build(
     folder: Path,
     *,
     die_at: int = 0,
+    die_rank: int | None = None,
     stop_at: int = 0,
     sessions: int = 3,
     head: str = "linear",
@@ -75,7 +76,7 @@ def build(
 ) -> ContinualTrainer:
     outliers = VirtualOutliers(mode=mode, k=5, num_offsets=30, num_boundary=6, per_class=6, batch_size=8)
     method = ovor(epochs=2, vor_epochs=1, outliers=outliers, head={"type": head}, learning_rate=1e-2)
-    probes = [*([DieAt(die_at)] if die_at else []), *([StopLauncherAt(stop_at)] if stop_at else [])]
+    probes = [*([DieAt(die_at, die_rank)] if die_at else []), *([StopLauncherAt(stop_at)] if stop_at else [])]
     values = {"batch_size": 8, "eval_batch_size": 8, "augmentation": "crop_flip", "cpu": True, "logging_steps": 2, **settings}
     trained = TrainingSettings(output_dir=str(folder), **values)
     return ContinualTrainer(backbone(dropout), processor(), method, Stream(sessions), trained, probes=probes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,11 +24,15 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+def environment() -> dict[str, str]:
+    paths = [str(TESTS), str(CASE.parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def on_two_processes(folder: Path, *flags: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}{os.pathsep}{CASE.parent}", "ACCELERATE_USE_CPU": "true"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
     command = [*launcher, str(CASE), str(folder), *flags]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
 
 
 FLAGS = ("dropout=0.0", "mode=official")
@@ -54,7 +59,7 @@ def test_two_processes_train_as_one_over_session_boundaries(on_two, tmp_path):
     assert len(lines) == len((tmp_path / "one" / "log.jsonl").read_text().splitlines()), "more than one process wrote the log"
     assert (on_two / "checkpoints").exists()
     names = {path.name for path in next((on_two / "checkpoints").glob("step-*")).iterdir()}
-    assert {"rank-000.safetensors", "rank-001.safetensors"} <= names
+    assert {"rank-000-of-002.safetensors", "rank-001-of-002.safetensors"} <= names
 
 
 @pytest.mark.distributed
@@ -65,3 +70,22 @@ def test_two_processes_that_stop_go_on_with_the_same_bits(on_two, tmp_path, flag
     resumed = on_two_processes(tmp_path, *FLAGS, "checkpoint_steps=3", "resume=auto")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert digest(tmp_path) == digest(on_two)
+
+
+@pytest.mark.distributed
+def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_alone(on_two, tmp_path, capfd):
+    """Without a launcher that would end the others: as on another machine. Then on one process, as two processes train what one does."""
+    flags = (*FLAGS, "checkpoint_steps=3", "die_at=10", "die_rank=1")
+    group = {**environment(), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "LOCAL_WORLD_SIZE": "2"}
+    ranks = [{**group, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    with (tmp_path / "said").open("w") as output:
+        both = [subprocess.Popen([sys.executable, str(CASE), str(tmp_path), *flags], env=rank, stderr=output) for rank in ranks]
+    assert both[1].wait(timeout=300) == -signal.SIGKILL
+    assert both[0].wait(timeout=60) == 1 and "onnection" in (tmp_path / "said").read_text()  # closed, or reset, by peer
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step-000000006", "step-000000009"}
+    results = build(tmp_path, dropout=0.0, mode="official", resume="auto").fit()
+    assert "Number of processes: 2 then, 1 now." in capfd.readouterr().err
+    for session in range(3):
+        one, two = (load_file(folder / "adapters" / f"session-{session}" / "adapter_model.safetensors") for folder in (tmp_path, on_two))
+        torch.testing.assert_close(one, two, atol=2e-3, rtol=1e-2)
+    assert results.environment["num_processes"] == 1

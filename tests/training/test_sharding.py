@@ -30,4 +30,4 @@ def test_sharding_is_refused_before_anything_starts(strategy, variable, monkeypa
 def test_buffers_are_not_broadcast_at_every_forward(tmp_path):
     """They are equal on all processes, and a written buffer is a new one to whoever remembers it."""
     handler = build(tmp_path).accelerator.ddp_handler
-    assert handler is not None and not handler.broadcast_buffers
+    assert handler is not None and handler.to_kwargs() == {"forward_sync_buffers": False}

@@ -154,7 +154,7 @@ class AsyncLoraLayer(TunerLayer):
     @torch.no_grad()
     def _merged_weights(self, names: list[str]) -> dict[str, Tensor]:
         """Those base weights that the adapters change, in the base's dtype."""
-        base = {key: self._kept.get(key, parameter) for key, parameter in self.base_layer.named_parameters()}
+        base = {key: self._kept.get(key, parameter).to(parameter.device) for key, parameter in self.base_layer.named_parameters()}
         copied = self.copy_in_use(names)
         new = {} if copied is None else {key: p.detach() for key, p in self.async_lora_copy[copied].named_parameters()}
         with_lora = [name for name in names if name in self.async_lora_A]
@@ -174,7 +174,7 @@ class AsyncLoraLayer(TunerLayer):
             return
         for key, parameter in self.base_layer.named_parameters():
             if key in self._kept:
-                parameter.data = self._kept[key]
+                parameter.data = self._kept[key].to(parameter.device)  # the model may have been moved since
         self._kept, self.merged_adapters = {}, []
 
     def __repr__(self) -> str:

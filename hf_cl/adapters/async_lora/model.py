@@ -68,7 +68,7 @@ class AsyncLoraModel(RolePlayer):
         _, head = self._head(adapter_name)
         if pooler and isinstance(head, PoolerHead):
             head.load_pooler(pooler)
-            states.pretrained = {name: pooler[name.rpartition(".")[2]].to(live.device) for name, live in self._pooler(adapter_name).items()}
+            states.pretrained = {name: pooler[name.rpartition(".")[2]] for name in self._pooler(adapter_name)}
 
     def _prepare_adapter_config(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, peft_config: AsyncLoraConfig, model_config: dict[str, Any]

@@ -50,8 +50,8 @@ class RolePlayer(HeadedTuner):
                 if name in layer.async_lora_copy:
                     layer.start_copy(name)
             config.unfrozen = True
-        if self.states[name].teacher is None:
-            self.states[name].start_teacher(self._unfrozen(name))
+        if self._states(name).teacher is None:
+            self._states(name).start_teacher(self._unfrozen(name))
 
     def copies_train(self) -> bool:
         """Whether any copy requires a gradient."""
@@ -60,8 +60,9 @@ class RolePlayer(HeadedTuner):
     def update_teacher(self) -> None:
         """One step of the moving average; nothing before `unfreeze`."""
         name, config = self._active()
-        if self.states[name].teacher is not None:
-            self.states[name].update_teacher(self._unfrozen(name), config.ema_decay)
+        states = self._states(name)
+        if states.teacher is not None:
+            states.update_teacher(self._unfrozen(name), config.ema_decay)
 
     def keep(self, *roles: str, clone: bool = False) -> None:
         """Hold the present student for the role `base`, the present teacher for `base_teacher`: called at the end of session 0.
@@ -70,9 +71,9 @@ class RolePlayer(HeadedTuner):
         """
         name, _ = self._active()
         if "base" in roles:
-            self.states[name].keep_student(self._student(name), self._unfrozen(name), clone=clone)
+            self._states(name).keep_student(self._student(name), self._unfrozen(name), clone=clone)
         if "base_teacher" in roles:
-            self.states[name].keep_teacher(clone=clone)
+            self._states(name).keep_teacher(clone=clone)
 
     def role_tensors(self, role: str) -> State:
         """Name of a parameter of the model -> what stands in its place under `role`.
@@ -80,7 +81,7 @@ class RolePlayer(HeadedTuner):
         Raises ValueError for an unknown role, and for one that has no state yet.
         """
         name, config = self._active()
-        states = self.states[name]
+        states = self._states(name)
         if role not in self.roles:
             raise ValueError(f"ASYNC_LORA has no role {role!r}; it has {', '.join(self.roles)}.{nearest(role, self.roles)}")
         state = getattr(states, role)
@@ -125,7 +126,7 @@ class RolePlayer(HeadedTuner):
     def training_state(self) -> dict[str, Any]:
         """What a checkpoint needs beside the adapter's own tensors: whether it is unfrozen, and the states of the roles."""
         name, config = self._active()
-        return {"unfrozen": config.unfrozen, "states": self.states[name].pack(self._student(name))}
+        return {"unfrozen": config.unfrozen, "states": self._states(name).pack(self._student(name))}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of `training_state`, once the adapter's own tensors have their values back."""
@@ -134,7 +135,7 @@ class RolePlayer(HeadedTuner):
         if config.unfrozen:
             for layer in self.layers():
                 layer.frozen_peft_weight_names.pop(name, None)
-        self.states[name].unpack(state["states"], self._student(name))
+        self._states(name).unpack(state["states"], self._student(name))
 
     def add_copies(self, model: nn.Module, adapter_name: str, config: AsyncLoraConfig) -> None:
         """Wrap what `unfreeze_from` unfreezes and copy its weights; they rest until they are unfrozen."""
@@ -163,6 +164,11 @@ class RolePlayer(HeadedTuner):
             raise ValueError(f"This needs exactly one active adapter; active are {self.active_adapters}.")
         name = self.active_adapters[0]
         return name, self.peft_config[name]  # pyright: ignore[reportReturnType]
+
+    def _states(self, name: str) -> RoleStates:
+        """Where the model is now."""
+        self.states[name].follow(next(self.model.parameters()).device)
+        return self.states[name]
 
     def layers(self) -> list[AsyncLoraLayer]:
         """All tuner layers."""

@@ -1,7 +1,7 @@
 """Other states of the adapter: the teacher, and the student and teacher as they were at the end of session 0.
 
 All are plain tensors under the names of the parameters they stand for, relative to the base model. They belong to training: no parameter,
-no buffer, so neither the optimizer nor DDP nor an adapter file knows them.
+no buffer, so neither the optimizer nor DDP nor an adapter file knows them. Nor does `.to(device)`: `follow` moves them when they are used.
 """
 
 from __future__ import annotations
@@ -35,6 +35,17 @@ class RoleStates:
     """The teacher at the end of session 0."""
     shared: SharedPass = field(default_factory=SharedPass)
     """What roles without LoRA compute once for all of them."""
+
+    def follow(self, device: torch.device) -> None:
+        """Bring every tensor to the model's device. Roles go on sharing what they share, but with the model no more."""
+        roles = ("pretrained", "teacher", "base", "base_teacher")
+        away = {id(t): t for role in roles for t in (getattr(self, role) or {}).values() if t.device != device}
+        if not away:
+            return
+        moved = {key: tensor.to(device) for key, tensor in away.items()}
+        for role in roles:
+            state: State | None = getattr(self, role)
+            setattr(self, role, state and {name: moved.get(id(t), t) for name, t in state.items()})
 
     @torch.no_grad()
     def start_teacher(self, unfrozen: LiveTensors) -> None:
@@ -73,6 +84,7 @@ class RoleStates:
     def unpack(self, packed: Mapping[str, Any], student: LiveTensors) -> None:
         """Inverse of `pack`, once the student has its values back."""
         device = next(iter(student.values())).device
+        self.follow(device)
         states = {role: None if state is None else {n: t.to(device) for n, t in state.items()} for role, state in packed.items()}
         self.teacher = states["teacher"]
         self.base = None if states["base"] is None else {name: t.detach() for name, t in student.items()} | states["base"]

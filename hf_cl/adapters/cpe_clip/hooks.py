@@ -38,11 +38,11 @@ class TextRoom:
             raise ValueError(
                 "CPE_CLIP places its prompts by the input_ids: position_ids and inputs_embeds of your own need the adapter disabled."
             )
-        ids = inputs["input_ids"]
-        ids = ids.view(-1, ids.shape[-1])  # [C, T]
+        given = inputs["input_ids"]
+        ids = given.view(-1, given.shape[-1])  # [C, T]
         mask = inputs.get("attention_mask")
         too_long = max(ids.shape[1] + count - self.tower.max_positions, 0)
-        self.layer.check_room(ids, too_long, self.tower)
+        self.layer.check_room(given, too_long, self.tower)  # the tensor that was given: it is known again, a view of it is not
         inputs["input_ids"] = _insert(ids, self.tower.first, count, PLACEHOLDER, too_long)  # [C, T+L]
         if mask is not None:
             inputs["attention_mask"] = _insert(mask, self.tower.first, count, 1, too_long)  # [C, T+L]

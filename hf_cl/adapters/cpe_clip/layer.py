@@ -52,7 +52,7 @@ class CPEClipLayer(TunerLayer):
         self.cpe_clip_vision_prompts = nn.ParameterDict()
         self.cpe_clip_proj = nn.ModuleDict()
         self.handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._checked: Tensor | None = None
+        self._checked: tuple[Tensor | None, int, int] = (None, 0, 0)
         self.in_features = self.out_features = next(base_layer.parameters()).shape[-1]  # peft's own tests ask tuner layers for these
 
     def update_layer(self, adapter_name: str, settings: PromptSettings, words: Tensor | None, inference_mode: bool) -> None:
@@ -132,13 +132,17 @@ class CPEClipLayer(TunerLayer):
         settings = self.settings[name]
         return settings.num_tokens * (1 if settings.vision_mode == "replace" else min(settings.depth, depth))
 
+    @torch.compiler.disable  # pyright: ignore[reportArgumentType] (it asks for values)
     def check_room(self, ids: Tensor, drop: int, tower: TextTower) -> None:
         """Raise ValueError where the last `drop` columns of `ids` [C, T], which make room for the prompts, hold text and not padding.
 
         The same tensor is looked at once: looking waits for the device.
         """
-        if drop == 0 or ids is self._checked:
+        known, version, dropped = self._checked
+        now = 0 if ids.is_inference() else ids._version
+        if drop == 0 or (ids is known and (now, drop) == (version, dropped)):
             return
+        given, ids = ids, ids.view(-1, ids.shape[-1])
         keep = ids.shape[1] - drop
         if tower.pooling == "last":  # bidirectional towers pad up to the end: the freed columns and the one before are all padding
             fits = (ids[:, keep - 1 :] == ids[:, -1:]).all(dim=1)  # [C]
@@ -152,7 +156,7 @@ class CPEClipLayer(TunerLayer):
                 f"Text {row} of {len(ids)} leaves no room for {self.num_text_prompts} prompts in the context of {tower.max_positions} "
                 "tokens. Shorten it, or use fewer prompt tokens."
             )
-        self._checked = ids
+        self._checked = (given, now, drop)
 
     # peft's own calls
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
