@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import image_set
 
 from hf_cl.scenarios import DataError, class_incremental
 from hf_cl.scenarios.growth import grown_order, keep_sides
@@ -31,8 +30,8 @@ def test_without_new_classes_the_stream_is_the_one_it_was(make_source, class_ord
         np.testing.assert_array_equal(one.train.indices, other.train.indices)
 
 
-def test_known_pictures_keep_their_side_and_new_ones_move_no_other():
-    images = image_set([50, 50, 4])
+def test_known_pictures_keep_their_side_and_new_ones_move_no_other(make_source):
+    images = make_source([50, 50, 4]).unsplit
     contents = [f"{position:012x}" + "0" * 20 for position in np.random.default_rng(0).integers(0, 1 << 48, 104).tolist()]
     drawn = np.zeros(104, dtype=bool)
     drawn[images.positions_of(2)[0]] = True
