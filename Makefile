@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test test-minimum test-newest torture check conformance bench docs dist format clean
+.PHONY: help install demo test test-minimum test-newest torture check conformance bench gpu docs dist format clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -50,6 +50,9 @@ conformance: install ## peft's own tests on the adapter types (downloads peft's 
 format: install ## rewrite the code as the linters want it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+gpu: ## on a machine with a CUDA device: its tests and its rows of docs/performance.md, under ten minutes, without network; installs nothing
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.on_a_gpu
 
 docs: install ## the documentation as a site, into site/
 	$(BIN)/mkdocs build --strict --quiet

@@ -38,6 +38,7 @@ GROUPS = {
     "texts": "texts",
     "data": "input",
     "loop": "loop",
+    "scale": "scale",
     "start": "startup",
     "gpu": "gpu",
 }

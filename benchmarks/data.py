@@ -17,7 +17,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from transformers import ViTImageProcessor
 
-from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, plan, train_batches
+from hf_cl.images import Forms, PixelStore, Preprocessor, StoredImages, build_augmentation, plan, train_batches
 
 CASES = [
     # name, file format, sides of the sources, side of the model
@@ -124,9 +123,11 @@ def measure(path: Path, size: int, args: argparse.Namespace) -> list[tuple[float
     preprocessor = Preprocessor(ViTImageProcessor(size={"height": size, "width": size}, resample=3))
     augmentation = build_augmentation("crop_flip", preprocessor)
     images = ParquetImages(path)
-    decode = partial(DecodedImages.for_training, images, augmentation, preprocessor, workers=args.workers)
 
-    def ours(decoded: DecodedImages) -> Iterable[Any]:
+    def decode() -> StoredImages:
+        return PixelStore(Forms(preprocessor, augmentation), workers=args.workers).training(images)
+
+    def ours(decoded: StoredImages) -> Iterable[Any]:
         batches = plan(len(images), args.batch_size, (0,))
         return train_batches(decoded, augmentation, preprocessor, batches, seed=0, epoch=0, device=device)
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import TorchDynamoPlugin
 from peft import get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from hf_cl.backbones import ClipClassifier, classifier_of
 from hf_cl.checkpoints.tensors import named_parameters
 from hf_cl.contracts import Method, Phase, Session
 from hf_cl.training.checks import num_views
+from hf_cl.training.compiling import compile_backbone
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.prepare import prepare_phase
 from hf_cl.training.step import MicroBatch, Stepper
@@ -107,8 +107,9 @@ def accelerator(device: torch.device, precision: str | None = None, compile: boo
     AcceleratorState._reset_state()
     GradientState._reset_state()
     PartialState._reset_state()
-    dynamo = TorchDynamoPlugin(backend="inductor") if compile else None  # pyright: ignore[reportArgumentType]
-    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision or PRECISION, dynamo_plugin=dynamo)
+    made: Any = Accelerator(cpu=device.type == "cpu", mixed_precision=precision or PRECISION)
+    made.compiles = compile
+    return made
 
 
 class OurStep:
@@ -127,6 +128,8 @@ class OurStep:
         config.class_names, config.classes_per_session = list(now.class_names), [len(now.class_names)]
         self.model: Any = get_peft_model(base, config).to(where.device)  # pyright: ignore[reportArgumentType, reportCallIssue]
         self.tuner: Any = self.model.base_model
+        if where.compiles:  # pyright: ignore[reportAttributeAccessIssue]
+            compile_backbone(self.model.get_base_model())
         self.classifier = classifier_of(self.model, tokenizer())
         before(self.tuner)
         self.method, self.session, self.accelerator, self.number = method, now, where, 0

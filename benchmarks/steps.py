@@ -96,7 +96,7 @@ def _batch(size: str, options: Options) -> tuple[torch.Tensor, torch.Tensor, tor
 def _long_session() -> Any:
     """GLAD counts its steps by the number of training images."""
     now = ours.session()
-    return type(now)(now.id, now.class_names, now.new_class_names, train=range(32), tests=())  # pyright: ignore[reportArgumentType]
+    return type(now)(now.id, now.class_names, now.new_class_names, train=range(32), tests=(), batch_size=32)  # pyright: ignore[reportArgumentType]
 
 
 def _call(mine: ours.OurStep, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> Call:

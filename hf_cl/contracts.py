@@ -7,6 +7,7 @@ Shapes: B batch, N tokens, D feature width, E embedding width, C classes seen so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -60,11 +61,27 @@ class Session:
     tests: tuple[Test, ...]
     validation: ImageDataset | None = None
     """Images of the session that were held out of `train`; None where nothing is held out."""
+    batch_size: int | None = None
+    """Images per optimizer step of the run, over all processes: filled in by the loop before methods and hooks see the session."""
 
     @property
     def first_new_class(self) -> int:
         """Position of the session's first class; its classes are `range(first_new_class, len(class_names))`."""
         return len(self.class_names) - len(self.new_class_names)
+
+    def steps_per_epoch(self, batch_size: int | None = None) -> int:
+        """Optimizer steps of one epoch over `train`; the last, smaller batch counts.
+
+        `batch_size`: of a phase that has its own (`Phase.batch_size`); None: the run's.
+
+        Raises ValueError where the session does not come from the loop, so that nobody has said how large a batch is.
+        """
+        size = batch_size or self.batch_size
+        if size is None:
+            raise ValueError(
+                f"Session {self.id} has no batch_size yet; the loop fills it in. Outside of it: replace(session, batch_size=N)."
+            )
+        return math.ceil(len(self.train) / size)
 
 
 class Scenario(Protocol):
@@ -169,12 +186,16 @@ class Trainer(Protocol):
     def rates(self) -> Sequence[float]: ...
     @property
     def images_seen(self) -> int: ...
+    @property
+    def phase(self) -> Phase: ...  # the one that runs; from begin_epoch on
 
     # Services
     def features_of(self, dataset: ImageDataset, *, augment: bool = False, role: str | None = None) -> FeatureSet: ...
     def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]: ...
     def outputs_of(self, pixel_values: Tensor, *, role: str | None = None) -> Outputs: ...
     def class_statistics(self, session: Session) -> Any: ...
+    @property
+    def statistics(self) -> Any: ...  # the store that it adds to, as it stands
     def validation_of(self, session: Session) -> ImageDataset | None: ...
     def generator_for(self, *key: int | str) -> Any: ...
 
@@ -243,6 +264,8 @@ class Head(nn.Module):
     """
 
     num_classes: int
+    moves_with_statistics: bool = True
+    """False where the head keeps sums in a space of its own: when features move, nothing can move them along."""
     fits: bool = False
     """Whether the head fits itself at the end of a session, so that it needs no phase to know the session's classes."""
     statistics: frozenset[str] = frozenset()
@@ -288,6 +311,11 @@ class GradientRule(Part):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement compute; with `transform` alone, subclass hf_cl.rules.Plain.")
 
+    def record(self) -> dict[str, Any]:
+        """What an adapter's config can record of the rule: `rule`, its name there, and its numbers by the config's fields. Empty where
+        configs have no name for it."""
+        return {}
+
     def transform(self, named_parameters: NamedParameters) -> None:
         """Change `p.grad` in place; called on unscaled gradients, before clipping."""
 
@@ -328,7 +356,8 @@ class Method:
     """A PeftConfig. Its `head` dict names the head, which injection builds (`trainer.head`); the trainer fills `class_names`."""
     phases: Callable[[Session], Sequence[Phase]]
     optimizer: Callable[[Session, NamedParameters], tuple[Optimizer, Schedule]]
-    """Called once per session; the optimizer goes on over the session's phases."""
+    """Called once per session; the optimizer goes on over the session's phases. Here and in `phases`, `session.steps_per_epoch()` says how
+    many steps an epoch takes, for what is counted in steps."""
     rule: GradientRule
     parts: Sequence[Part] = ()
     max_grad_norm: float | None = None

@@ -48,11 +48,16 @@ def open_rgb(source: str | Path | BytesIO) -> Image.Image:
 
     Raises what Pillow raises for a file that is broken, and OSError for what is no regular file: a pipe or a device would not end.
     """
+    with opened(source) as image:
+        return to_rgb(image)
+
+
+def opened(source: str | Path | BytesIO) -> Image.Image:
+    """A picture whose header is read, and whose pixels are not; a context that closes it. Raises as `open_rgb`."""
     _check_source(source)
     Image.init()
     opens_heif()
-    with Image.open(source, formats=[kind for kind in (*FORMATS, HEIF) if kind in Image.OPEN]) as image:
-        return to_rgb(image)
+    return Image.open(source, formats=[kind for kind in (*FORMATS, HEIF) if kind in Image.OPEN])
 
 
 @cache

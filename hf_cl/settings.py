@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict
 
+from hf_cl.byte_sizes import byte_size
 from hf_cl.hints import refuse
 from hf_cl.secrets import check_no_secrets
 
@@ -19,9 +21,13 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "imports",
         "resume",
         "num_workers",
+        "image_memory",
+        "image_cache",
+        "check_images",
         "logging_steps",
         "checkpoint_steps",
         "checkpoint_minutes",
+        "keep_adapters",
         "report_to",
         "push_to_hub",
         "private",
@@ -33,6 +39,15 @@ MAY_CHANGE_ON_RESUME = frozenset(
 MAY_GROW_ON_RESUME = frozenset({"dataset", "class_order", "classes_per_session"})
 """Settings of the stream: a collection may lie elsewhere and have more classes, which come after those that were taught. What was taught is
 compared itself (`checkpoints.taught`)."""
+
+
+KEEP_ADAPTERS = r"all|last|every:[1-9]\d*"
+
+
+def keeps_adapter(policy: str, session: int) -> bool:
+    """Whether the adapter of a session stays when a later one is there, by the setting `keep_adapters`."""
+    kind, _, step = policy.partition(":")
+    return kind == "all" or (kind == "every" and session % int(step) == 0)
 
 
 @dataclass
@@ -64,18 +79,26 @@ class TrainingSettings:
     """None: what `accelerate launch` says."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    deterministic: bool = False
+    """The same bytes from every run on a GPU too, by kernels that are slower; a CPU gives them without."""
     compile: bool | None = None
     """torch.compile the model; None: what `accelerate launch` says."""
     cpu: bool = False
     """Stay on the CPU although there is a GPU."""
     num_workers: int = 2
     """Threads that decode images."""
+    image_memory: float | str = 0.25
+    """Memory for decoded images, of all processes of a machine together: bytes (`8GiB`, 4e9), or up to 1 a share of what is free."""
+    image_cache: str | None = None
+    """A folder on a fast disk for decoded training images that memory has no room for; emptied when the run ends."""
     logging_steps: int = 10
     """Optimizer steps between two readings of the losses."""
     checkpoint_steps: int | None = None
     """Optimizer steps between two checkpoints inside a session; None: only the time and the session's end count."""
     checkpoint_minutes: float | None = 10.0
     """Minutes between two checkpoints inside a session; None: only the steps and the session's end count."""
+    keep_adapters: str = "all"
+    """Whose adapter stays in `adapters/`: `all` sessions', the `last` one's, or `every:10` (of sessions 0, 10, 20, ... and the last)."""
     stability_every: int | None = None
     """Optimizer steps between two evaluations on all sessions so far, for the stability gap; None: evaluate at the end of sessions."""
     probes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -101,6 +124,12 @@ class TrainingSettings:
         ]
         if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
             faults.append(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")
+        try:
+            byte_size(self.image_memory)
+        except ValueError as error:
+            faults.append(f"image_memory: {error}")
+        if not re.fullmatch(KEEP_ADAPTERS, self.keep_adapters):
+            faults.append(f"keep_adapters must be all, last or every:N such as every:10, got {self.keep_adapters!r}.")
         if self.resume not in (None, "auto"):
             faults.append(f"resume must be 'auto' or absent, got {self.resume!r}.")
         return faults
@@ -122,6 +151,9 @@ class RunSettings(TrainingSettings):
     """The split that is tested on."""
     skip_bad_images: bool = False
     """Leave unreadable images out, with a warning, instead of stopping before training."""
+    check_images: Literal["all", "changed", "header", "none"] = "changed"
+    """Which images are decoded before training to find broken ones: `all`, those `changed` since they were last found whole, none but with
+    a look at the `header` of the changed ones, or `none`."""
     protocol: str = "class_incremental"
     """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
     num_base_classes: int = 10

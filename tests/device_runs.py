@@ -51,9 +51,9 @@ def vit(folder: Path, layers: int = 2) -> nn.Module:
     """A ViT whose checkpoint, in `folder`, has a pooler."""
     place = folder / f"vit-{layers}"
     size = {**SIZE, "num_hidden_layers": layers}
-    if not place.exists():
-        ViTModel(ViTConfig(**size)).save_pretrained(place)
     model = ViTForImageClassification(ViTConfig(**size, num_labels=0))
+    if not place.exists():  # afterwards: making it draws numbers
+        ViTModel(ViTConfig(**size)).save_pretrained(place)
     model.config._name_or_path = model.name_or_path = str(place)
     return model
 
@@ -127,7 +127,7 @@ def prompts(**kwargs: Any) -> Method:
 
 
 def text_lora(rule: str = "none") -> Method:
-    return glad(adapter=GladConfig(rule=rule, head=dict(TEXT_HEAD)), iterations=3, batch_size=4)
+    return glad(adapter=GladConfig(rule=rule, head=dict(TEXT_HEAD)), iterations=3)
 
 
 def sparse(head: dict[str, Any], **config: Any) -> Method:
@@ -151,6 +151,7 @@ RUNS: dict[str, Run] = {
     "coact": Run(partial(late_coact, POOLER, incremental_train="classifier+lora")),
     "coact, lora later": Run(partial(late_coact, POOLER, incremental_train="lora", incremental_unfrozen=True)),
     "coact, figure": Run(partial(late_coact, {"type": "linear"}, objective="figure", incremental_train="classifier+lora")),
+    "coact, projector": Run(partial(late_coact, POOLER, incremental_train="classifier+lora", projector=(16, 8))),
     "sara": Run(partial(sparse, LINEAR), waits=SARA_WAITS),
     "sara in blocks, rank term": Run(partial(sparse, COSINE, block_rows=8, **RANK_TERM), waits=RANK_WAITS),
     **{f"glad, rule {rule}": Run(partial(text_lora, rule), both("clip"), "clip") for rule in ("glad", "sam", "sagm", "prograd")},
@@ -189,15 +190,15 @@ class Kill(Probe):
             raise _Killed
 
 
-def build(run: Run, output_dir: Path, folder: Path, *, probes: Any = (), **settings: Any) -> ContinualTrainer:
-    """Two sessions of two classes, 12 images to train on in 3 steps and 4 to test on in each."""
+def build(run: Run, output_dir: Path, folder: Path, *, probes: Any = (), sessions: int = 2, **settings: Any) -> ContinualTrainer:
+    """Sessions of two classes, 12 images to train on in 3 steps and 4 to test on in each."""
     values = {"batch_size": 4, "eval_batch_size": 16, "augmentation": "none", "cpu": True, "num_workers": 1, "logging_steps": 2}
-    stream: Any = Stream(2, train=6, test=2)
+    stream: Any = Stream(sessions, train=6, test=2)
     torch.manual_seed(0)
     base = run.tower(folder)
     tokenizer, processor = None, ViTImageProcessor(size={"height": 32, "width": 32})
     if run.family is not None:
-        stream.names = stream.class_names = tuple(f"w{10 + i}" for i in range(4))
+        stream.names = stream.class_names = tuple(f"w{10 + i}" for i in range(2 * sessions))
         processor = CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
         tokenizer = two_towers.tokenizer_of(run.family)
         if run.family == "siglip":

@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "num_processes": 1,
     "mixed_precision": "no",
     "compile": "no",
+    "deterministic": False,
     "backbone": "google/vit-base-patch16-224-in21k",
     "backbone_revision": None,
 }

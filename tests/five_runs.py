@@ -40,7 +40,7 @@ def method(name: str, dropout: float) -> Method:
     """The method with settings that take few steps and touch everything it has."""
     match name:
         case "ovor":
-            outliers = VirtualOutliers(k=5, num_offsets=30, num_boundary=6, per_class=6, batch_size=8)
+            outliers = VirtualOutliers(k=5, num_offsets=30, num_boundary=6, per_class=6)
             return ovor(epochs=2, vor_epochs=1, outliers=outliers, head={"type": "prototype"}, learning_rate=1e-2)
         case "coact":
             head = {"type": "linear", "bias": False, "pooler": False}
@@ -52,7 +52,7 @@ def method(name: str, dropout: float) -> Method:
         case "cpe_clip":
             return cpe_clip(base_epochs=2, session_epochs=2, session_batch_size=4)
         case "glad":
-            return glad(adapter=GladConfig(rule="glad", lora_dropout=dropout), iterations=5, session_iterations=5, batch_size=8)
+            return glad(adapter=GladConfig(rule="glad", lora_dropout=dropout), iterations=5, session_iterations=5)
     raise ValueError(name)
 
 

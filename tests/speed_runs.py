@@ -31,7 +31,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "ASYNC_LORA": lambda: coact(
         adapter=AsyncLoraConfig(r=4, unfreeze_from=4, head=dict(NO_POOLER)), epochs=1, incremental_train="classifier+lora"
     ),
-    "GLAD": lambda: glad(adapter=GladConfig(head={"type": "linear"}), iterations=1, batch_size=8),
+    "GLAD": lambda: glad(adapter=GladConfig(head={"type": "linear"}), iterations=1),
     "SARA": lambda: sara(adapter=SaraConfig(density=0.1), epochs=1),
     "LoRA": lambda: lora(epochs=1, r=4),
 }
@@ -56,7 +56,7 @@ def build(kind: str, folder: Path, *, sessions: int = 2, train: int = 12, test: 
 
 
 def image_blocks(trainer: ContinualTrainer) -> nn.ModuleList:
-    base: Any = trainer._backbone
+    base: Any = trainer.backbone
     return base.vision_model.encoder.layers if "vision_model" in dict(base.named_children()) else base.vit.layers
 
 
@@ -98,7 +98,7 @@ def record_of(kind: str) -> Record:
 def record(trainer: ContinualTrainer) -> Record:
     """Run it and look on."""
     found, now = Record(images=[0], texts=[[]]), list[Step]()
-    base: Any = trainer._backbone
+    base: Any = trainer.backbone
 
     def block(number: int) -> Callable[..., None]:
         def ran(module: nn.Module, args: Any, output: Any) -> None:

@@ -145,3 +145,11 @@ def to_open_clip(source: CLIPModel) -> CLIP:
     twin.load_state_dict(state, strict=False)
     assert state.keys() == twin.state_dict().keys()
     return twin.eval()
+
+
+def grow(classifier: Any, class_names: list[str]) -> None:
+    """A session's classes, as the loop adds them: the text head reads the names, the tuner's config has them then."""
+    config = classifier.head.config
+    classifier.read_names(class_names)
+    config.classes_per_session = [*(config.classes_per_session or [len(config.class_names)]), len(class_names)]
+    config.class_names = [*config.class_names, *class_names]

@@ -19,6 +19,7 @@ OTHER_FIELDS = (
     "class_accuracy_matrix",
     "test_accuracy",
     "future_accuracy",
+    "calibration",
     "continual",
 )
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from torch import nn
+
 from hf_cl.adapters.field_types import brief, check_pattern, check_types
 from hf_cl.adapters.files import check_folder
+from hf_cl.contracts import GradientRule
 
 FORMAT_VERSION = 1
 MAX_ROWS = 4096
@@ -54,6 +57,13 @@ class HeadedConfig:
     def has_text_head(self) -> bool:
         """Whether the class names themselves are the classifier, which takes a base with two towers."""
         return (self.head or {}).get("type") == "text"
+
+    def check_rule(self, rule: GradientRule) -> None:
+        """Raise ValueError where the config records another gradient rule than the one that trains it. Most record none."""
+
+    def reserved_text_positions(self, model: nn.Module) -> int:
+        """Positions of the text context that the adapter takes for itself, so that class names must leave them free."""
+        return 0
 
     def folder(self) -> Path | None:
         """The local folder this config was read from, for as long as nobody has changed a field: then its tensors must fit the config."""

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import to_json
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 _LARGEST = 2**63 - 1
 """What torch's own integers hold."""
@@ -21,6 +21,9 @@ def check_types(config: Any) -> None:
     Values are judged by the JSON they are saved as: tuples and sets are lists, numbers as keys are strings. Numbers must be finite. A word
     that is none of a field's choices is left to the config, which knows the nearest one; a field's default is always fine.
     """
+    from pydantic import ValidationError  # noqa: PLC0415 (half a second that `import hf_cl` need not wait for)
+    from pydantic_core import to_json  # noqa: PLC0415
+
     values = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) is not f.default}
     for name, value in values.items():
         if any(abs(number) > _LARGEST for number in _whole_numbers(value)):
@@ -46,6 +49,8 @@ def _whole_numbers(value: Any) -> Iterator[int]:
 
 @cache
 def _model(config_class: type) -> type[BaseModel]:
+    from pydantic import ConfigDict, Field, create_model  # noqa: PLC0415
+
     hints = get_type_hints(config_class)
     known: dict[str, Any] = {f"field_{f.name}": (hints[f.name], Field(default=None, alias=f.name)) for f in fields(config_class)}
     return create_model(config_class.__name__, __config__=ConfigDict(strict=True, allow_inf_nan=False), **known)

@@ -103,7 +103,8 @@ class HeadWrapper(ModulesToSaveWrapper):
 
     def grow(self, adapter_name: str, class_names: Sequence[str]) -> None:
         """Append the classes of a new session; rows of known classes keep their values to the bit."""
-        self.head(adapter_name).grow(class_names)
+        if class_names:
+            self.head(adapter_name).grow(class_names)
         self.specs[adapter_name].class_names.extend(class_names)
         self.sync_labels()
 

@@ -33,6 +33,8 @@ class HeadedTuner(BaseTuner):
     model: nn.Module
     roles: tuple[str, ...] = ()
     """Names beyond "pretrained" and "previous" that `Context.frozen` may ask this adapter for."""
+    trained_fields: tuple[str, ...] = ()
+    """Fields of the config that training changes, beside those that `grow` extends: checkpoints hold them."""
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """As peft's, all or nothing: where the adapter does not fit the base, or its file does not fit its config, the base is as before.
@@ -126,11 +128,19 @@ class HeadedTuner(BaseTuner):
                 return module
         raise ValueError("This model has no head of hf_cl: its adapter config has no class_names.")
 
-    def grow_head(self, adapter_name: str, class_names: Sequence[str]) -> None:
-        """Session boundary: rows, labels and the config's class names grow together. The model must be prepared again afterwards."""
+    def grow(self, adapter_name: str, class_names: Sequence[str]) -> None:
+        """A session begins: the config's class names and sizes of sessions grow, and with them rows and labels of the head.
+
+        Called for every session from the second on, also for one without a new class and for those that a resume replays. An adapter that
+        has something per session overrides it, calls `super().grow(...)` and appends what is new; when it is loaded,
+        `len(config.classes_per_session)` says how many there are. The model must be prepared again afterwards.
+        """
         config: Any = self.peft_config[adapter_name]
         before = config.classes_per_session or [len(config.class_names)]
-        self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
+        if config.has_text_head:
+            config.class_names = [*config.class_names, *class_names]
+        else:
+            self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
         config.classes_per_session = [*before, len(class_names)]
 
 

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from hf_cl._peft import BaseTunerLayer
 from hf_cl.adapters.config import HeadedConfig
-from hf_cl.adapters.cpe_clip import CPEClipConfig
-from hf_cl.adapters.cpe_clip.sites import text_tower
 from hf_cl.backbones.class_tokens import ClassTokens
 from hf_cl.backbones.image_classifier import ImageClassifier
 from hf_cl.backbones.two_towers import encode_images, encode_texts
@@ -58,7 +56,7 @@ class TextHead(Head):
 
     Args:
         model: the base with the adapter inside.
-        config: the adapter's config; `grow` extends its class names.
+        config: the adapter's config; its class names are the head's, and grow with the tuner.
         tokenizer: the base's own.
 
     Raises ValueError for a class name that is too long for the text context, and for what `TextHeadSpec` refuses.
@@ -68,7 +66,7 @@ class TextHead(Head):
         super().__init__()
         self.config, self.spec = config, TextHeadSpec.of(config.head or {})
         self._model = (model,)  # a tuple: the head must not register the model it belongs to
-        self.tokens = ClassTokens(model, tokenizer, _reserved_positions(model, config))
+        self.tokens = ClassTokens(model, tokenizer, config.reserved_text_positions(model))
         self.training_classes: range | None = None
         """Classes whose columns are computed in training; None: all. Set it to the session's where no loss reads the others."""
         self._unseen: list[str] = []
@@ -85,17 +83,14 @@ class TextHead(Head):
         return len(self.class_names)
 
     def grow(self, class_names: Sequence[str]) -> None:
-        """Add classes by their names, to the head and to the adapter's config; no tensor changes.
+        """Read the names of classes that the adapter's config is going to have; no tensor changes.
 
         Raises ValueError for names that are empty, too long, or say the same as another one.
         """
         if self._unseen:
             raise ValueError("The head already names classes that tests alone use; it cannot grow behind them.")
-        names = [*self.class_names, *class_names]
-        texts = self.spec.texts(names)[self.num_classes :]
+        texts = self.spec.texts([*self.class_names, *class_names])[self.num_classes :]
         self.tokens.add(class_names, texts)
-        before = self.config.classes_per_session or ([self.num_classes] if self.class_names else [])
-        self.config.class_names, self.config.classes_per_session = names, [*before, len(class_names)]
         self.clear_cache()
 
     def name_unseen(self, class_names: Sequence[str]) -> None:
@@ -134,7 +129,7 @@ class TextHead(Head):
     def _encode(self, classes: range) -> Tensor:
         model = self._model[0]
         device = next(model.parameters()).device
-        embeddings = encode_texts(model, self.tokens.batch(classes, device))  # [c, E]
+        embeddings = encode_texts(model, self.tokens.batch(classes, device))  # pyright: ignore # [c, E]
         with torch.autocast(device.type, enabled=False):
             return _unit(embeddings)  # [c, E]
 
@@ -165,20 +160,12 @@ def check_class_names(model: nn.Module, config: HeadedConfig, tokenizer: Any, cl
     Raises ValueError, naming the class, for a name that is empty, says the same as another one, or is too long for the text context.
     """
     texts = TextHeadSpec.of(config.head or {}).texts(class_names)
-    ClassTokens(model, tokenizer, _reserved_positions(model, config)).add(class_names, texts)
+    ClassTokens(model, tokenizer, config.reserved_text_positions(model)).add(class_names, texts)
 
 
 def _unit(embeddings: Tensor) -> Tensor:
     """At unit length, in float32 or wider."""
     return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
-
-
-def _reserved_positions(model: nn.Module, config: HeadedConfig) -> int:
-    """Positions that prompts take. A tower that pools at the end needs one more, of padding, to see where the text is over."""
-    if not isinstance(config, CPEClipConfig) or config.towers == "vision":
-        return 0
-    tower = text_tower(model)
-    return config.num_prompt_tokens + (1 if tower is not None and tower.pooling == "last" else 0)
 
 
 def _fingerprint(model: nn.Module, classes: range) -> tuple[tuple[Any, ...], list[tuple[Tensor, int]]]:
@@ -215,9 +202,17 @@ class ClipClassifier(nn.Module):
         features = encode_images(self.model, pixel_values)  # [B, E]
         return features, self.head(features), _unit(features)
 
+    def logits_of(self, features: Tensor) -> Tensor:  # [B, E] -> [B, C]
+        """Logits of image embeddings, as `outputs` has them."""
+        return self.head(features)
+
     def outputs(self, pixel_values: Tensor) -> Outputs:
         """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""
         return Outputs(*self(pixel_values))
+
+    def read_names(self, class_names: Sequence[str]) -> None:
+        """Tokenise the class names that the tuner is going to grow by. Raises ValueError for names that `TextHead.grow` refuses."""
+        self.head.grow(class_names)
 
 
 AnyClassifier = ImageClassifier | ClipClassifier

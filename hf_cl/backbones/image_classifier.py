@@ -5,6 +5,8 @@ Shapes: B batch, D feature width, C classes seen so far, E embedding width, S im
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from hf_cl.adapters.head_wrapper import HeadWrapper
@@ -34,9 +36,16 @@ class ImageClassifier(nn.Module):
             return features, logits, features
         return features, logits, wrapper.head(wrapper.active_adapters[0]).embed(features)
 
+    def logits_of(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
+        """What the model makes of features that it would feed its classifier: the same as `outputs`, without the base."""
+        return self._head_wrapper[0](features)
+
     def outputs(self, pixel_values: Tensor) -> Outputs:
         """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""
         return Outputs(*self(pixel_values))
+
+    def read_names(self, class_names: Sequence[str]) -> None:
+        """Nothing: this head knows its classes by their rows, which the tuner grows."""
 
 
 class FeatureClassifier(nn.Module):

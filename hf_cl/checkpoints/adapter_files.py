@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from hf_cl.backbones.loading import shared_name
+from hf_cl.settings import keeps_adapter
 
 _READ_WRITE = 0o666
 """What `open` asks for; the process's umask takes from it."""
@@ -36,6 +37,18 @@ def save_adapter_files(folder: Path, model: PeftModel, processor: Any, tokenizer
     (aside / "README.md").unlink(missing_ok=True)  # peft's template of a card; the run folder has a filled one
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+
+
+def remove_adapters(folder: Path, policy: str, last: int) -> None:
+    """Remove what `keep_adapters` does not keep of the sessions before `last`; each is there whole or not at all."""
+    for path in folder.glob(".removing-*"):  # of a run that was killed
+        shutil.rmtree(path)
+    for path in folder.glob("session-*"):
+        number = path.name.removeprefix("session-")
+        if number.isdecimal() and int(number) < last and not keeps_adapter(policy, int(number)):
+            aside = path.with_name(f".removing-{path.name}")
+            path.rename(aside)
+            shutil.rmtree(aside)
 
 
 def _umask() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -39,6 +40,21 @@ def owned_tensors(model: nn.Module, prefix: str, head: Head) -> dict[str, Tensor
     return {name: getattr(module, attribute) for name, module, attribute in _owned(model, prefix, head)}
 
 
+def digest_before_head(model: nn.Module, prefix: str, head: Head) -> str:
+    """Of all that features depend on and that may change: the adapter's tensors, and buffers of the base. Its weights are frozen.
+
+    By content, since fused optimizers change tensors without counting it. Waits for the device.
+    """
+    inside_head = {id(tensor) for tensor in (*head.parameters(), *head.buffers())}
+    named = {name: p for name, p in model.named_parameters() if prefix in name} | dict(model.named_buffers())
+    total = hashlib.sha256()
+    for name, tensor in sorted(named.items()):
+        if id(tensor) not in inside_head:
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
 @torch.no_grad()
 def restore_tensors(model: nn.Module, prefix: str, head: Head, saved: Mapping[str, Tensor]) -> None:
     """Copy a checkpoint's tensors back, in place.
@@ -69,3 +85,13 @@ def first_not_finite(named: NamedParameters) -> str | None:
     with torch.no_grad():
         finite = torch.stack([p.isfinite().all() for _, p in named]).tolist() if named else []
     return next((name for (name, _), good in zip(named, finite, strict=True) if not good), None)
+
+
+def fingerprint(named: NamedParameters) -> str:
+    """Of the adapter's weights: equal where features are. The head's and the losses' own parameters are after the features."""
+    total = hashlib.sha256()
+    for name, parameter in named:
+        if not name.startswith(("head.", "losses.")):
+            total.update(name.encode())
+            total.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if parameter.numel() else b"")
+    return total.hexdigest()

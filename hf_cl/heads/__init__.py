@@ -9,20 +9,45 @@ import torch
 
 from hf_cl.contracts import Head
 from hf_cl.heads.cosine import CosineHead
+from hf_cl.heads.dkvb import DKVBHead
+from hf_cl.heads.fetril import FeTrILHead
+from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.linear import LinearHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
+from hf_cl.heads.ridge import RidgeHead
 from hf_cl.hints import faults_of, refuse
 from hf_cl.memory.class_statistics import ClassStatistics
 
-HEADS: dict[str, Callable[..., Head]] = {"linear": linear_head, "cosine": CosineHead, "prototype": PrototypeHead}
+HEADS: dict[str, Callable[..., Head]] = {
+    "linear": linear_head,
+    "cosine": CosineHead,
+    "prototype": PrototypeHead,
+    "gaussian": GaussianHead,
+    "ridge": RidgeHead,
+    "fetril": FeTrILHead,
+    "dkvb": DKVBHead,
+}
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
 
 GIVEN = ("in_features", "num_classes", "device", "dtype")
 """What no spec sets: the base and the classes say it."""
 
-__all__ = ["HEADS", "ClassStatistics", "CosineHead", "LinearHead", "PoolerHead", "PrototypeHead", "build_head", "check_head"]
+__all__ = [
+    "HEADS",
+    "ClassStatistics",
+    "CosineHead",
+    "DKVBHead",
+    "FeTrILHead",
+    "GaussianHead",
+    "LinearHead",
+    "PoolerHead",
+    "PrototypeHead",
+    "RidgeHead",
+    "build_head",
+    "check_head",
+]
 
 
 def build_head(

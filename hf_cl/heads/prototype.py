@@ -1,6 +1,6 @@
 """The nearest-class-mean head.
 
-Shapes: C classes seen so far, c classes of the session, D feature width.
+Shapes: C classes seen so far, D feature width.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class PrototypeHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMeth
         return torch.where(self.prototypes[:, :1].isnan(), self.weight, self.prototypes)  # [C, D]
 
     def end_session(self, trainer: Trainer, session: Session) -> None:
-        """The means of the session's classes, under the model as it now is, become their prototypes."""
-        classes = range(session.first_new_class, len(session.class_names))
-        means = trainer.class_statistics(session).means(classes)  # [c, D]
-        self.prototypes[classes.start : classes.stop] = means.to(self.prototypes)
+        """The means of all classes become their prototypes: those of the session's under the model as it now is, those of earlier ones
+        where a drift map has carried them, or as they were."""
+        means = trainer.class_statistics(session).means(range(len(session.class_names)))  # [C, D]
+        self.prototypes[: len(means)] = means.to(self.prototypes)
 
 
 # Loaders find a head's keys by its state_dict, before and after the first fit: the set of keys must be the same.

@@ -28,6 +28,7 @@ from hf_cl.results.display import display_name, duration, flat, percent, shown, 
 from hf_cl.results.remarks import remarks
 from hf_cl.results.results import Results
 from hf_cl.results.table import headlines, progress
+from hf_cl.settings import keeps_adapter
 
 TASK = "image-classification"
 MATRIX_SESSIONS = 20
@@ -153,6 +154,7 @@ def _text(card: ModelCardInput) -> str:
         base=_base(card),
         picture=snippets.PICTURE,
         endpoint=other_endpoint(),
+        policy=str(card.settings.get("keep_adapters", "all")),
         **_code_blocks(card),
         citation=fence(card.citation, "bibtex") if card.citation else None,
         headlines=[(name, value, description(name)) for name, value in headlines(results).items()],
@@ -180,16 +182,20 @@ def _code_blocks(card: ModelCardInput) -> dict[str, Markup | None]:
     revision = card.results.environment.get("backbone_revision")
     base = (card.base_model, str(revision) if revision else None)
     plain = not (card.two_towers or card.base_model.startswith("open_clip:"))  # transformers and peft load it without hf_cl.load
-    on_hub, earlier = is_hub_id(adapter), last > 0
-    beside = earlier and not on_hub and PurePath(adapter).name == f"session-{last}"
+    policy = str(card.settings.get("keep_adapters", "all"))
+    before = next((k for k in range(last - 1, -1, -1) if keeps_adapter(policy, k)), None)
+    on_hub = is_hub_id(adapter)
+    beside = not on_hub and PurePath(adapter).name == f"session-{last}"
     blocks: dict[str, tuple[str, str] | None] = {
         "through_peft": (snippets.through_peft(*base, adapter, len(card.results.class_names)), "python") if plain else None,
         "pipeline": (snippets.as_pipeline(*base, adapter), "python") if plain else None,
         "through_hf_cl": (snippets.through_hf_cl(adapter), "python"),
         "shell": (snippets.in_the_shell(adapter), "sh"),
-        "revision": (snippets.earlier_session_through_hf_cl(adapter, last - 1), "python") if earlier and on_hub else None,
-        "revision_through_peft": (snippets.earlier_session(*base, adapter, last - 1), "python") if earlier and on_hub and plain else None,
-        "beside": (snippets.through_hf_cl(snippets.sibling(adapter, last - 1)), "python") if beside else None,
+        "revision": (snippets.earlier_session_through_hf_cl(adapter, before), "python") if before is not None and on_hub else None,
+        "revision_through_peft": (snippets.earlier_session(*base, adapter, before), "python")
+        if before is not None and on_hub and plain
+        else None,
+        "beside": (snippets.through_hf_cl(snippets.sibling(adapter, before)), "python") if before is not None and beside else None,
     }
     return {name: fence(*block) if block else None for name, block in blocks.items()}
 

@@ -60,7 +60,9 @@ def _no_folder(adapter: str | Path) -> str:
 def _session_folder(run: Path, revision: str | None) -> Path:
     folders = {folder.name: folder for folder in session_folders(run)}
     if revision is not None and revision not in folders:
-        raise ValueError(f"{run} has no revision {revision!r}; it has {', '.join(folders)}.")
+        last = max(int(name.removeprefix("session-")) for name in folders)
+        gone = " The adapters of other sessions were not kept (keep_adapters)." if len(folders) <= last else ""
+        raise ValueError(f"{run} has no revision {revision!r}; it has {', '.join(folders)}.{gone}")
     return [*folders.values()][-1] if revision is None else folders[revision]
 
 

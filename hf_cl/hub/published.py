@@ -22,6 +22,7 @@ from hf_cl.results.display import without_folders
 from hf_cl.results.history import FILE as SESSIONS
 from hf_cl.results.history import brought_up_to_date
 from hf_cl.results.results import Results
+from hf_cl.settings import keeps_adapter
 
 CARD_FACTS = "card.json"
 PLOTS = ("accuracy_over_sessions.png", "accuracy_matrix.png")
@@ -51,15 +52,21 @@ class SessionFiles:
 
 
 def all_sessions(run: Path, base_model: str | None) -> list[SessionFiles]:
-    """The sessions of a run, in order.
+    """The sessions of a run whose adapters were kept, in order.
 
-    Raises ValueError where there is none or one is missing in between, and what `session_files` does.
+    Raises ValueError where there is none or one is missing that `keep_adapters` keeps, and what `session_files` does.
     """
-    folders = session_folders(run)
-    missing = {f"session-{k}" for k in range(len(folders))} - {folder.name for folder in folders}
+    folders, policy = session_folders(run), str(_settings(run).get("keep_adapters", "all"))
+    missing = [f"session-{k}" for k in _missing(folders) if keeps_adapter(policy, k)]
     if missing:
-        raise ValueError(f"{run}/adapters lacks {', '.join(sorted(missing))}, so its later sessions cannot be published in order.")
+        raise ValueError(f"{run}/adapters lacks {', '.join(missing)}, so its later sessions cannot be published in order.")
     return [session_files(folder, base_model) for folder in folders]
+
+
+def _missing(folders: Sequence[Path]) -> list[int]:
+    """Sessions before the last one that have no folder."""
+    numbers = {int(folder.name.removeprefix("session-")) for folder in folders}
+    return [k for k in range(max(numbers)) if k not in numbers]
 
 
 def session_files(folder: Path, base_model: str | None) -> SessionFiles:
@@ -123,6 +130,8 @@ def record_files(run: Path, repo_id: str, last: SessionFiles) -> tuple[dict[str,
 
     Raises ValueError for records that are not what hf_cl writes.
     """
+    gone = _missing(session_folders(run))
+    not_kept = [f"Adapters of {len(gone)} sessions were not kept (keep_adapters), so they have no revision."] if gone else []
     results = _published(brought_up_to_date(Results.load(run / "results.json"), run / SESSIONS), last)
     plots = [name for name in PLOTS if (run / name).is_file()]
     files: dict[str, Content] = {name: run / name for name in plots}
@@ -131,14 +140,14 @@ def record_files(run: Path, repo_id: str, last: SessionFiles) -> tuple[dict[str,
         files["results.json"] = (Path(folder) / "results.json").read_bytes()
     facts = _card_facts(run)
     if facts and (edited := _edited_card(run, facts.pop("sha256"))) is not None:
-        return files | {"README.md": edited}, [f"{run / 'README.md'} was edited: it is published as it stands."]
+        return files | {"README.md": edited}, [*not_kept, f"{run / 'README.md'} was edited: it is published as it stands."]
     unfinished = [] if facts else ["The run is not finished, so its card lacks citation and plots; push again at its end."]
     kind = str(last.config["peft_type"])
     title = results.method.title if results.method else kind
     facts = {"method": title, "adapter_type": kind, "two_towers": (last.config.get("head") or {}).get("type") == "text"} | facts
     facts |= {"adapter": repo_id, "base_model": last.config["base_model_name_or_path"], "plots": plots}
     card = ModelCardInput(results=results, settings=_settings(run), **facts)
-    return files | {"README.md": str(model_card(card)).encode()}, unfinished
+    return files | {"README.md": str(model_card(card)).encode()}, [*not_kept, *unfinished]
 
 
 def _edited_card(run: Path, sha256: str) -> bytes | None:
@@ -162,6 +171,8 @@ def _card_facts(run: Path) -> dict[str, Any]:
 
 
 def _settings(run: Path) -> dict[str, Any]:
+    if not (run / "config.yaml").is_file():
+        return {}
     try:
         return yaml.safe_load((run / "config.yaml").read_text()) or {}
     except yaml.YAMLError as error:

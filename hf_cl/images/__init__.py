@@ -1,23 +1,32 @@
 """From a data set of images to batches on the device: decoded once, augmented in batches, preprocessed by the model's own processor."""
 
 from hf_cl.images.augment import AUGMENTATIONS, Augmentation, build_augmentation, check_augmentation
+from hf_cl.images.batches import eval_batches, train_batches, view_name
 from hf_cl.images.crops import RandomResizedCropFlip
-from hf_cl.images.decode import DecodedImages
-from hf_cl.images.loader import eval_batches, train_batches, view_name
+from hf_cl.images.decode import Forms
+from hf_cl.images.free_memory import free_memory
+from hf_cl.images.host import Host, make_folder
+from hf_cl.images.pixels import PixelStore, StoredImages, source_of
 from hf_cl.images.plan import plan, sequential
 from hf_cl.images.preprocess import Preprocessor
 
 __all__ = [
     "AUGMENTATIONS",
     "Augmentation",
-    "DecodedImages",
+    "Forms",
+    "Host",
+    "PixelStore",
     "Preprocessor",
     "RandomResizedCropFlip",
+    "StoredImages",
     "build_augmentation",
     "check_augmentation",
     "eval_batches",
+    "free_memory",
+    "make_folder",
     "plan",
     "sequential",
+    "source_of",
     "train_batches",
     "view_name",
 ]

@@ -1,11 +1,12 @@
 """Random crops and mirror images of a batch.
 
-Letters: B batch, H, W sides of the padded batch, S side of the result, K draws per sample.
+Letters: B batch, S side of the result, K draws per sample.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hf_cl.images.resample import Interpolation, crop_and_resize
+from hf_cl.images.resample import Interpolation, crop_and_resize, stacked
 from hf_cl.images.transfer import to_device
 
 TRIES = 10
@@ -47,10 +48,11 @@ class RandomResizedCropFlip:
         self.interpolation: Interpolation = interpolation
         self.num_draws = 2 * TRIES + 3  # area and ratio of each try, place (2), mirror
 
-    def __call__(self, pixels: Tensor, sizes: NDArray[np.int64], draws: NDArray[np.float64]) -> Tensor:
+    def __call__(self, images: Sequence[NDArray[np.uint8]], draws: NDArray[np.float64], device: torch.device) -> Tensor:
+        sizes = np.array([image.shape[:2] for image in images], dtype=np.int64).reshape(-1, 2)  # [B, 2]
         boxes = random_boxes(sizes, draws[:, :-1], self.scale, self.ratio)  # [B, 4]
         mirrored = (draws[:, -1] < 0.5) & self.flip  # [B]
-        return crop_and_resize(pixels, boxes, mirrored, self.size, self.interpolation)
+        return crop_and_resize(images, boxes, mirrored, self.size, self.interpolation, device)
 
 
 def random_boxes(
@@ -97,7 +99,11 @@ class RandomFlip:
     from_geometry = True
     num_draws = 1
 
-    def __call__(self, pixels: Tensor, sizes: NDArray[np.int64], draws: NDArray[np.float64]) -> Tensor:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]], draws: NDArray[np.float64], device: torch.device) -> Tensor:
+        pixels = to_device(stacked(images, self.size), device)  # [B, 3, S, S]
         mirrored = to_device(torch.from_numpy(draws[:, 0] < 0.5), pixels.device)  # [B]
         return torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
 
@@ -114,7 +120,8 @@ class PadCropFlip:
     def __init__(self, size: int) -> None:
         self.size, self.padding = size, size // 8
 
-    def __call__(self, pixels: Tensor, sizes: NDArray[np.int64], draws: NDArray[np.float64]) -> Tensor:
+    def __call__(self, images: Sequence[NDArray[np.uint8]], draws: NDArray[np.float64], device: torch.device) -> Tensor:
+        pixels = to_device(stacked(images, self.size), device)  # [B, 3, S, S]
         offsets = np.floor(draws[:, :2] * (2 * self.padding + 1)).astype(np.int64)  # [B, 2]
         along = np.arange(self.size)
         rows = offsets[:, :1] + along  # [B, S]

@@ -5,6 +5,7 @@ Letters: B batch, H, W sides of the padded batch, S side of the result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,42 +17,65 @@ from torch import Tensor
 from hf_cl.images.transfer import to_device
 
 Interpolation = Literal["bilinear", "bicubic"]
+CPU = torch.device("cpu")
 
 
 def crop_and_resize(
-    pixels: Tensor, boxes: NDArray[np.int64], flip: NDArray[np.bool_], size: int, interpolation: Interpolation = "bicubic"
+    images: Sequence[NDArray[np.uint8]],
+    boxes: NDArray[np.int64],
+    flip: NDArray[np.bool_],
+    size: int,
+    interpolation: Interpolation = "bicubic",
+    device: torch.device = CPU,
 ) -> Tensor:
-    """One box of each image, resized to S x S and mirrored where `flip` says so.
+    """One box of each image, cut out on the host, resized to S x S and mirrored where `flip` says so.
 
     The CPU has a fast kernel for single 8-bit images, which rounds and clips to 8 bits after each axis, as Pillow does. Other devices
-    do the whole batch in two matrix products, clipped at the end and unrounded. Both are antialiased; they differ by two levels of 255,
-    and more only next to pixels whose overshoot is clipped. Neither reads a pixel outside the box.
+    get the boxes, and nothing of the images around them, and do the whole batch in two matrix products, clipped at the end and unrounded.
+    Both are antialiased; they differ by two levels of 255, and more only next to pixels whose overshoot is clipped. Neither reads a pixel
+    outside the box.
 
     Args:
-        pixels: uint8 [B, 3, H, W].
+        images: uint8 [H, W, 3] each, on the CPU, of any sizes.
         boxes: (top, left, height, width) in pixels, inside the image, [B, 4].
         flip: [B].
         size: S.
 
     Returns: [B, 3, S, S], uint8 on the CPU, elsewhere float32 in [0, 1].
     """
-    if pixels.device.type != "cpu":
-        return resize_by_products(pixels, boxes, flip, size, interpolation)
+    cut = [image[top : top + height, left : left + width] for image, (top, left, height, width) in zip(images, boxes.tolist(), strict=True)]
+    if device.type != "cpu":
+        pixels = to_device(padded(cut), device)  # [B, 3, largest height, largest width of a box]
+        return resize_by_products(pixels, np.concatenate([np.zeros_like(boxes[:, :2]), boxes[:, 2:]], axis=1), flip, size, interpolation)
     # numpy makes the copies: torch would share out each of them, small as they are, among its threads.
-    images = pixels.permute(0, 2, 3, 1).numpy()  # [B, H, W, 3]
-    resized = np.empty((len(pixels), size, size, 3), dtype=np.uint8)  # [B, S, S, 3]
-    for i, (top, left, height, width) in enumerate(boxes.tolist()):
-        box = np.ascontiguousarray(images[i : i + 1, top : top + height, left : left + width])  # [1, h, w, 3]
-        crop = F.interpolate(torch.from_numpy(box).permute(0, 3, 1, 2), (size, size), mode=interpolation, antialias=True)
+    resized = np.empty((len(cut), size, size, 3), dtype=np.uint8)  # [B, S, S, 3]
+    for i, part in enumerate(cut):
+        box = torch.from_numpy(np.ascontiguousarray(part[None])).permute(0, 3, 1, 2)  # [1, 3, h, w]
+        crop = F.interpolate(box, (size, size), mode=interpolation, antialias=True)
         crop = crop[0].permute(1, 2, 0).numpy()  # [S, S, 3]
         resized[i] = crop[:, ::-1] if flip[i] else crop
     return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
 
+def stacked(images: Sequence[NDArray[np.uint8]], side: int) -> Tensor:
+    """Images [side, side, 3] as one batch, uint8 [B, 3, side, side]."""
+    values = np.stack(images) if images else np.zeros((0, side, side, 3), dtype=np.uint8)  # [B, side, side, 3]
+    return torch.from_numpy(values).permute(0, 3, 1, 2)
+
+
+def padded(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Images [h, w, 3] as one batch, uint8 [B, 3, H, W], with zeros at the bottom and on the right."""
+    height, width = np.array([image.shape[:2] for image in images]).reshape(-1, 2).max(axis=0, initial=1)
+    values = np.zeros((len(images), height, width, 3), dtype=np.uint8)
+    for target, image in zip(values, images, strict=True):
+        target[: image.shape[0], : image.shape[1]] = image
+    return torch.from_numpy(values).permute(0, 3, 1, 2)
+
+
 def resize_by_products(
     pixels: Tensor, boxes: NDArray[np.int64], flip: NDArray[np.bool_], size: int, interpolation: Interpolation = "bicubic"
 ) -> Tensor:
-    """`crop_and_resize` of a whole batch as rows @ image @ columns^T; returns float32 [B, 3, S, S] in [0, 1]."""
+    """Boxes of a padded batch, uint8 [B, 3, H, W], as rows @ image @ columns^T; returns float32 [B, 3, S, S] in [0, 1]."""
     height, width = pixels.shape[-2:]
     top, left, box_height, box_width = to_device(torch.from_numpy(boxes), pixels.device).unbind(1)  # [B] each
     mirrored = to_device(torch.from_numpy(flip), pixels.device)  # [B]

@@ -8,7 +8,8 @@ from hf_cl.contracts import LossTerm
 from hf_cl.losses.consistency import Consistency
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
 from hf_cl.losses.nuclear_norm import NuclearNorm
-from hf_cl.losses.supervised_contrastive import SupervisedContrastive, supervised_contrastive
+from hf_cl.losses.projector import Projector
+from hf_cl.losses.supervised_contrastive import ProjectedContrast, SupervisedContrastive, supervised_contrastive
 from hf_cl.losses.virtual_outliers import Outliers, VirtualOutliers, kth_squared_distance, synthesize_outliers, vor_penalty
 from hf_cl.losses.zero_shot_kl import ZeroShotKL
 
@@ -28,6 +29,8 @@ __all__ = [
     "MaskedCrossEntropy",
     "NuclearNorm",
     "Outliers",
+    "ProjectedContrast",
+    "Projector",
     "SupervisedContrastive",
     "VirtualOutliers",
     "ZeroShotKL",

@@ -6,13 +6,15 @@ Shapes: B batch, E embedding width, V views, N = V * B anchors.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_cl.contracts import Context, LossTerm
 from hf_cl.losses.global_batch import gather_batch
+from hf_cl.losses.projector import Projector
 
 
 def supervised_contrastive(views: Sequence[Tensor], labels: Tensor, *, temperature: float = 0.07, valid: Tensor | None = None) -> Tensor:
@@ -55,6 +57,8 @@ class SupervisedContrastive(LossTerm):
         temperature: t.
         weight: a number, or a function of the phase's epoch.
         name: where one phase has several contrasts.
+        projector: the embeddings go through it; one for all contrasts of a method, listed in its parts, and given to its optimizer as
+            `losses.*` by `ProjectedContrast`. None: none.
 
     Raises ValueError for no role, or a temperature that is not positive.
     """
@@ -66,6 +70,7 @@ class SupervisedContrastive(LossTerm):
         temperature: float = 0.07,
         weight: float | Callable[[int], float] = 1.0,
         name: str = "supervised_contrastive",
+        projector: Projector | None = None,
     ) -> None:
         if isinstance(roles, str) or not roles:
             raise ValueError(f"SupervisedContrastive: roles must name at least one role, in a list; got {roles!r}.")
@@ -73,11 +78,26 @@ class SupervisedContrastive(LossTerm):
             raise ValueError(f"SupervisedContrastive: temperature must be positive, got {temperature}.")
         self.roles, self.temperature, self.weight, self.name = tuple(roles), temperature, weight, name
         self.needs = frozenset({"frozen_view", *roles})
+        self._projector = (projector,)  # a tuple: of several contrasts one registers its parameters
 
     def __call__(self, ctx: Context) -> Tensor:
         views = [ctx.embedding, *(ctx.frozen(role, view=-1).embedding for role in self.roles)]  # [B, E] each
+        projector = self._projector[0]
+        if projector is not None:
+            views = [projector(view, role) for view, role in zip(views, (None, *self.roles), strict=True)]  # [B, d] each
         (labels, *views), valid = gather_batch(ctx.batch["index"], ctx.labels, *views)
         loss = supervised_contrastive(views, labels, temperature=self.temperature, valid=valid)
         # The loop weights a process by its share of the samples: right for the value, which all have, but a gradient has one process alone
         share = len(ctx.labels) / valid.sum().to(loss.dtype)
         return loss.detach() + (loss - loss.detach()) / share
+
+
+class ProjectedContrast(SupervisedContrastive, nn.Module):
+    """The contrast that trains its projector: the projector's parameters are its own, `losses.<name>.projector.*`."""
+
+    def __init__(self, roles: Sequence[str], *, projector: Projector, **settings: Any) -> None:
+        nn.Module.__init__(self)
+        SupervisedContrastive.__init__(self, roles, projector=projector, **settings)
+        self.projector = projector
+
+    __call__ = SupervisedContrastive.__call__

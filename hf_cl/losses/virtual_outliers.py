@@ -123,8 +123,8 @@ class VirtualOutliers(LossTerm):
     """Virtual outlier regularization: low energy for the session's features, high energy for outliers made from them.
 
     Belongs in a phase that trains the head alone on features. At the start of each epoch outliers are synthesized from the session's
-    features, drawn as the epoch's training augmentation draws them; every step takes the next slice of them, cyclically. Energies are
-    those of the session's own columns. Evaluating the term twice in a step uses the same slice.
+    features, drawn as the epoch's training augmentation draws them, and spread over the epoch's steps: each takes the next slice,
+    cyclically. Energies are those of the session's own columns. Evaluating the term twice in a step uses the same slice.
 
     With several processes all synthesize the same outliers from the same draws, and each runs the whole slice: their losses are weighted
     by uneven shares of the real features, and only what all have in common comes out of that unchanged.
@@ -133,7 +133,6 @@ class VirtualOutliers(LossTerm):
         mode, k, num_boundary, per_class, std: of `synthesize_outliers`.
         num_offsets: M, Gaussian draws per epoch.
         tau_id, tau_ood, penalty: of `vor_penalty`.
-        batch_size: global batch size of the phase; an epoch has ceil(n / batch_size) steps, over which the outliers are spread.
         weight: the regularizer's lambda: a number, or a function of the phase's epoch.
 
     Raises ValueError for settings out of range, and at the start of a session that has a class without images.
@@ -153,14 +152,13 @@ class VirtualOutliers(LossTerm):
         tau_id: float = -15.0,
         tau_ood: float = -3.0,
         penalty: Penalty = "huber",
-        batch_size: int = 128,
         weight: float | Callable[[int], float] = 0.1,
     ) -> None:
         if mode not in ("npos", "official"):
             raise ValueError(f"VirtualOutliers: mode must be 'npos' or 'official', got {mode!r}.")
         if penalty not in ("huber", "mse"):
             raise ValueError(f"VirtualOutliers: penalty must be 'huber' or 'mse', got {penalty!r}.")
-        counts = {"k": k, "num_offsets": num_offsets, "num_boundary": num_boundary, "per_class": per_class, "batch_size": batch_size}
+        counts = {"k": k, "num_offsets": num_offsets, "num_boundary": num_boundary, "per_class": per_class}
         for name, value in {**counts, "std": std}.items():
             if not value > 0:
                 raise ValueError(f"VirtualOutliers: {name} must be positive, got {value}.")
@@ -168,7 +166,7 @@ class VirtualOutliers(LossTerm):
         self.k, self.num_offsets, self.num_boundary, self.per_class, self.std = k, num_offsets, num_boundary, per_class, std
         self.tau_id, self.tau_ood = tau_id, tau_ood
         self.penalty: Penalty = penalty
-        self.batch_size, self.weight = batch_size, weight
+        self.weight = weight
         self._device = torch.device("cpu")
         self._outliers: Tensor | None = None
         self._slice_size = self._step = 0
@@ -196,7 +194,7 @@ class VirtualOutliers(LossTerm):
             std=self.std,
             mode=self.mode,
         ).vectors  # [O, D]
-        self._slice_size = max(1, len(self._outliers) // math.ceil(len(features) / self.batch_size))
+        self._slice_size = max(1, len(self._outliers) // trainer.session.steps_per_epoch(trainer.phase.batch_size))
         self._step = 0
 
     def __call__(self, ctx: Context) -> Tensor:

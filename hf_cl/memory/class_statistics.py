@@ -5,6 +5,7 @@ Shapes: D width of the features (or embedding), n samples, C classes with sample
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from hf_cl.memory.moments import LowRank, Moments, low_rank_of
+
+logger = logging.getLogger(__name__)
 
 KINDS = frozenset({"pooled", "diag", "low_rank", "full"})
 """What may be kept beyond counts and means: one summed scatter of all classes, each class's variances, its covariance as a few directions
@@ -42,6 +45,15 @@ class ClassStatistics:
         self._pooled: Tensor | None = None  # [D, D], the sum of the classes' scatters
         self._sessions: list[int] = []
         self._before: ClassStatistics | None = None
+        self._taken_with, self._moved = "", False
+
+    @staticmethod
+    def of_classes(kinds: Iterable[str], classes: Mapping[int, Mapping[str, Any]], pooled: Tensor | None) -> ClassStatistics:
+        """From the parts that `state_dict` names."""
+        statistics = ClassStatistics(kinds)
+        statistics._moments = {label: _unpacked(packed) for label, packed in classes.items()}
+        statistics._pooled = pooled
+        return statistics
 
     # What was seen
     @property
@@ -65,13 +77,24 @@ class ClassStatistics:
         for label in labels.unique().tolist():
             self._add(label, Moments.of(features[labels == label]))
 
-    def count_session(self, session: int, features: Tensor, labels: Tensor, index: Tensor | None = None) -> None:
-        """`update`, once per session: a second call for the same id changes nothing. `before` remembers what was there."""
-        if session not in self._sessions:
-            before = self.copy()
-            self.update(features, labels, index)
-            self._before = before
-            self._sessions.append(session)
+    def count_session(self, session: int, features: Tensor, labels: Tensor, index: Tensor | None = None, *, taken_with: str = "") -> None:
+        """`update`, once per session: a second call for the same id changes nothing. `before` remembers what was there.
+
+        `taken_with` names the weights that the features were taken with. Where they have changed since the last session and nobody has
+        moved the statistics along (`apply_linear`), those of earlier classes are stale, which is a warning.
+        """
+        if session in self._sessions:
+            return
+        before = self.copy()
+        self.update(features, labels, index)
+        if self._sessions and taken_with != self._taken_with and not self._moved:
+            logger.warning(
+                "The adapter has trained since the statistics of %d earlier classes were taken: they are stale. A drift map carries them "
+                "along (`drift_map: ridge`), and `adapt_sessions: first` keeps the features where they are.",
+                len(before.classes),
+            )
+        self._before, self._taken_with, self._moved = before, taken_with, False
+        self._sessions.append(session)
 
     def before(self, session: int) -> ClassStatistics:
         """A copy of the statistics as they were before `session`, the last one that was counted.
@@ -284,18 +307,26 @@ class ClassStatistics:
         raise self._not_kept("full")
 
     # Features that move
-    def apply_linear(self, matrix: Tensor, shift: Tensor, classes: Iterable[int] | None = None) -> None:
-        """Move the statistics of `classes` (all by default) as features x move that become `matrix x + shift`; [D, D] and [D].
+    def apply_linear(self, matrix: Tensor | None, shift: Tensor, classes: Iterable[int] | None = None) -> None:
+        """Move the statistics of `classes` (all by default) as features x move that become `matrix x + shift`.
 
-        Raises ValueError where only some classes move while their scatters are kept as one sum alone.
+        Args:
+            matrix: [D, D]; None: the identity, so that scatters stay.
+            shift: [D].
+
+        Raises ValueError where only some classes move by a matrix while their scatters are kept as one sum alone.
         """
         chosen = self.classes if classes is None else tuple(classes)
-        matrix, shift = matrix.cpu().double(), shift.cpu().double()
-        if self._pooled is not None and set(chosen) != self._moments.keys() and "full" not in self.kinds:
+        everything = set(chosen) == self._moments.keys()
+        shift = shift.cpu().double()
+        self._moved = True
+        if matrix is None:
+            self._moments = self._moments | {c: replace(self._of(c), mean=self._of(c).mean + shift) for c in chosen}
+            return
+        if self._pooled is not None and not everything and "full" not in self.kinds:
             raise ValueError('The scatter of some classes cannot be told from the sum of all; statistics of the kind "full" can.')
-        moved = {label: self._of(label).moved(matrix, shift) for label in chosen}
-        everything = moved.keys() == self._moments.keys()
-        self._moments = self._moments | moved
+        matrix = matrix.cpu().double()
+        self._moments = self._moments | {c: self._of(c).moved(matrix, shift) for c in chosen}
         if self._pooled is not None:
             self._pooled = matrix @ self._pooled @ matrix.T if everything else self._summed()
 
@@ -311,6 +342,8 @@ class ClassStatistics:
             "kinds": sorted(self.kinds),
             "rank": self.rank,
             "sessions": list(self._sessions),
+            "taken_with": self._taken_with,
+            "moved": self._moved,
             "pooled": self._pooled,
             "classes": {label: _packed(moments) for label, moments in self._moments.items()},
         }
@@ -318,6 +351,7 @@ class ClassStatistics:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.kinds, self.rank, self._sessions = frozenset(state["kinds"]), state["rank"], list(state["sessions"])
+        self._taken_with, self._moved = state["taken_with"], state["moved"]
         self._pooled, self._before = state["pooled"], None
         self._moments = {label: _unpacked(packed) for label, packed in state["classes"].items()}
 

@@ -12,8 +12,10 @@ from hf_cl.adapters import OnePromptConfig
 from hf_cl.adapters.glad import plain_lora
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy
+from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.frozen import frozen
 from hf_cl.methods.schedules import cosine
+from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
 
@@ -39,7 +41,9 @@ def nearest_class_mean() -> Method:
     return replace(frozen({"type": "prototype"}), name="nearest_class_mean", title="nearest class mean")
 
 
-def lora(*, epochs: int = 20, learning_rate: float = 1e-3, r: int = 8, head: Mapping[str, Any] | None = None) -> Method:
+def lora(
+    *, epochs: int = 20, learning_rate: float = 1e-3, r: int = 8, head: Mapping[str, Any] | None = None, drift_map: Kind = "ridge"
+) -> Method:
     """LoRA (Hu et al., ICLR 2022) on q, k and v with a head, trained on session after session as if there were no other."""
 
     def phases(session: Session) -> list[Phase]:
@@ -52,6 +56,7 @@ def lora(*, epochs: int = 20, learning_rate: float = 1e-3, r: int = 8, head: Map
         phases=phases,
         optimizer=_adam(learning_rate, epochs),
         rule=Plain(),
+        parts=drift_parts(head, drift_map),
     )
 
 
@@ -93,6 +98,8 @@ class LoraSettings(LinearProbeSettings):
     """Epochs over the images of a session."""
     r: int = 8
     """Rank."""
+    drift_map: Kind = "ridge"
+    """How class statistics of heads that are fitted follow the features: none, mean, sdc, ridge, procrustes, functional."""
 
     def method(self) -> Method:
-        return lora(epochs=self.epochs, learning_rate=self.learning_rate, r=self.r, head=self.head)
+        return lora(epochs=self.epochs, learning_rate=self.learning_rate, r=self.r, head=self.head, drift_map=self.drift_map)

@@ -7,7 +7,7 @@ Shapes: C classes seen so far, E embedding width, n images of a session.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import torch
 
 from hf_cl.adapters import AsyncLoraConfig
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything, is_head
-from hf_cl.losses import Consistency, MaskedCrossEntropy, SupervisedContrastive
+from hf_cl.losses import Consistency, MaskedCrossEntropy, ProjectedContrast, Projector, SupervisedContrastive
 from hf_cl.methods.schedules import constant, cosine
 from hf_cl.parts import Prototypes
 from hf_cl.rules import Plain
@@ -48,6 +48,7 @@ def coact(
     contrast_weight: float = 1.0,
     consistency_weight: float = 1.0,
     start_with_prototypes: bool = True,
+    projector: Sequence[int] = (),
 ) -> Method:
     """Asynchronous LoRA with a supervised contrast to its teacher, then prototypes of the new classes. The defaults are the official
     setting of CIFAR-100 with 10 shots in every session.
@@ -72,6 +73,8 @@ def coact(
             base session's student, and one to the teacher, which goes on.
         contrast_weight, consistency_weight: weights of the terms beside cross-entropy.
         start_with_prototypes: whether the rows of session 0 begin as prototypes too.
+        projector: widths of a projection head before the contrasts, such as (128,) or (512, 128); the official settings have none.
+            Trained in session 0 at the encoder's rate, with an average and states of its own for the roles.
 
     Raises ValueError for an unknown objective or choice of what trains.
     """
@@ -81,8 +84,12 @@ def coact(
         raise ValueError(f"incremental_train must be 'classifier', 'lora' or 'classifier+lora', got {incremental_train!r}.")
     config = adapter or AsyncLoraConfig(unfreeze_from=9)
     cross_entropy = MaskedCrossEntropy("seen")
-    base_losses = [cross_entropy, SupervisedContrastive(["teacher"], weight=contrast_weight)]
-    later_losses = _later_losses(cross_entropy, objective, contrast_weight, consistency_weight)
+    projection = Projector(projector, decay=config.ema_decay) if projector else None
+    contrast = SupervisedContrastive(["teacher"], weight=contrast_weight)
+    if projection is not None:
+        contrast = ProjectedContrast(["teacher"], weight=contrast_weight, projector=projection)
+    base_losses: list[LossTerm] = [cross_entropy, contrast]
+    later_losses = _later_losses(cross_entropy, objective, contrast_weight, consistency_weight, projection)
     if incremental_epochs == 0:
         logger.warning("incremental_epochs is 0: after session 0 only the rows of new classes are written, and nothing is trained.")
     elif incremental_train == "classifier" and not incremental_unfrozen:
@@ -90,6 +97,8 @@ def coact(
         later_losses = [term for term in later_losses if not isinstance(term, SupervisedContrastive)]
 
     def trains_later(name: str) -> bool:
+        if name.startswith("losses."):
+            return False
         if _is_unfrozen_weight(name):
             return incremental_unfrozen
         return ("classifier" if is_head(name) else "lora") in incremental_train
@@ -104,8 +113,8 @@ def coact(
         return [lora, Phase("unfrozen", epochs - lora_epochs, base_losses, everything)]
 
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        encoder = [p for name, p in named_parameters if _is_unfrozen_weight(name)]
-        others = [p for name, p in named_parameters if not _is_unfrozen_weight(name)]
+        encoder = [p for name, p in named_parameters if _at_encoder_rate(name)]
+        others = [p for name, p in named_parameters if not _at_encoder_rate(name)]
         groups = [{"params": others}, {"params": encoder}] if encoder else [{"params": others}]
         sgd = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
         if session.id > 0:
@@ -118,17 +127,29 @@ def coact(
         phases=phases,
         optimizer=optimizer,
         rule=Plain(),
-        parts=(EmaTeacher(config, objective, clone=incremental_unfrozen), Prototypes(base_session=start_with_prototypes)),
+        parts=(
+            EmaTeacher(objective, clone=incremental_unfrozen),
+            Prototypes(base_session=start_with_prototypes),
+            *(() if projection is None else (projection,)),
+        ),
         title="CoACT",
         citation=CITATION,
     )
 
 
-def _later_losses(cross_entropy: LossTerm, objective: Objective, contrast: float, consistency: float) -> list[LossTerm]:
+def _later_losses(
+    cross_entropy: LossTerm, objective: Objective, contrast: float, consistency: float, projector: Projector | None
+) -> list[LossTerm]:
+    def term(*roles: str, **kwargs: Any) -> LossTerm:
+        return SupervisedContrastive(roles, weight=contrast, projector=projector, **kwargs)
+
     if objective == "fixed":
-        return [cross_entropy, SupervisedContrastive(["base_teacher", "pretrained"], weight=contrast), Consistency(weight=consistency)]
-    to_base = SupervisedContrastive(["base"], weight=contrast, name="base_contrast")
-    return [cross_entropy, to_base, SupervisedContrastive(["teacher"], weight=contrast, name="asynchronous_contrast")]
+        return [cross_entropy, term("base_teacher", "pretrained"), Consistency(weight=consistency)]
+    return [cross_entropy, term("base", name="base_contrast"), term("teacher", name="asynchronous_contrast")]
+
+
+def _at_encoder_rate(name: str) -> bool:
+    return _is_unfrozen_weight(name) or name.startswith("losses.")
 
 
 def _is_unfrozen_weight(name: str) -> bool:
@@ -174,6 +195,8 @@ class CoactSettings(RunSettings):
     """Weight of the consistency term."""
     start_with_prototypes: bool = True
     """Whether the rows of session 0 begin as the mean embeddings of its classes."""
+    projector: list[int] = field(default_factory=list)
+    """Widths of a projection head before the contrasts, such as [128]; the official settings have none."""
     r: int = 16
     """Rank of LoRA."""
     lora_alpha: float = 16
@@ -222,6 +245,7 @@ class CoactSettings(RunSettings):
             contrast_weight=self.contrast_weight,
             consistency_weight=self.consistency_weight,
             start_with_prototypes=self.start_with_prototypes,
+            projector=self.projector,
         )
 
 
@@ -229,13 +253,12 @@ class EmaTeacher(Part):
     """Calls the adapter when its teacher is due: the unfreezing, an update after each step, the states kept at the end of session 0.
 
     Args:
-        config: of the adapter.
         objective: "fixed" reads the teacher of the end of session 0 later; under "figure" the teacher goes on.
         clone: whether unfrozen weights train after session 0, so that the states of its end need storage of their own.
     """
 
-    def __init__(self, config: AsyncLoraConfig, objective: Objective, *, clone: bool) -> None:
-        self.config, self.objective, self.clone = config, objective, clone
+    def __init__(self, objective: Objective, *, clone: bool) -> None:
+        self.objective, self.clone = objective, clone
         self._tuner: Any = None
         self._waiting: Mapping[str, Any] | None = None
 
@@ -264,7 +287,6 @@ class EmaTeacher(Part):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if not state:
             return
-        self.config.unfrozen = state["unfrozen"]
         if self._tuner is None:
             self._waiting = state
         else:

@@ -13,8 +13,9 @@ from hf_cl.contracts import GradientRule, LossTerm, Method, NamedParameters, Par
 from hf_cl.heads import check_head
 from hf_cl.hints import build, faults_of, refuse
 from hf_cl.losses import LOSSES
+from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.schedules import cosine
-from hf_cl.parts import PARTS
+from hf_cl.parts import PARTS, DriftMap
 from hf_cl.rules import RULES
 from hf_cl.rules.recorded import record, recorded_rule
 from hf_cl.settings import RunSettings
@@ -53,7 +54,8 @@ def compose(
         main: the spec of the first loss; None: cross-entropy over all classes seen.
         losses: name -> spec of a further loss; the name is its type where the spec has none. `first_session` may stand in every spec.
         rule: the gradient rule's spec; None: the one that the adapter's config records, or the plain gradient.
-        parts: name -> spec of a further part; the name is its type where the spec has none.
+        parts: name -> spec of a further part; the name is its type where the spec has none. Under a head that is fitted to statistics a
+            `drift_map` is among them, if none is named.
         epochs: of each session.
         learning_rate: at the start of each session, falling by a cosine per epoch.
         optimizer: `{"type": "adam", arguments of torch's optimizer}`; None: Adam.
@@ -65,6 +67,8 @@ def compose(
     config = build("adapter", ADAPTERS, specs.adapter, given={"head": specs.head})
     terms = [_loss(name, spec) for name, spec in {"": specs.main, **specs.losses}.items()]
     made_rule = _rule(config, specs.rule)
+    made_parts = [build("part", PARTS, spec) for spec in specs.parts.values()]
+    has_drift_map = any(isinstance(part, DriftMap) for part in made_parts)
 
     def phases(session: Session) -> list[Phase]:
         return [Phase("train", epochs, [term for term in terms if session.id >= _first_session(term)], everything)]
@@ -80,7 +84,7 @@ def compose(
         phases=phases,
         optimizer=make_optimizer,
         rule=made_rule,
-        parts=[*filter(_looks_ahead, terms), *(build("part", PARTS, spec) for spec in specs.parts.values())],
+        parts=[*filter(_looks_ahead, terms), *([] if has_drift_map else drift_parts(specs.head)), *made_parts],
     )
 
 

@@ -20,11 +20,11 @@ def frozen(head: Mapping[str, Any] | None = None) -> Method:
     """A head that fits itself at the end of each session, on the untouched backbone. Nothing is trained.
 
     Args:
-        head: the head's spec; None: the prototype head.
+        head: the head's spec; None: the Gaussian head.
 
     Raises ValueError for an unknown head, and for one that has to be trained.
     """
-    spec = dict(head or {"type": "prototype"})
+    spec = dict(head or {"type": "gaussian"})
     check_head(spec)
     fitted = [name for name, kind in HEADS.items() if _fits_itself(kind)]
     if spec["type"] not in fitted:
@@ -54,7 +54,7 @@ def _never_asked_to_step(session: Session, named_parameters: NamedParameters) ->
 class FrozenSettings(RunSettings):
     """Settings of `frozen`."""
 
-    head: dict[str, Any] = field(default_factory=lambda: {"type": "prototype"})
+    head: dict[str, Any] = field(default_factory=lambda: {"type": "gaussian"})
     """The head and its settings; one that fits itself when a session ends."""
 
     def method(self) -> Method:

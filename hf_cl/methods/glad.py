@@ -33,7 +33,6 @@ def glad(
     adapter: GladConfig | None = None,
     iterations: int = 8000,
     session_iterations: int | None = None,
-    batch_size: int = 32,
     optimizer: Literal["adamw", "sgd"] = "adamw",
     learning_rate: float = 2e-4,
     min_learning_rate: float = 1e-6,
@@ -48,7 +47,6 @@ def glad(
         adapter: the LoRA and the rule; None: rank 2, rule glad.
         iterations: optimizer steps of session 0, rounded up to whole epochs; CLIP-LoRA's 500 per shot with 16 shots.
         session_iterations: the same for each later session; None: as many.
-        batch_size: the run's global batch size: steps are counted by it.
         optimizer: AdamW (CLIP-LoRA), or SGD with momentum 0.9.
         learning_rate, min_learning_rate: at the start and the end of a session.
         weight_decay: of the optimizer.
@@ -58,17 +56,16 @@ def glad(
     config = adapter or GladConfig(head=dict(TEXT_HEAD))
     if optimizer not in ("adamw", "sgd"):
         raise ValueError(f"optimizer must be adamw or sgd, got {optimizer!r}.")
-    later = iterations if session_iterations is None else session_iterations
-    if min(iterations, later, batch_size) < 1:
-        raise ValueError("iterations, session_iterations and batch_size must be at least 1.")
+    if min(iterations, iterations if session_iterations is None else session_iterations) < 1:
+        raise ValueError("iterations and session_iterations must be at least 1.")
     losses: list[LossTerm] = [MaskedCrossEntropy("seen")]
     if config.rule == "prograd":
         losses.append(ZeroShotKL())
 
     def length(session: Session) -> tuple[int, int]:
         """Epochs, and steps of each."""
-        steps = math.ceil(len(session.train) / batch_size)
-        wanted = iterations if session.id == 0 else later
+        steps = session.steps_per_epoch()
+        wanted = iterations if session.id == 0 or session_iterations is None else session_iterations
         return math.ceil(wanted / steps), steps
 
     def make_optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
@@ -152,7 +149,6 @@ class GladSettings(RunSettings):
             adapter=adapter,
             iterations=self.iterations,
             session_iterations=self.session_iterations,
-            batch_size=self.batch_size,
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             min_learning_rate=self.min_learning_rate,

@@ -11,7 +11,9 @@ import torch
 from hf_cl.adapters import OnePromptConfig
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy, VirtualOutliers
+from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.schedules import lagging_cosine
+from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
 
@@ -32,6 +34,7 @@ def ovor(
     layer_tokens: Mapping[int, int] | None = None,
     head: Mapping[str, Any] | None = None,
     outliers: VirtualOutliers | None = None,
+    drift_map: Kind = "ridge",
 ) -> Method:
     """OnePrompt, then the head against virtual outliers. Defaults: the official CIFAR-100 setting; `vor_epochs=0` is OnePrompt alone.
 
@@ -44,6 +47,7 @@ def ovor(
         layer_tokens: prefix rows per layer; None: OVOR's five layers.
         head: the head's spec; None: the official linear head.
         outliers: the regularizer; None: the official settings in mode `npos`.
+        drift_map: how statistics of a head that is fitted follow the features, as `DriftMap`'s kind.
     """
     cross_entropy = MaskedCrossEntropy()
     outliers = outliers or VirtualOutliers()
@@ -64,6 +68,7 @@ def ovor(
         phases=phases,
         optimizer=optimizer,
         rule=Plain(),
+        parts=drift_parts(head, drift_map),
         title="OVOR" if vor_epochs else "OnePrompt",
         citation=CITATION,
     )
@@ -91,6 +96,8 @@ class OvorSettings(RunSettings):
     """Standard deviation of the draws around boundary features."""
     outlier_weight: float = 0.1
     """Weight of the regularizer."""
+    drift_map: Kind = "ridge"
+    """How class statistics of heads that are fitted follow the features: none, mean, sdc, ridge, procrustes, functional."""
 
     def method(self) -> Method:
         """The method these settings describe."""
@@ -101,5 +108,6 @@ class OvorSettings(RunSettings):
             learning_rate=self.learning_rate,
             layer_tokens=self.layer_tokens,
             head=self.head,
-            outliers=VirtualOutliers(mode=self.outlier_mode, std=self.outlier_std, weight=self.outlier_weight, batch_size=self.batch_size),
+            outliers=VirtualOutliers(mode=self.outlier_mode, std=self.outlier_std, weight=self.outlier_weight),
+            drift_map=self.drift_map,
         )

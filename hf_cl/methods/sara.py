@@ -7,7 +7,6 @@ selection by density) is our own and not the authors'.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from hf_cl.adapters import SaraConfig, SaraModel
 from hf_cl.adapters.sara import attach, sara_lr
 from hf_cl.contracts import Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything
 from hf_cl.losses import MaskedCrossEntropy, NuclearNorm
+from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
@@ -145,7 +145,7 @@ def sara(
         phases=lambda session: [Phase("train", epochs, losses, everything)],
         optimizer=optimizer,
         rule=Plain(),
-        parts=[switch],
+        parts=[switch, *drift_parts(config.head)],
         max_grad_norm=max_grad_norm,
     )
 
@@ -225,5 +225,5 @@ class SaraSettings(RunSettings):
     def _switch_after(self, session: Session) -> int | None:
         if self.progressive_share is None or (self.progressive_sessions == "first" and session.id > 0):
             return None
-        steps: int = self.epochs * math.ceil(len(session.train) / self.batch_size)
+        steps = self.epochs * session.steps_per_epoch()
         return max(1, round(self.progressive_share * steps))

@@ -16,6 +16,7 @@ from hf_cl.metrics.accuracies import (
 )
 from hf_cl.metrics.accuracy_matrix import AccuracyMatrix, check_matrix
 from hf_cl.metrics.base_to_novel import harmonic_of_means, mean_of_harmonics
+from hf_cl.metrics.calibration import CalibrationBins, check_calibration, expected_calibration_error
 from hf_cl.metrics.confusions import check_confusions, confused_pairs, session_confusion, session_of_class
 from hf_cl.metrics.few_shot import (
     average_harmonic_accuracy,
@@ -53,6 +54,7 @@ __all__ = [
     "COUNTS",
     "METRICS",
     "AccuracyMatrix",
+    "CalibrationBins",
     "Matrix",
     "Metric",
     "RunningForgetting",
@@ -64,6 +66,7 @@ __all__ = [
     "backward_transfer",
     "backward_transfer_all_pairs",
     "base_accuracy",
+    "check_calibration",
     "check_confusions",
     "check_matrix",
     "check_traces",
@@ -72,6 +75,7 @@ __all__ = [
     "count_correct",
     "description",
     "evaluate_predictions",
+    "expected_calibration_error",
     "forgetting",
     "forgetting_clipped",
     "forgetting_per_class",

@@ -9,6 +9,7 @@ import numpy as np
 
 from hf_cl.metrics import accuracies, few_shot, stability, transfer
 from hf_cl.metrics.accuracies import Matrix
+from hf_cl.metrics.calibration import CalibrationBins, expected_calibration_error
 from hf_cl.metrics.running import RunningClasses, RunningMatrix, RunningTaskAware, RunningWithin
 
 Metric = float | Sequence[float | None] | None
@@ -44,6 +45,7 @@ METRICS: dict[str, str] = {
     "old_accuracy": "test images of all sessions before it",
     "task_aware_accuracy": "each image among the classes of its own session alone",
     "average_test_accuracy": "mean over the test sets, each among its own candidates",
+    "expected_calibration_error": "mean distance between confidence and accuracy, 15 bins, after each session (ECE)",
     "min_accuracy": "lowest accuracy of each session after it ended",
     "average_min_accuracy": "mean over earlier sessions of min_accuracy (min-ACC)",
     "worst_case_accuracy": "accuracy on the last session averaged with the lowest of each earlier one (WC-ACC)",
@@ -81,6 +83,8 @@ class Measurements(Protocol):
     @property
     def future_accuracy(self) -> Mapping[str, Sequence[float]] | None: ...
     @property
+    def calibration(self) -> Sequence[CalibrationBins] | None: ...
+    @property
     def continual(self) -> stability.StabilityTraces | None: ...
 
 
@@ -89,7 +93,7 @@ def summarize(results: Measurements) -> dict[str, Metric]:
 
     Accuracies are fractions. Lists run over sessions t (`min_accuracy`: over j). What is not defined is None, never NaN or 0.
     """
-    values: dict[str, Metric] = dict.fromkeys(name for name in METRICS if name not in _PROBED)
+    values: dict[str, Metric] = dict.fromkeys(name for name in METRICS if name not in _MEASURED_APART)
     if results.accuracy_matrix:
         values |= _of_rows(RunningMatrix(), results.accuracy_matrix, results.test_counts)
     if results.accuracy_matrix_within:
@@ -105,12 +109,15 @@ def summarize(results: Measurements) -> dict[str, Metric]:
         values["forward_transfer"] = transfer.forward_transfer(**results.future_accuracy)
     if results.test_accuracy:
         values |= summarize_tests(results.test_accuracy)
+    if results.calibration:
+        values["expected_calibration_error"] = [expected_calibration_error(bins) for bins in results.calibration]
     if results.continual:
         values |= summarize_traces(results.continual)
     return values
 
 
-_PROBED = (
+_MEASURED_APART = (
+    "expected_calibration_error",
     "min_accuracy",
     "average_min_accuracy",
     "worst_case_accuracy",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hf_cl.contracts import Part
+from hf_cl.parts.drift_map import DriftMap
 from hf_cl.parts.prototypes import Prototypes
 
-PARTS: dict[str, Callable[..., Part]] = {"prototypes": Prototypes}
+PARTS: dict[str, Callable[..., Part]] = {"drift_map": DriftMap, "prototypes": Prototypes}
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
-__all__ = ["PARTS", "Prototypes"]
+__all__ = ["PARTS", "DriftMap", "Prototypes"]

@@ -15,6 +15,7 @@ import torch
 
 from hf_cl.contracts import ImageDataset, Probe, Session, Trainer
 from hf_cl.heads import PrototypeHead
+from hf_cl.images import source_of
 from hf_cl.metrics import StabilityTraces
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class _Subset:
     def __init__(self, data: ImageDataset, positions: Sequence[int]) -> None:
         self.data, self.positions = data, positions
         self.labels, self.indices = [data.labels[i] for i in positions], [data.indices[i] for i in positions]
+        self.source = source_of(data)  # the test's own pixels serve
 
     def __len__(self) -> int:
         return len(self.positions)

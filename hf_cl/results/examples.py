@@ -44,7 +44,7 @@ class Example:
     true: str
     predicted: str
     confidence: float
-    """Softmax over the classes that compete, of the predicted one."""
+    """The predicted class's probability among the classes that compete, as the head has it."""
     session: int | None
     """That brought the true class; None for a class that no session teaches."""
     drawn: bool
@@ -62,7 +62,7 @@ class Pick(NamedTuple):
     true: int
     predicted: int
     millionths: int
-    """The softmax of the predicted class, times 1,000,000."""
+    """The probability of the predicted class, times 1,000,000."""
 
 
 class ExamplePicker:
@@ -83,17 +83,11 @@ class ExamplePicker:
         scores: NDArray[np.floating],
         labels: NDArray[np.int64],
         positions: NDArray[np.int64] | Sequence[int],
-        candidates: Sequence[int] | None = None,
+        confidence: NDArray[np.floating],
     ) -> None:
-        """Look at a batch: test [B] or one for all, scores [B, C], labels [B], positions [B] in the test's data set; the classes that
-        compete, or all."""
-        if candidates is not None:
-            competing = np.full_like(scores, -np.inf)  # [B, C]
-            competing[:, candidates] = scores[:, candidates]
-            scores = competing
+        """Look at a batch: test [B] or one for all, scores [B, C] (-inf where a class does not compete), labels [B], positions [B] in the
+        test's data set, confidence [B] of the best-scored class."""
         predicted = scores.argmax(axis=1)  # [B]
-        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))  # [B, C]
-        confidence = 1 / exponentials.sum(axis=1)  # [B]
         places = list(zip(np.broadcast_to(tests, labels.shape).tolist(), np.asarray(positions).tolist(), strict=True))
 
         def pick(i: int) -> Pick:

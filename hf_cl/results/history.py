@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_cl.metrics import AccuracyMatrix, Metric, SessionCounts, summarize_tests
+from hf_cl.metrics import AccuracyMatrix, CalibrationBins, Metric, SessionCounts, expected_calibration_error, summarize_tests
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.result_records import SessionRecord, Times
 from hf_cl.results.results import Results
@@ -25,9 +25,9 @@ _OF_SESSION = ("id", "new_class_names", "num_train", "num_test", "trained")
 class History:
     """The sessions that have ended, in order.
 
-    A line holds what `SessionRecord` does, `training_seconds`, `evaluation_seconds`, `peak_bytes`, and `counts` (the arrays of
-    `SessionCounts`; how classes were confused is kept of the latest evaluation alone, in checkpoints) or `tests` (`test_accuracy` and
-    `test_counts`, for tests with candidates of their own).
+    A line holds what `SessionRecord` does, `training_seconds`, `evaluation_seconds`, `peak_bytes`, `calibration` (`CalibrationBins`), and
+    `counts` (the arrays of `SessionCounts`; how classes were confused is kept of the latest evaluation alone, in checkpoints) or `tests`
+    (`test_accuracy` and `test_counts`, for tests with candidates of their own).
 
     Args:
         path: where lines are appended; None on processes that do not write.
@@ -37,6 +37,7 @@ class History:
         self.path, self.matrix = path, AccuracyMatrix()
         self._records: list[dict[str, Any]] = []
         self._sizes: list[int] = []  # new classes of each session
+        self._errors: list[float | None] = []  # of calibration, after each session
         self._digest = hashlib.sha256()
 
     def __len__(self) -> int:
@@ -69,17 +70,20 @@ class History:
             self.matrix.add(counts)
         self._records.append({key: value for key, value in record.items() if key != "counts"})
         self._sizes.append(len(record["new_class_names"]))
+        self._errors.append(expected_calibration_error(CalibrationBins(**record["calibration"])))
         self._digest.update(line.encode())
 
     def metrics(self) -> dict[str, Metric]:
         """What `Results.metrics` says of the same sessions, kept up to date; without those of probes."""
         tests = self._records[-1].get("tests")
-        return self.matrix.metrics() if tests is None else summarize_tests(tests["test_accuracy"])
+        found = self.matrix.metrics() if tests is None else summarize_tests(tests["test_accuracy"])
+        return found | {"expected_calibration_error": [*self._errors]}
 
     def fields(self) -> dict[str, Any]:
         """Arguments of `Results`: sessions and what was measured."""
         tests = self._records[-1].get("tests")
-        return {"sessions": [SessionRecord(**{key: r[key] for key in _OF_SESSION}) for r in self._records]} | (
+        bins = [CalibrationBins(**record["calibration"]) for record in self._records]
+        return {"calibration": bins, "sessions": [SessionRecord(**{key: r[key] for key in _OF_SESSION}) for r in self._records]} | (
             self.matrix.fields() if tests is None else dict(tests)
         )
 

@@ -47,6 +47,11 @@ def _inline(svg: bytes) -> Markup:
     return Markup("data:image/svg+xml;base64,") + base64.b64encode(svg).decode()
 
 
+def inline_png(png: bytes) -> Markup:
+    """A PNG as data URL."""
+    return Markup("data:image/png;base64,") + base64.b64encode(png).decode()
+
+
 def _breakable(name: str) -> Markup:
     """A name with underscores may break after them, and nowhere else."""
     return escape(name).replace("_", Markup("_<wbr>"))

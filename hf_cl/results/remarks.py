@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hf_cl.results.display import display_name, without_folders
+from hf_cl.metrics import expected_calibration_error
+from hf_cl.results.display import display_name, percent, without_folders
 from hf_cl.results.results import ProtocolRecord, Results
 
 SHOTS_OF = {
@@ -26,6 +27,9 @@ def remarks(results: Results) -> list[str]:
     if protocol.left_out_images:
         sentences.append(f"Images that could not be used and were left out (skip_bad_images): {protocol.left_out_images}.")
     sentences.append(f"Tested on the split {protocol.test_split!r}; the test images chose no epoch, no learning rate and no checkpoint.")
+    if results.calibration:
+        off = percent(expected_calibration_error(results.calibration[-1]))
+        sentences.append(f"Confidence and accuracy lie {off} points apart on average (expected calibration error, 15 bins, after the end).")
     sentences.append(f"One run: seed {results.seed}, {_class_order(protocol)}. Other seeds and other orders give other numbers.")
     return sentences
 

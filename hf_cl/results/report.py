@@ -13,15 +13,18 @@ from hf_cl.metrics import description
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.display import MISSING, duration, flat, four_digits, percent, size
 from hf_cl.results.examples import Example, read_examples
-from hf_cl.results.pages import page_templates, variants
+from hf_cl.results.pages import inline_png, page_templates, variants
 from hf_cl.results.remarks import remarks
-from hf_cl.results.report_figures import LIGHT, as_png, draw_matrix, draw_sessions, heat_floor
+from hf_cl.results.report_calibration import draw_reliability
+from hf_cl.results.report_figures import DARK, LIGHT, as_png, draw_matrix, draw_sessions, heat_floor
 from hf_cl.results.report_traces import draw_traces
 from hf_cl.results.results import Results
 from hf_cl.results.table import headlines, progress
 
 NUMBERED_CELLS = 25
 """Up to so many sessions the heat map shows its numbers; beyond, they appear where the pointer rests."""
+TABLED_SESSIONS = 100
+"""Up to so many sessions the heat map is a table whose cells tell their numbers; beyond, a picture: of 1,000 there are 500,500 cells."""
 CLASS_NAMES_PER_SESSION = 12
 """Class names listed in a row of the sessions' table; the rest is counted, and stands in the table of classes."""
 
@@ -109,8 +112,10 @@ def render_report(
         missing=MISSING,
         floor=heat_floor(results.accuracy_matrix) if results.accuracy_matrix else 0.0,
         numbered=len(results.sessions) <= NUMBERED_CELLS,
+        heat=_matrix_picture(results),
         figure=variants(partial(draw_sessions, results)) if results.accuracy_matrix else None,
         traces=variants(partial(draw_traces, results.continual)) if results.continual and results.continual.steps else None,
+        reliability=variants(partial(draw_reliability, results.calibration[-1])) if results.calibration else None,
         confusions=_confusions(results),
         examples=examples,
         remarks=[*remarks(results), *notes],
@@ -121,6 +126,13 @@ def render_report(
             "Environment": flat(results.environment),
         },
     )
+
+
+def _matrix_picture(results: Results) -> dict[str, str] | None:
+    """The matrix as a picture per theme, where a table would have too many cells for a page."""
+    if results.accuracy_matrix is None or len(results.sessions) <= TABLED_SESSIONS:
+        return None
+    return {name: inline_png(as_png(draw_matrix(results, theme))) for name, theme in (("light", LIGHT), ("dark", DARK))}
 
 
 def _session_rows(results: Results) -> list[SessionRow]:

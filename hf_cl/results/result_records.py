@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """No unknown keys, no conversions, no NaN."""
 
-Environment = dict[str, str | int | list[str] | None]
+Environment = dict[str, str | bool | int | list[str] | None]
 """What a run ran on: versions, devices, processes, precision, backbone."""
 
 

@@ -14,7 +14,16 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from hf_cl.hints import nearest
-from hf_cl.metrics import Metric, StabilityTraces, check_confusions, check_matrix, check_traces, summarize
+from hf_cl.metrics import (
+    CalibrationBins,
+    Metric,
+    StabilityTraces,
+    check_calibration,
+    check_confusions,
+    check_matrix,
+    check_traces,
+    summarize,
+)
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.display import display_name, flat
 from hf_cl.results.result_records import (
@@ -74,6 +83,8 @@ class Results:
     """After the last session, the most frequent `[true class, predicted class, images]` between sessions; classes by position."""
     future_accuracy: dict[str, list[float]] | None = None
     """Of the sessions 1 ... T: `previous_accuracy`, just before they were trained, and `untrained_accuracy`, of the untrained model."""
+    calibration: list[CalibrationBins] | None = None
+    """After each session, all its tests together: how often the model was right where it was how sure."""
     continual: StabilityTraces | None = None
     probes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each probe reported after the last session, by its name."""
@@ -92,6 +103,9 @@ class Results:
             raise ValueError("sessions: a class name occurs twice.")
         self._check_matrices()
         self._check_fractions("comparisons", self.comparisons)
+        if self.calibration is not None:
+            n = self.test_counts
+            check_calibration(self.calibration, [sum(n)] if self.test_accuracy else list(accumulate(n)))
         if self.continual is not None:
             check_traces(self.continual)
         costs = {f"times.{name}": getattr(self.times, name) for name in ("training", "evaluation")} if self.times else {}

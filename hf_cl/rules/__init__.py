@@ -6,7 +6,7 @@ from hf_cl.rules.gradient_norm import GradientNorm
 from hf_cl.rules.perturbed import PerturbedRule
 from hf_cl.rules.plain import Plain
 from hf_cl.rules.prograd import ProGrad
-from hf_cl.rules.recorded import check_recorded, recorded_rule
+from hf_cl.rules.recorded import recorded_rule
 from hf_cl.rules.sagm import Sagm
 from hf_cl.rules.sam import Sam
 from hf_cl.rules.session_scaled import SessionScaled, session_scale
@@ -31,7 +31,6 @@ __all__ = [
     "Sagm",
     "Sam",
     "SessionScaled",
-    "check_recorded",
     "recorded_rule",
     "session_scale",
 ]

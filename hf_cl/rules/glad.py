@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hf_cl.rules.perturbed import PerturbedRule
 
 
@@ -25,3 +27,6 @@ class Glad(PerturbedRule):
             raise ValueError(f"Glad: lam must lie in [0, 1], got {lam}.")
         super().__init__(rho, lam, adaptive=adaptive, per_tensor=per_tensor)
         self.lam = lam
+
+    def record(self) -> dict[str, Any]:
+        return {"rule": "glad", "lam": self.lam, **self.settings()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hf_cl.rules.perturbed import PerturbedRule
 
 
@@ -22,3 +24,6 @@ class GradientNorm(PerturbedRule):
             raise ValueError(f"GradientNorm: mu must not be negative, got {mu}.")
         super().__init__(rho, mu / rho if rho > 0 else 0.0)
         self.mu = mu
+
+    def record(self) -> dict[str, Any]:
+        return {"rule": "gradient_norm", "mu": self.mu, **self.settings()}

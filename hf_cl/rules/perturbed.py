@@ -44,6 +44,10 @@ class PerturbedRule(GradientRule):
             raise ValueError(f"{type(self).__name__}: rho must be positive, got {rho}.")
         self.rho, self.mix, self.adaptive, self.per_tensor = rho, mix, adaptive, per_tensor
 
+    def settings(self) -> dict[str, Any]:
+        """For `record`: the radius, and what no config has a field for where it is not the default."""
+        return {"rho": self.rho, **({"adaptive": True} if self.adaptive else {}), **({"per_tensor": True} if self.per_tensor else {})}
+
     def factor(self, norm: Tensor) -> Tensor:
         """What the gradient is multiplied by to give the perturbation; `norm` is a scalar, or [T] with a norm per tensor."""
         return self.rho / (norm + EPSILON)

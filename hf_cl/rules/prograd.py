@@ -36,6 +36,9 @@ class ProGrad(GradientRule):
             raise ValueError(f"ProGrad: lam must not be negative, got {lam}.")
         self.reference, self.lam = reference, lam
 
+    def record(self) -> dict[str, Any]:
+        return {"rule": "prograd", "lam": self.lam, **({} if self.reference == "zero_shot_kl" else {"reference": self.reference})}
+
     def compute(
         self,
         closures: Sequence[Callable[[], dict[str, Tensor]]],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from hf_cl.rules.perturbed import PerturbedRule
@@ -28,3 +30,6 @@ class Sagm(PerturbedRule):
 
     def factor(self, norm: Tensor) -> Tensor:
         return super().factor(norm) - self.alpha
+
+    def record(self) -> dict[str, Any]:
+        return {"rule": "sagm", "sagm_alpha": self.alpha, **self.settings()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hf_cl.rules.perturbed import PerturbedRule
 
 
@@ -16,3 +18,6 @@ class Sam(PerturbedRule):
 
     def __init__(self, rho: float = 0.05) -> None:
         super().__init__(rho, 1.0)
+
+    def record(self) -> dict[str, Any]:
+        return {"rule": "sam", **self.settings()}

@@ -12,35 +12,39 @@ from torch import nn
 
 from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
 from hf_cl.contracts import Method, Scenario
+from hf_cl.images import PixelStore
 from hf_cl.results.picture_record import read_pictures
 from hf_cl.results.results import Results
 from hf_cl.run.first_checks import check_settings
+from hf_cl.run.look_at_pictures import PictureCheck, picture_check
 from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
 from hf_cl.settings import RunSettings
 
 
-def open_scenario(settings: RunSettings) -> Scenario:
+def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, quiet: bool = True) -> Scenario:
     """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names.
 
-    What can be refused before any data is read is refused first, by `check_settings`.
+    What can be refused before any data is read is refused first, by `check_settings`; whoever opened a `store`, which keeps the pixels of
+    what is decoded here, has asked it before. Unless `quiet`, a bar shows how far the look at the images is.
 
     Raises ValueError and HubError as `check_settings`; DataError for faulty data.
     """
-    check_settings(settings)
-    protocol = SCENARIOS[settings.protocol]
+    if store is None:
+        check_settings(settings)
+    protocol, check = SCENARIOS[settings.protocol], picture_check(settings.check_images, store, quiet=quiet)
     taught = _taught(settings)
     known = vars(settings) | {"taught": taught}
     arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source"}
     if "targets" in arguments:
-        arguments["targets"] = [_open_source(settings, target) for target in settings.targets]
-    source = _open_source(settings, settings.dataset, [name for session in taught for name in session])
+        arguments["targets"] = [_open_source(settings, target, check) for target in settings.targets]
+    source = _open_source(settings, settings.dataset, check, [name for session in taught for name in session])
     if taught:
         records = read_pictures(Path(settings.output_dir))
         source = dataclasses.replace(source, held_out={picture.content: picture.part == "test" for picture in records})
     return protocol(source, **arguments)
 
 
-def _open_source(settings: RunSettings, dataset: str, taught: Collection[str] = ()) -> ImageSource:
+def _open_source(settings: RunSettings, dataset: str, check: PictureCheck, taught: Collection[str] = ()) -> ImageSource:
     return open_images(
         dataset,
         image_column=settings.image_column,
@@ -48,6 +52,7 @@ def _open_source(settings: RunSettings, dataset: str, taught: Collection[str] = 
         test_split=settings.test_split,
         skip_bad_images=settings.skip_bad_images,
         taught=taught,
+        check=check,
     )
 
 
@@ -57,6 +62,14 @@ def _taught(settings: RunSettings) -> list[list[str]]:
     if settings.resume != "auto" or not results.is_file():
         return []
     return [session.new_class_names for session in Results.load(results).sessions]
+
+
+def open_processor(settings: RunSettings) -> Any:
+    """The base's image processor. Raises ValueError for a base that is not there."""
+    processor = load_processor(settings.backbone, revision=settings.backbone_revision)
+    if not settings.normalize:
+        processor.do_normalize = False  # saved with the adapter, so whoever loads it feeds the same pixels
+    return processor
 
 
 def open_base(settings: RunSettings, method: Method) -> tuple[nn.Module, Any, Any]:
@@ -72,7 +85,4 @@ def open_base(settings: RunSettings, method: Method) -> tuple[nn.Module, Any, An
         model, tokenizer = load_two_towers(name, revision=revision), load_tokenizer(name, revision=revision)
     else:
         model = load_backbone(name, revision=revision)
-    processor = load_processor(name, revision=revision)
-    if not settings.normalize:
-        processor.do_normalize = False  # saved with the adapter, so whoever loads it feeds the same pixels
-    return model, processor, tokenizer
+    return model, open_processor(settings), tokenizer

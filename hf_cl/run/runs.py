@@ -6,18 +6,25 @@ from pathlib import Path
 
 from hf_cl.own_parts import naming_what_is_missing
 from hf_cl.results.results import Results
-from hf_cl.run.open import open_base, open_scenario
+from hf_cl.run.first_checks import check_settings
+from hf_cl.run.open import open_base, open_processor, open_scenario
 from hf_cl.run.trainer import ContinualTrainer
 from hf_cl.settings import RunSettings
+from hf_cl.training.accelerator import RunAccelerator
+from hf_cl.training.pixel_store import open_store
 
 
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
+    check_settings(settings)
     with naming_what_is_missing(Path(settings.output_dir)):
         method = settings.method()  # first: what it is made of is refused before any image is opened
-    scenario = open_scenario(settings)
+    processor, accelerator = open_processor(settings), RunAccelerator(settings)
+    store = open_store(processor, settings, accelerator)  # before the data: what is decoded to look at them need not be decoded again
+    scenario = open_scenario(settings, store, quiet=quiet)
     backbone, processor, tokenizer = open_base(settings, method)
-    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer)
+    made = {"accelerator": accelerator, "store": store}
+    trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer, **made)
     trainer.fit()
     return trainer
 

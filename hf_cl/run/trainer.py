@@ -15,7 +15,6 @@ from hf_cl.hub.card import ModelCardInput, is_hub_id
 from hf_cl.hub.published import PLOTS, write_run_card
 from hf_cl.hub.push import push_to_hub
 from hf_cl.results.picture_record import write_pictures
-from hf_cl.results.report import write_report
 from hf_cl.results.results import Results
 from hf_cl.results.table import session_table, summary_table
 from hf_cl.run.overview import overview
@@ -37,6 +36,7 @@ class ContinualTrainer(SessionLoop):
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
         tokenizer: the base's own, for text heads; saved beside every adapter.
+        accelerator, store: made before, where pictures were decoded before training.
     """
 
     _pictures_recorded = False
@@ -63,6 +63,8 @@ class ContinualTrainer(SessionLoop):
 
         Raises what `push_to_hub` raises.
         """
+        from hf_cl.results.report import write_report  # noqa: PLC0415 (matplotlib: the first step need not wait for it)
+
         settings = asdict(self.settings)
         results = replace(self.results.results, comparisons=dict(comparisons or {}))
         if self.accelerator.is_main_process:

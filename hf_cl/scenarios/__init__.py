@@ -15,9 +15,9 @@ from hf_cl.scenarios.class_order import CLASS_ORDERS, resolve_class_order
 from hf_cl.scenarios.content import content_hashes
 from hf_cl.scenarios.few_shot import few_shot_class_incremental, few_shot_class_incremental_tuning
 from hf_cl.scenarios.image_set import ImageSet
+from hf_cl.scenarios.picture_check import UnreadableImage, check_pictures, find_unreadable
 from hf_cl.scenarios.sources import ImageSource, open_images
 from hf_cl.scenarios.stream import SessionStream
-from hf_cl.scenarios.validation import UnreadableImage, find_unreadable
 
 SCENARIOS: dict[str, Callable[..., SessionStream]] = {
     "class_incremental": class_incremental,
@@ -39,6 +39,7 @@ __all__ = [
     "UnreadableImage",
     "UnreadableImageError",
     "base_to_novel",
+    "check_pictures",
     "class_incremental",
     "content_hashes",
     "cross_dataset",

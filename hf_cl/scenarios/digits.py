@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.image_store import ArrayStore
@@ -17,6 +16,8 @@ def read_digits() -> Splits:
 
     Source: the test part of the UCI set "Optical recognition of handwritten digits" (Alpaydin and Kaynak 1998), values 0..16.
     """
+    from sklearn.datasets import load_digits  # noqa: PLC0415 (a second of processor time that other data sets need not wait for)
+
     digits: Any = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # [n, 8, 8]
     return Splits({"digits": ImageSet(ArrayStore(pixels), digits.target)}, tuple(str(name) for name in digits.target_names))

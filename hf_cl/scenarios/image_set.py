@@ -44,6 +44,11 @@ class ImageSet:
         """int64 array [n]: row in the split, unique, unchanged in every subset."""
         return self._indices
 
+    @property
+    def source(self) -> Any:
+        """What `indices` count in: sets of one source that have an index in common have a picture in common."""
+        return self.store
+
     def __len__(self) -> int:
         return len(self._labels)
 

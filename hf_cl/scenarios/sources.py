@@ -20,10 +20,11 @@ from hf_cl.scenarios.growth import keep_sides
 from hf_cl.scenarios.hub import HubAddress, read_hub
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.local import read_local
+from hf_cl.scenarios.picture_check import UnreadableImage, check_pictures
 from hf_cl.scenarios.python_objects import read_object
 from hf_cl.scenarios.splits import Splits, of_kind
 from hf_cl.scenarios.tables import Table
-from hf_cl.scenarios.validation import UnreadableImage, find_unreadable, validate
+from hf_cl.scenarios.validation import validate
 
 OWN_SPLIT = "own 80/20 split"
 TEST_FRACTION = 0.2
@@ -104,9 +105,9 @@ def open_images(
     test_split: str = "test",
     skip_bad_images: bool = False,
     taught: Collection[str] = (),
-    check: Callable[[ImageSet], Sequence[UnreadableImage]] = find_unreadable,
+    check: Callable[[ImageSet], Sequence[UnreadableImage]] = check_pictures,
 ) -> ImageSource:
-    """Open a set of labelled images and look at every one of them.
+    """Open a set of labelled images and look at every one of them that has changed since it was last found whole.
 
     Args:
         dataset: one of
@@ -125,7 +126,8 @@ def open_images(
         test_split: the split that is tested on.
         skip_bad_images: leave out what cannot be used, with a logged warning.
         taught: classes that a run which goes on has learned; where the data have a test split, their training images may be gone.
-        check: finds unreadable images; `functools.partial(find_unreadable, progress=...)` shows how far it is.
+        check: finds unreadable images; `functools.partial(check_pictures, look=..., seen=..., progress=...)` says which are looked at, gets
+            what was decoded, and shows how far it is.
 
     A data set of one split is parted into training and test images, 80/20 per class; scenarios draw that split by their class_order_seed
     (`ImageSource.split_by`), the source as returned by seed 0.

@@ -3,65 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
-from hf_cl.errors import DataError, UnreadableImageError, first_ten
+from hf_cl.errors import DataError, first_ten
 from hf_cl.scenarios.image_set import NO_LABEL, ImageSet
+from hf_cl.scenarios.picture_check import UnreadableImage, check_pictures
 from hf_cl.scenarios.splits import Splits
 
 logger = logging.getLogger(__name__)
-
-_CHUNK = 1024
-"""Images between two reports of progress; an interrupt waits for these alone."""
-_PIECE = 32
-"""Images that one thread takes at a time."""
-
-
-@dataclass(frozen=True)
-class UnreadableImage:
-    """An image that cannot be decoded: its position in the set, its file or row, and why."""
-
-    position: int
-    where: str
-    cause: str
-
-
-def find_unreadable(
-    images: ImageSet, *, num_threads: int | None = None, progress: Callable[[int, int], None] | None = None
-) -> list[UnreadableImage]:
-    """Decode every image once and return those that fail, in order.
-
-    Args:
-        images: the set.
-        num_threads: Pillow decodes outside of Python's lock. None: one per core, 16 at most.
-        progress: called now and then with (images done, images in all).
-    """
-
-    def check(positions: range) -> list[UnreadableImage]:
-        bad = []
-        for position in positions:
-            try:
-                images.decode(position)
-            except UnreadableImageError as error:
-                bad.append(UnreadableImage(position, error.where, error.cause))
-        return bad
-
-    found: list[UnreadableImage] = []
-    with ThreadPoolExecutor(num_threads or min(16, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(images), _CHUNK):
-            stop = min(start + _CHUNK, len(images))
-            pieces = [range(first, min(first + _PIECE, stop)) for first in range(start, stop, _PIECE)]
-            found += [bad for piece in pool.map(check, pieces) for bad in piece]
-            if progress is not None:
-                progress(stop, len(images))
-    return found
 
 
 def validate(
@@ -69,7 +22,7 @@ def validate(
     splits: Splits,
     *,
     skip_bad_images: bool,
-    check: Callable[[ImageSet], Sequence[UnreadableImage]] = find_unreadable,
+    check: Callable[[ImageSet], Sequence[UnreadableImage]] = check_pictures,
     taught: Collection[str] = (),
 ) -> Splits:
     """The images of `splits` that can be used, or one error that lists everything wrong.

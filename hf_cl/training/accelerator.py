@@ -30,6 +30,7 @@ from accelerate.utils import (
 from torch.nn.parallel import DistributedDataParallel
 
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.deterministic import prepare_deterministic
 
 _STATES = (PartialState, AcceleratorState, GradientState)
 """What accelerate shares between all users in a process."""
@@ -43,6 +44,8 @@ MEET_SECONDS = 180.0
 
 class RunAccelerator(Accelerator):
     """The accelerator of one run. What accelerate looks up for the whole process is this run's inside `current`, and as it was outside.
+
+    `compiled_by` is the backend of torch.compile that was asked for ("no": none), `compile_arguments` what `compile_backbone` gives it.
 
     Args:
         settings: of the run: precision, compilation, device, trackers.
@@ -68,6 +71,9 @@ class RunAccelerator(Accelerator):
             atexit.register(leave_group)
 
     def _come_up(self, settings: TrainingSettings) -> None:
+        self.deterministic = settings.deterministic
+        if settings.deterministic:
+            prepare_deterministic()
         super().__init__(
             mixed_precision=settings.mixed_precision,
             cpu=settings.cpu or not torch.accelerator.is_available(),  # else accelerate starts each process for itself
@@ -77,6 +83,9 @@ class RunAccelerator(Accelerator):
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # the loop weights its micro-batches itself
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=MEET_SECONDS))],
         )
+        plugin: Any = self.state.dynamo_plugin
+        self.compiled_by, self.compile_arguments = plugin.backend.value.lower(), plugin.to_kwargs()
+        plugin.backend = DynamoBackend.NO  # accelerate would compile the growing head too: compile_backbone does what is asked for
         self.ddp_handler = _RestingBuffers()
         if self.num_processes > 1:
             self.wait_for_everyone()
@@ -98,12 +107,6 @@ class RunAccelerator(Accelerator):
         """As accelerate's, which asks the process-wide state for the precision: hooks and services call it between runs too."""
         with self.current(), super().autocast(autocast_handler):  # pyright: ignore[reportArgumentType]
             yield
-
-    @property
-    def compiled_by(self) -> str:
-        """The backend of torch.compile that models are prepared with; "no": none."""
-        dynamo: Any = self.state.dynamo_plugin
-        return dynamo.backend.value.lower()
 
     def end_training(self) -> None:
         """End the trackers. The process group stays: the next run in this process talks over it, and it goes when the process ends."""

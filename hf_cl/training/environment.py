@@ -32,6 +32,7 @@ def environment(accelerator: Any, backbone: str, backbone_revision: str | None =
         "num_processes": accelerator.num_processes,
         "mixed_precision": accelerator.mixed_precision,
         "compile": accelerator.compiled_by,
+        "deterministic": accelerator.deterministic,
         "backbone": backbone,
         "backbone_revision": backbone_revision,
     }

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
-from hf_cl.contracts import Session
-from hf_cl.metrics import COUNTS, SessionCounts, count_correct
+from hf_cl.contracts import ImageDataset, Session
+from hf_cl.metrics import COUNTS, CalibrationBins, SessionCounts, count_correct
 from hf_cl.results.examples import ExamplePicker, write_examples
 from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.kept_features import KeptFeatures
 
 
 class Scored(NamedTuple):
@@ -31,47 +32,78 @@ class Scored(NamedTuple):
     positions: NDArray[np.int64]  # [B] in that test's data set
     scores: NDArray[np.float32]  # [B, C]
     labels: NDArray[np.int64]  # [B]
+    confidence: NDArray[np.float32]  # [B] probability of the best-scored class, as the head has it
+
+
+class _OnDevice(NamedTuple):
+    """The same before it has arrived on the CPU."""
+
+    tests: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    logits: Tensor
+    labels: Tensor
+    confidence: Tensor
+
+
+class Tested(NamedTuple):
+    """Accuracy of each test among its own candidates."""
+
+    accuracy: dict[str, float]
+    counts: list[int]
+    calibration: CalibrationBins
 
 
 def evaluate_candidates(
     classifier: AnyClassifier, images: ImageStream, session: Session, class_names: Sequence[str], accelerator: Accelerator
-) -> tuple[dict[str, float], list[int]]:
+) -> Tested:
     """For tests whose candidates are their own (base-to-novel, other data sets): accuracy by name, and the number of images.
 
     `class_names` are all that the tests name, by position. Leaves examples in the run folder, as `evaluate_session` does.
     """
     sizes = [len(test.data) for test in session.tests]
-    correct, picker = np.zeros(len(sizes), np.int64), ExamplePicker(sizes)
+    correct, picker, bins = np.zeros(len(sizes), np.int64), ExamplePicker(sizes), CalibrationBins()
     for batch in scored(classifier, images, session, accelerator):
         for number in np.unique(batch.tests):
             own, candidates = batch.tests == number, session.tests[number].candidates
-            scores, labels = batch.scores[own], batch.labels[own]
+            scores, labels = np.full_like(batch.scores[own], -np.inf), batch.labels[own]
+            scores[:, candidates] = batch.scores[own][:, candidates]
             correct[number] += count_correct(scores, labels, candidates)
-            picker.add(batch.tests[own], scores, labels, batch.positions[own], candidates)
+            confidence = classifier.head.probabilities(torch.from_numpy(scores)).amax(-1).numpy()  # [B]
+            bins += CalibrationBins.of(confidence, scores.argmax(axis=1) == labels)
+            picker.add(batch.tests[own], scores, labels, batch.positions[own], confidence)
     total = _summed(correct, accelerator)
     _keep_examples(picker, images, session, class_names, [len(session.class_names)], accelerator)
     named = zip(session.tests, total.tolist(), sizes, strict=True)
-    return {test.name: right / size for test, right, size in named}, sizes
+    return Tested({test.name: right / size for test, right, size in named}, sizes, _all_bins(bins, accelerator))
 
 
 def evaluate_session(
-    classifier: AnyClassifier, images: ImageStream, session: Session, classes_per_session: Sequence[int], accelerator: Accelerator
-) -> SessionCounts:
+    classifier: AnyClassifier,
+    images: ImageStream,
+    session: Session,
+    classes_per_session: Sequence[int],
+    accelerator: Accelerator,
+    kept: KeptFeatures | None = None,
+) -> tuple[SessionCounts, CalibrationBins]:
     """Counts over all tests of the session, summed over the processes, each of which sees its share of the images.
 
+    With `kept`, of images whose features it has the head alone runs: for a session before which nothing before the head has changed.
     Leaves a few of the images with what the model says in the run folder (`hf_cl.results.examples`).
     """
-    counts = SessionCounts(classes_per_session)
+    counts, bins = SessionCounts(classes_per_session), CalibrationBins()
     picker = ExamplePicker([len(test.data) for test in session.tests])
-    for batch in scored(classifier, images, session, accelerator):
+    for batch in scored(classifier, images, session, accelerator, kept):
         counts.add(batch.tests, batch.scores, batch.labels)
-        picker.add(batch.tests, batch.scores, batch.labels, batch.positions)
+        bins += CalibrationBins.of(batch.confidence, batch.scores.argmax(axis=1) == batch.labels)
+        picker.add(batch.tests, batch.scores, batch.labels, batch.positions, batch.confidence)
     _keep_examples(picker, images, session, session.class_names, classes_per_session, accelerator)
-    return _gathered(counts, accelerator)
+    return _gathered(counts, accelerator), _all_bins(bins, accelerator)
 
 
 @torch.no_grad()
-def scored(classifier: AnyClassifier, images: ImageStream, session: Session, accelerator: Accelerator) -> Iterator[Scored]:
+def scored(
+    classifier: AnyClassifier, images: ImageStream, session: Session, accelerator: Accelerator, kept: KeptFeatures | None = None
+) -> Iterator[Scored]:
     """This process's share of all test images of a session with their logits, in eval mode.
 
     A batch may hold images of several tests. Its logits are those of a forward of each test by itself but for rounding: a matrix product
@@ -79,20 +111,42 @@ def scored(classifier: AnyClassifier, images: ImageStream, session: Session, acc
     """
     training = classifier.training
     classifier.eval()
-    before: tuple[Any, Tensor] | None = None
-    for batch in images.test_batches([test.data for test in session.tests]):
-        with accelerator.autocast():
-            logits = classifier.outputs(batch.values["pixel_values"]).logits  # [B, C]
+    datasets = [test.data for test in session.tests]
+    before: _OnDevice | None = None
+    for batch in _forwards(classifier, images, datasets, accelerator) if kept is None else _heads(classifier, kept, datasets, accelerator):
         if before is not None:
-            yield _on_the_cpu(*before)
-        before = batch, logits
+            yield _on_the_cpu(before)
+        before = batch
     if before is not None:
-        yield _on_the_cpu(*before)
+        yield _on_the_cpu(before)
     classifier.train(training)
 
 
-def _on_the_cpu(batch: Any, logits: Tensor) -> Scored:
-    return Scored(batch.tests, batch.positions, logits.float().cpu().numpy(), batch.values["labels"].cpu().numpy())
+def _forwards(
+    classifier: AnyClassifier, images: ImageStream, datasets: Sequence[ImageDataset], accelerator: Accelerator
+) -> Iterator[_OnDevice]:
+    for batch in images.test_batches(datasets):
+        with accelerator.autocast():
+            logits = classifier.outputs(batch.values["pixel_values"]).logits  # [B, C]
+        yield _OnDevice(batch.tests, batch.positions, logits, batch.values["labels"], _confidence(classifier, logits))
+
+
+def _heads(
+    classifier: AnyClassifier, kept: KeptFeatures, datasets: Sequence[ImageDataset], accelerator: Accelerator
+) -> Iterator[_OnDevice]:
+    for batch in kept.batches(classifier, datasets):
+        with accelerator.autocast():
+            logits = classifier.logits_of(batch.features)  # [B, C]
+        yield _OnDevice(batch.tests, batch.positions, logits, batch.labels, _confidence(classifier, logits))
+
+
+def _confidence(classifier: AnyClassifier, logits: Tensor) -> Tensor:
+    return classifier.head.probabilities(logits.float()).amax(-1)  # [B]
+
+
+def _on_the_cpu(batch: _OnDevice) -> Scored:
+    scores, labels, confidence = (tensor.cpu().numpy() for tensor in (batch.logits.float(), batch.labels, batch.confidence))
+    return Scored(batch.tests, batch.positions, scores, labels, confidence)
 
 
 def _summed(values: NDArray[np.int64], accelerator: Accelerator) -> NDArray[np.int64]:
@@ -100,6 +154,11 @@ def _summed(values: NDArray[np.int64], accelerator: Accelerator) -> NDArray[np.i
     mine: Any = torch.from_numpy(values).to(accelerator.device)
     total: Any = accelerator.reduce(mine, reduction="sum")
     return total.cpu().numpy()
+
+
+def _all_bins(bins: CalibrationBins, accelerator: Accelerator) -> CalibrationBins:
+    """Of all processes."""
+    return CalibrationBins.from_array(_summed(bins.array(), accelerator))
 
 
 def _gathered(counts: SessionCounts, accelerator: Accelerator) -> SessionCounts:

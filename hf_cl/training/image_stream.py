@@ -5,7 +5,6 @@ Shapes: B batch, C classes seen so far, D feature width, n images of a data set.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -17,15 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
-from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, Phase
-from hf_cl.images import DecodedImages, Preprocessor, build_augmentation, eval_batches, plan, sequential, train_batches
+from hf_cl.contracts import FeatureSet, ImageDataset, Outputs
+from hf_cl.images import PixelStore, StoredImages, eval_batches, plan, sequential, train_batches
 from hf_cl.images.transfer import to_device
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.frozen import evaluating
 from hf_cl.training.step import MicroBatch
-
-PIXEL_BYTES = 4 << 30
-"""Memory for the decoded test images of all sessions together; what does not fit is decoded again in each evaluation."""
 
 
 class TestBatch(NamedTuple):
@@ -39,23 +35,15 @@ class TestBatch(NamedTuple):
 
 
 class ImageStream:
-    """Decodes each data set once and hands out its batches.
+    """Hands out the batches of data sets whose pixels the store keeps.
 
     Order and augmentation are pure functions of seeds and positions, so neither a resume nor the number of processes changes them.
     """
 
-    def __init__(self, processor: Any, settings: TrainingSettings, accelerator: Accelerator) -> None:
-        self.settings, self.accelerator = settings, accelerator
-        self.preprocessor = Preprocessor(processor)
-        self.augmentation = build_augmentation(settings.augmentation, self.preprocessor)
+    def __init__(self, store: PixelStore, settings: TrainingSettings, accelerator: Accelerator) -> None:
+        self.store, self.settings, self.accelerator = store, settings, accelerator
+        self.preprocessor, self.augmentation = store.forms.preprocessor, store.forms.augmentation
         self._plan: list[list[int]] = []
-        self._training: tuple[int, DecodedImages] | None = None
-        self._plain: tuple[int, DecodedImages] | None = None
-        self._tests: dict[int, DecodedImages] = {}
-
-    def steps_per_epoch(self, dataset: ImageDataset, phase: Phase) -> int:
-        """Optimizer steps that one epoch over `dataset` takes; the last, smaller batch counts."""
-        return math.ceil(len(dataset) / (phase.batch_size or self.settings.batch_size))
 
     # Training
     def steps(
@@ -95,17 +83,7 @@ class ImageStream:
     def _image_batches(
         self, dataset: ImageDataset, parts: Sequence[Sequence[tuple[list[int], float]]], epoch: int, views: int
     ) -> Iterator[dict[str, Tensor]]:
-        positions = [micro for step in parts for micro, _ in step]
-        return train_batches(
-            self._decoded_for_training(dataset),
-            self.augmentation,
-            self.preprocessor,
-            positions,
-            seed=self.settings.seed,
-            epoch=epoch,
-            views=views,
-            device=self.accelerator.device,
-        )
+        return self._augmented(self.store.training(dataset), [micro for step in parts for micro, _ in step], epoch, views)
 
     def _feature_batches(self, data: FeatureSet, parts: Sequence[Sequence[tuple[list[int], float]]]) -> Iterator[dict[str, Tensor]]:
         for step in parts:
@@ -117,13 +95,6 @@ class ImageStream:
         """Sample ids of a global batch of the current epoch."""
         return [int(dataset.indices[position]) for position in self._plan[batch]]
 
-    def _decoded_for_training(self, dataset: ImageDataset) -> DecodedImages:
-        if self._training is None or self._training[0] != id(dataset):
-            self._training = None  # the last session's pixels go before the next session's come
-            decoded = DecodedImages.for_training(dataset, self.augmentation, self.preprocessor, workers=self.settings.num_workers)
-            self._training = id(dataset), decoded
-        return self._training[1]
-
     # Features and logits of whole data sets
     @torch.no_grad()
     def features(
@@ -133,9 +104,8 @@ class ImageStream:
 
         `outputs`: the forward, where it is not the classifier's own.
         """
-        decoded = self._decoded_for_evaluation(dataset, test=False) if epoch is None else self._decoded_for_training(dataset)
         forward = outputs or classifier.outputs
-        features, labels, index = self._run(classifier, self._batches(decoded, epoch), lambda pixels: forward(pixels).features)
+        features, labels, index = self._run(classifier, self.batches(dataset, epoch), lambda pixels: forward(pixels).features)
         gathered = [self._gather(part, len(dataset)) for part in (features, labels, index)]
         return FeatureSet(*gathered)
 
@@ -149,31 +119,31 @@ class ImageStream:
         for share, test in zip(shares, tests, strict=True):
             for number in np.unique(test):
                 pieces[number].append((share[test == number] - bounds[number]).tolist())
-        parts = chain.from_iterable(self._pieces(dataset, own) for dataset, own in zip(datasets, pieces, strict=True) if own)
+        parts = chain.from_iterable(self._pieces(dataset, own, test=True) for dataset, own in zip(datasets, pieces, strict=True) if own)
         for share, test in zip(shares, tests, strict=True):
             batch = [next(parts) for _ in np.unique(test)]
             values = batch[0] if len(batch) == 1 else {name: torch.cat([part[name] for part in batch]) for name in batch[0]}
             yield TestBatch(test, share - bounds[test], values)
 
-    def _pieces(self, dataset: ImageDataset, positions: Sequence[Sequence[int]]) -> Iterator[dict[str, Tensor]]:
-        decoded = self._decoded_for_evaluation(dataset, test=True)
-        return eval_batches(decoded, self.preprocessor, positions, device=self.accelerator.device)
+    def _pieces(self, dataset: ImageDataset, batches: Sequence[Sequence[int]], *, test: bool) -> Iterator[dict[str, Tensor]]:
+        stored = self.store.evaluation(dataset, list(chain.from_iterable(batches)), test=test)
+        return eval_batches(stored, self.preprocessor, batches, device=self.accelerator.device)
 
     def batches(self, dataset: ImageDataset, epoch: int | None) -> Iterator[dict[str, Tensor]]:
-        """This process's share of the images in batches, as the augmentation of `epoch` draws them (None: as evaluation sees them)."""
-        decoded = self._decoded_for_evaluation(dataset, test=False) if epoch is None else self._decoded_for_training(dataset)
-        return self._batches(decoded, epoch)
+        """This process's share of the images in batches, as the augmentation of `epoch` draws them (None: as evaluation sees them).
 
-    def _batches(self, decoded: DecodedImages, epoch: int | None) -> Iterator[dict[str, Tensor]]:
-        accelerator, settings = self.accelerator, self.settings
-        size = settings.eval_batch_size
-        shares = sequential(len(decoded), size, rank=accelerator.process_index, world=accelerator.num_processes)
+        To be called on every process.
+        """
+        accelerator = self.accelerator
+        shares = sequential(len(dataset), self.settings.eval_batch_size, rank=accelerator.process_index, world=accelerator.num_processes)
         shares = [share for share in shares if share]
-        device = accelerator.device
         if epoch is None:
-            return eval_batches(decoded, self.preprocessor, shares, device=device)
-        seed = settings.seed
-        return train_batches(decoded, self.augmentation, self.preprocessor, shares, seed=seed, epoch=epoch, views=1, device=device)
+            return self._pieces(dataset, shares, test=False)
+        return self._augmented(self.store.training(dataset), shares, epoch, views=1)
+
+    def _augmented(self, stored: StoredImages, batches: Sequence[Sequence[int]], epoch: int, views: int) -> Iterator[dict[str, Tensor]]:
+        seed, device = self.settings.seed, self.accelerator.device
+        return train_batches(stored, self.augmentation, self.preprocessor, batches, seed=seed, epoch=epoch, views=views, device=device)
 
     def _run(
         self, classifier: AnyClassifier, batches: Iterable[dict[str, Tensor]], wanted_of: Callable[[Tensor], Tensor]
@@ -203,19 +173,3 @@ class ImageStream:
             positions = torch.tensor([position for batch in share for position in batch], dtype=torch.long)
             order[positions] = torch.stack([torch.full_like(positions, rank), torch.arange(len(positions))], dim=1)
         return rows[order[:, 0], order[:, 1]]
-
-    def _decoded_for_evaluation(self, dataset: ImageDataset, *, test: bool) -> DecodedImages:
-        """Tests come again in every session and are kept; of other data sets, whose features somebody wants, only the last one is."""
-        key = id(dataset)
-        if test and key not in self._tests:
-            self._tests[key] = self._decode(dataset, PIXEL_BYTES - sum(other.num_bytes for other in self._tests.values()))
-        if key in self._tests:
-            return self._tests[key]
-        if self._plain is None or self._plain[0] != key:
-            self._plain = None
-            self._plain = key, self._decode(dataset, PIXEL_BYTES)
-        return self._plain[1]
-
-    def _decode(self, dataset: ImageDataset, byte_budget: int) -> DecodedImages:
-        workers = self.settings.num_workers
-        return DecodedImages.for_evaluation(dataset, self.preprocessor, workers=workers, byte_budget=byte_budget)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from hf_cl.backbones import ClipClassifier, FeatureClassifier
 from hf_cl.contracts import Phase, Schedule
 from hf_cl.training.checks import num_views
 from hf_cl.training.prepare import prepare_phase, release_phase
+from hf_cl.training.services import Services
 from hf_cl.training.step import Stepper, TrainingDivergedError
-
-if TYPE_CHECKING:
-    from hf_cl.training.session_loop import SessionLoop
-
 
 SHOWN = 8
 """Samples that a message names."""
@@ -24,13 +21,15 @@ class PhaseLoop:
     """Sets what trains, prepares the model for it, and runs the epochs that are left.
 
     Args:
-        trainer: its position, parts, images and records are used and moved on.
+        trainer: its position, parts, images and records are used and moved on; hooks are given it.
         phase: what runs.
         schedule: (epoch of the session, step of the epoch) -> one rate per parameter group.
+        checkpoint: writes one.
     """
 
-    def __init__(self, trainer: SessionLoop, phase: Phase, schedule: Schedule) -> None:
-        self.trainer, self.phase, self.schedule = trainer, phase, schedule
+    def __init__(self, trainer: Services, phase: Phase, schedule: Schedule, checkpoint: Callable[[], None]) -> None:
+        self.trainer, self.phase, self.schedule, self.checkpoint = trainer, phase, schedule, checkpoint
+        trainer.phase = phase
         self.parts = trainer.parts_of(phase)
 
     def run(self) -> None:
@@ -93,7 +92,7 @@ class PhaseLoop:
             if due or reading:
                 self._read(rates)  # before a checkpoint: none is written of a run that has diverged
             if due:
-                trainer.checkpoint()
+                self.checkpoint()
         self._read(rates)
 
     def _after_step(self, rates: Sequence[float]) -> None:
@@ -124,5 +123,5 @@ class PhaseLoop:
         more = f" and {len(samples) - SHOWN} more" if len(samples) > SHOWN else ""
         return (
             f"{what} not finite at step {step} (session {trainer.session.id}, phase {self.phase.name}), on the samples with index "
-            f"{', '.join(map(str, samples[:SHOWN]))}{more}. Nothing was saved since; last good checkpoint: {trainer.state.last}."
+            f"{', '.join(map(str, samples[:SHOWN]))}{more}. Nothing was saved since; last good checkpoint: {trainer.last_checkpoint}."
         )

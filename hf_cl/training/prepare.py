@@ -28,7 +28,7 @@ def prepare_phase(accelerator: Accelerator, bare: nn.Module, optimizer: Optimize
 def release_phase(accelerator: Accelerator, model: nn.Module) -> nn.Module:
     """Undo `prepare_phase`: the bare model back, nothing nested, nothing kept.
 
-    accelerate leaves its mark on the bare model; with the mark, the next prepare would do nothing, so no autocast and no compile.
+    accelerate leaves its mark on the bare model; with the mark, the next prepare would do nothing, so no autocast.
     """
     bare = accelerator.unwrap_model(model, keep_fp32_wrapper=False, keep_torch_compile=False)
     bare.__dict__.pop("_is_accelerate_prepared", None)

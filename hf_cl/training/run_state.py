@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,9 +15,8 @@ from hf_cl.checkpoints.store import KEEP, CheckpointStore
 from hf_cl.checkpoints.taught import check_current, check_protocol, check_taught, taught
 from hf_cl.checkpoints.tensors import owned_tensors, restore_tensors
 from hf_cl.contracts import Part, Session
-
-if TYPE_CHECKING:
-    from hf_cl.training.session_loop import SessionLoop
+from hf_cl.training.run import Run
+from hf_cl.training.session_results import SessionResults
 
 
 class RunState:
@@ -28,10 +27,9 @@ class RunState:
         self.store = CheckpointStore(folder, accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
         self.accelerator = accelerator
         self._pending: dict[str, Any] | None = None
-        self._last: str = "none"
         self._taught: list[str] = []
 
-    def find(self, trainer: SessionLoop) -> Position:
+    def find(self, run: Run) -> Position:
         """The newest checkpoint that every process reads whole; its state waits for `restore_if_due`.
 
         Raises ValueError where the scenario's sessions do not begin with those that the checkpoint knows, or its protocol is another.
@@ -42,89 +40,86 @@ class RunState:
         if step < 0:
             return Position()
         self._pending = self.store.load(step)
-        self._last = f"step {step}"
-        if "taught" not in self._pending or "history" not in self._pending["results"]:
+        run.last_checkpoint = f"step {step}"
+        if "trained_fields" not in self._pending or "history" not in self._pending["results"]:
             raise ValueError(f"The checkpoint of step {step} was written by an earlier version of hf_cl; choose another output_dir.")
         position = Position(**self._pending["position"])
-        check_protocol(self._pending["protocol"], trainer.scenario.protocol)
-        check_taught([*map(json.loads, self._pending["taught"])], trainer.plan.sessions, position.session)
-        trainer.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
+        check_protocol(self._pending["protocol"], run.scenario.protocol)
+        check_taught([*map(json.loads, self._pending["taught"])], run.plan.sessions, position.session)
+        run.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
         before, now = self.store.world_of(self.store.path(step)), self.accelerator.num_processes
         if before != now:
-            trainer.records.say(
+            run.records.say(
                 f"Number of processes: {before} then, {now} now. Images, their order and their augmentation stay the same; sums are "
                 "rounded in another order and dropout draws other masks, so bits may differ."
             )
         return position
 
-    def check(self, trainer: SessionLoop) -> None:
+    def check(self, run: Run) -> None:
         """Raise TypeError, naming the part, for state that has no place in a checkpoint: better now than when a signal asks for one."""
-        pack({name: part.state_dict() for name, part in trainer.named_parts().items() if name != "head"}, {}, "state/parts")
+        pack({name: part.state_dict() for name, part in run.named_parts().items() if name != "head"}, {}, "state/parts")
 
-    def restore_if_due(self, trainer: SessionLoop) -> None:
-        """Put the waiting state in place, once, when the trainer has the structure it was saved with."""
+    def restore_if_due(self, run: Run, results: SessionResults) -> None:
+        """Put the waiting state in place, once, when the run has the structure it was saved with."""
         if self._pending is None:
             return
         state, self._pending = self._pending, None
-        restore_tensors(trainer.model, trainer.tuner.prefix, trainer.head, state["tensors"])
+        for name, value in state["trained_fields"].items():
+            setattr(run.config, name, value)
+        restore_tensors(run.model, run.tuner.prefix, run.head, state["tensors"])
         if state["optimizer"] is not None:
-            trainer.optimizer.load_state_dict(state["optimizer"])
+            run.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        parts = _other_parts(trainer)
+        parts = _other_parts(run)
         _check_same_parts(state["parts"], parts)
         for name, part in parts.items():
             if name in state["parts"]:
                 part.load_state_dict(state["parts"][name])
-        trainer.plan.restore_losses(state["loss_parameters"], state["losses"])
+        run.plan.restore_losses(state["loss_parameters"], state["losses"])
         device = self.accelerator.device
-        trainer.frozen.snapshots = {
+        run.frozen.snapshots = {
             role: {name: tensor.to(device) for name, tensor in tensors.items()} for role, tensors in state["snapshots"].items()
         }
-        trainer.statistics.load_state_dict(state["statistics"])
-        trainer.results.load_state_dict(state["results"])
-        trainer.generator.set_state(state["generator"])
-        if trainer.position.begun:  # only now: what a memory holds may be part of the session's images
-            check_current(json.loads(state["taught"][-1]), trainer.session)
+        run.statistics.load_state_dict(state["statistics"])
+        results.load_state_dict(state["results"])
+        run.generator.set_state(state["generator"])
+        if run.position.begun:  # only now: what a memory holds may be part of the session's images
+            check_current(json.loads(state["taught"][-1]), run.session)
         set_rng_state(state["rng"])  # last: nothing above may draw after it
 
-    def save(self, trainer: SessionLoop) -> None:
+    def save(self, run: Run, results: SessionResults) -> None:
         """Write a checkpoint of the present position."""
-        position = trainer.position
+        position = run.position
         state = {
             "position": position.state_dict(),
-            "protocol": dict(trainer.scenario.protocol),
-            "taught": self._taught_in(trainer.plan.sessions[: position.session + position.begun]),
-            "tensors": owned_tensors(trainer.model, trainer.tuner.prefix, trainer.head),
-            "optimizer": trainer.optimizer.state_dict() if position.begun else None,
+            "protocol": dict(run.scenario.protocol),
+            "taught": self._taught_in(run.plan.sessions[: position.session + position.begun]),
+            "trained_fields": {name: getattr(run.config, name) for name in run.tuner.trained_fields},
+            "tensors": owned_tensors(run.model, run.tuner.prefix, run.head),
+            "optimizer": run.optimizer.state_dict() if position.begun else None,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
-            "loss_parameters": trainer.plan.loss_parameters(),
-            "losses": {key: term.state_dict() for key, term in trainer.plan.losses().items()},
-            "parts": {name: part.state_dict() for name, part in _other_parts(trainer).items()},
-            "snapshots": trainer.frozen.snapshots,
-            "statistics": trainer.statistics.state_dict(),
-            "results": trainer.results.state_dict(),
-            "generator": trainer.generator.get_state(),
+            "loss_parameters": run.plan.loss_parameters(),
+            "losses": {key: term.state_dict() for key, term in run.plan.losses().items()},
+            "parts": {name: part.state_dict() for name, part in _other_parts(run).items()},
+            "snapshots": run.frozen.snapshots,
+            "statistics": run.statistics.state_dict(),
+            "results": results.state_dict(),
+            "generator": run.generator.get_state(),
             "rng": rng_state(),
         }
-        path = self.store.save(position.step, state)
-        self._last = str(path)
+        run.last_checkpoint = str(self.store.save(position.step, state))
 
     def _taught_in(self, sessions: Sequence[Session]) -> list[str]:
         """What was taught, in JSON: of each session it is found out once, and packed as one text."""
         self._taught += map(json.dumps, taught(sessions[len(self._taught) :]))
         return self._taught[: len(sessions)]
 
-    @property
-    def last(self) -> str:
-        """The last checkpoint in words, for error messages."""
-        return self._last
 
-
-def _other_parts(trainer: SessionLoop) -> dict[str, Part]:
+def _other_parts(run: Run) -> dict[str, Part]:
     """What has state of its own beside the losses. A head's is in "tensors" whole: its own state_dict is what an adapter file holds."""
-    losses = {id(term) for term in trainer.plan.losses().values()}
-    return {name: part for name, part in trainer.named_parts().items() if name != "head" and id(part) not in losses}
+    losses = {id(term) for term in run.plan.losses().values()}
+    return {name: part for name, part in run.named_parts().items() if name != "head" and id(part) not in losses}
 
 
 def _check_same_parts(saved: Mapping[str, Any], parts: Mapping[str, Part]) -> None:

@@ -6,80 +6,24 @@ Shapes: B batch, C classes seen so far, D feature width, E embedding width, S im
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 
-from hf_cl.backbones import AnyClassifier
-from hf_cl.checkpoints.position import Position
-from hf_cl.checkpoints.tensors import named_parameters
-from hf_cl.contracts import Context, FeatureSet, Head, ImageDataset, LossTerm, NamedParameters, Outputs, Session
+from hf_cl.checkpoints.tensors import fingerprint
+from hf_cl.contracts import FeatureSet, ImageDataset, LossTerm, Outputs, Session
 from hf_cl.memory.class_statistics import ClassStatistics
-from hf_cl.settings import TrainingSettings
-from hf_cl.training.accelerator import RunAccelerator
-from hf_cl.training.feature_cache import FeatureCache
-from hf_cl.training.frozen import FrozenStates
-from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.run import Run
 
 
-class Services:
-    """Base of the loop: everything here is promised to hooks, everything else of the loop can change."""
-
-    accelerator: RunAccelerator
-    settings: TrainingSettings
-    generator: torch.Generator
-    """On the CPU; the same draws on every process; checkpointed, so what it gives depends on what was drawn before."""
-    contexts: Sequence[Context] = ()
-    """In `after_step`: what the losses saw in this step, one context per micro-batch of this process, of the rule's first pass, without
-    gradient. Empty elsewhere: nothing outlives a step."""
-    rates: Sequence[float] = ()
-    """Learning rates of the last step, one per parameter group."""
-    position: Position
-    statistics: ClassStatistics
-    classifier: AnyClassifier
-    images: ImageStream
-    features: FeatureCache
-    frozen: FrozenStates
-    _model: PeftModel | None = None
-    _session: Session | None = None
-
-    @property
-    def model(self) -> PeftModel:
-        if self._model is None:
-            raise RuntimeError("The adapter is injected when the first session begins; call fit() first.")
-        return self._model
-
-    @property
-    def tuner(self) -> Any:
-        return self.model.base_model
-
-    @property
-    def head(self) -> Head:
-        return self.classifier.head
-
-    @property
-    def session(self) -> Session:
-        if self._session is None:
-            raise RuntimeError("No session has begun; call fit() first.")
-        return self._session
-
-    @property
-    def terms(self) -> list[LossTerm]:
-        """The loss terms of the session's phases, each once."""
-        raise NotImplementedError(f"{type(self).__name__} does not implement terms")
+class Services(Run):
+    """The run as hooks see it. What is in `Trainer` is promised to them; everything else can change."""
 
     @property
     def losses(self) -> Mapping[str, LossTerm]:
         """The loss terms of the session's phases by name; to read only."""
         return {term.name: term for term in self.terms}
-
-    @property
-    def named_parameters(self) -> NamedParameters:
-        """Those of head, adapter and losses, as `Method.optimizer` gets them."""
-        return named_parameters(self.model, self.tuner.prefix, self.head, self.terms)
 
     @property
     def images_seen(self) -> int:
@@ -140,7 +84,8 @@ class Services:
             own = data.labels >= session.first_new_class  # others, of a memory say, were counted when they were new
             with torch.no_grad():
                 embedding = self.head.embed(data.features[own])
-            self.statistics.count_session(session.id, embedding, data.labels[own], data.index[own])
+            weights = fingerprint(self.named_parameters)
+            self.statistics.count_session(session.id, embedding, data.labels[own], data.index[own], taken_with=weights)
         return self.statistics
 
     def validation_of(self, session: Session) -> ImageDataset | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,34 +16,44 @@ import torch
 from peft import get_peft_model
 from torch import nn
 
-from hf_cl.backbones import ClipClassifier, TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
-from hf_cl.checkpoints.adapter_files import save_adapter_files
-from hf_cl.checkpoints.position import Position
+from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
+from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.tensors import first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
-from hf_cl.contracts import LossTerm, Method, Part, Phase, Probe, Scenario, Session
+from hf_cl.contracts import Method, Phase, Probe, Scenario, Session
 from hf_cl.errors import TrainingInterruptedError
+from hf_cl.images import PixelStore
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.probes import build_probes
 from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
-from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_session, check_strategy
+from hf_cl.training.checks import (
+    check_head_returns,
+    check_method,
+    check_optimizer,
+    check_parts,
+    check_session,
+    check_strategy,
+    check_unused,
+)
+from hf_cl.training.compiling import compile_backbone
+from hf_cl.training.deterministic import deterministic
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.phase_loop import PhaseLoop
+from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
+from hf_cl.training.run import ADAPTER
 from hf_cl.training.run_folder import RunFolder
 from hf_cl.training.run_state import RunState
 from hf_cl.training.services import Services
 from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.session_results import SessionResults, protocol_record
 from hf_cl.training.step import TrainingDivergedError
-
-ADAPTER = "default"
 
 
 class SessionLoop(Services):
@@ -55,6 +66,7 @@ class SessionLoop(Services):
         settings: batch sizes, precision, folders.
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
+        accelerator, store: made before, where pictures were decoded before training (`hf_cl.training.pixel_store.open_store`).
 
     Raises ValueError for a way of launching that shards the model, for class names that the method's text head cannot use, and for a
     scenario without sessions.
@@ -72,29 +84,34 @@ class SessionLoop(Services):
         probes: Sequence[Probe] = (),
         quiet: bool = False,
         tokenizer: Any = None,
+        accelerator: RunAccelerator | None = None,
+        store: PixelStore | None = None,
     ) -> None:
         check_method(method)
         check_strategy()
+        check_unused(backbone)
         if tokenizer is not None and method.adapter.has_text_head:
             check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
-        self.method, self.scenario = method, scenario
-        self.probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         protocol_record(scenario.protocol)
-        check_parts(SessionPlan(method, scenario), self.probes)
-        self.processor, self.quiet, self.tokenizer = processor, quiet, tokenizer
-        self.accelerator = RunAccelerator(settings)
-        used: Any = self.accelerator.mixed_precision
-        self.settings = replace(settings, mixed_precision=used, compile=self.accelerator.compiled_by != "no")  # what the launch said too
-        self.folder = Path(settings.output_dir)
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.position = Position()
-        self._backbone = backbone
-
-    @property
-    def classes_per_session(self) -> list[int]:
-        """New classes of each session so far, as the adapter's config has them."""
-        config: Any = self.model.peft_config[ADAPTER]
-        return config.classes_per_session
+        self._store = store
+        probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
+        plan = SessionPlan(method, scenario, settings.batch_size)
+        check_parts(plan, probes)
+        accelerator = accelerator or RunAccelerator(settings)
+        used: Any = accelerator.mixed_precision
+        super().__init__(
+            backbone=backbone,
+            processor=processor,
+            tokenizer=tokenizer,
+            method=method,
+            scenario=scenario,
+            settings=replace(settings, mixed_precision=used, compile=accelerator.compiled_by != "no"),  # what the launch said too
+            probes=probes,
+            quiet=quiet,
+            plan=plan,
+            accelerator=accelerator,
+            generator=torch.Generator().manual_seed(settings.seed),
+        )
 
     # The loop
     def fit(self) -> Results:
@@ -103,19 +120,20 @@ class SessionLoop(Services):
         Raises TrainingInterruptedError after SIGTERM or SIGINT, once a checkpoint is written; TrainingDivergedError where a loss is not
         finite; ValueError for a folder that another run has or had, and for what the checks of a session refuse.
         """
-        with self.accelerator.current():
+        with self.accelerator.current(), deterministic(self.settings.deterministic):
             return self._fit()
 
     def _fit(self) -> Results:
         folder = RunFolder(self.folder, self.accelerator)
-        self.plan = SessionPlan(self.method, self.scenario)
+        if self.plan.method is not self.method:  # another one was set since the trainer was made
+            self.plan = SessionPlan(self.method, self.scenario, self.settings.batch_size)
         folder.open(self.settings, composition(self.method, self.plan.phases))
         try:
             with StopSignals() as signals:
                 self._start(CheckpointTimes(self.settings, self.accelerator, signals))
                 for session, phases in zip(self.plan.sessions, self.plan.phases, strict=True):
                     self._enter_session(session, phases)
-            self.state.restore_if_due(self)  # a finished run that is asked to resume
+            self.state.restore_if_due(self, self.results)  # a finished run that is asked to resume
             self.accelerator.wait_for_everyone()  # gloo may abort where one process leaves while another still talks
         finally:
             self.accelerator.end_training()
@@ -129,16 +147,16 @@ class SessionLoop(Services):
             start_trackers(accelerator, self.settings.report_to, asdict(self.settings), self.folder)
         self.times = times
         self.records = Records(self.folder, accelerator, self.quiet)
-        self.images = ImageStream(self.processor, self.settings, accelerator)
+        self.images = ImageStream(self._store or open_store(self.processor, self.settings, accelerator), self.settings, accelerator)
         self.results = SessionResults(self)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
             self.position = self.state.find(self)
 
     def _enter_session(self, session: Session, phases: list[Phase]) -> None:
-        self._session, self._phases = session, phases
+        self._session, self.phases = session, phases
         if session.id == self.position.session and not self.position.begun:
-            self.state.restore_if_due(self)
+            self.state.restore_if_due(self, self.results)
             self._remember_previous()
         self._grow(session)
         if session.id >= self.position.session:  # else its structure is all that is needed: the values come from the checkpoint
@@ -153,17 +171,18 @@ class SessionLoop(Services):
         """Class names and head rows of a new session; the first one injects the adapter."""
         names = list(session.new_class_names)
         if self._model is not None:
-            if isinstance(self.classifier, ClipClassifier):
-                self.classifier.head.grow(names)
-            else:
-                self.tuner.grow_head(ADAPTER, names)
+            self.classifier.read_names(names)
+            self.tuner.grow(ADAPTER, names)
             return
-        config = self.method.adapter
+        check_unused(self.backbone)
+        config = deepcopy(self.method.adapter)  # the method's own stays as it is, for another run
         config.class_names, config.classes_per_session = names, [len(names)]
-        model: Any = get_peft_model(self._backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
+        model: Any = get_peft_model(self.backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
         self._model = model.to(self.accelerator.device)
         if self.settings.gradient_checkpointing:
-            enable_gradient_checkpointing(self._backbone)
+            enable_gradient_checkpointing(self.backbone)
+        if self.accelerator.compiled_by != "no":
+            compile_backbone(self.backbone, **self.accelerator.compile_arguments)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
         for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
@@ -178,7 +197,7 @@ class SessionLoop(Services):
         return self.head.statistics.union(*(part.statistics for part in parts))
 
     def _run_session(self, session: Session) -> None:
-        phases, at = self._phases, self.position
+        phases, at = self.phases, self.position
         for part in self.named_parts().values():
             part.begin_session(self, session)
         self.state.check(self)
@@ -186,14 +205,14 @@ class SessionLoop(Services):
         check_optimizer(made, self.named_parameters, phases)
         self.optimizer, schedule = made
         if at.begun:
-            self.state.restore_if_due(self)
+            self.state.restore_if_due(self, self.results)
             self.features.clear()  # a hook may have asked for features of the model before it was restored
         at.begun = True
         self._started = time.perf_counter() - at.session_seconds
-        steps = [p.epochs * self.images.steps_per_epoch(session.train, p) for p in phases]
+        steps = [p.epochs * session.steps_per_epoch(p.batch_size) for p in phases]
         done = sum(steps[: at.phase]) + at.batch
         if at.phase < len(phases):
-            done += at.epoch * self.images.steps_per_epoch(session.train, phases[at.phase])
+            done += at.epoch * session.steps_per_epoch(phases[at.phase].batch_size)
         self.records.start_bar(
             f"session {session.id} ({session.id + 1} of {len(self.plan.sessions)})",
             sum(steps),
@@ -201,7 +220,7 @@ class SessionLoop(Services):
             {phase.name: phase.epochs for phase in phases},
         )
         for phase in phases[at.phase :]:
-            PhaseLoop(self, phase, schedule).run()
+            PhaseLoop(self, phase, schedule, self.checkpoint).run()
             at.next_phase()
         self.records.stop_bar()
         if self.times.due(at.step, reading=True) or self.probes:  # evaluation may take long, and what observes may raise
@@ -212,10 +231,10 @@ class SessionLoop(Services):
         """Write one, and stop if a signal asks for it. Raises TrainingDivergedError, and writes none, where a weight is not finite."""
         self._check_finite()
         self.position.session_seconds = time.perf_counter() - self._started if self.position.begun else 0.0
-        self.state.save(self)
+        self.state.save(self, self.results)
         self.times.written()
         if self.times.stopping:
-            raise TrainingInterruptedError(self.times.stopping, self.state.last)
+            raise TrainingInterruptedError(self.times.stopping, self.last_checkpoint)
 
     def _check_finite(self) -> None:
         """The losses were finite when they were read; what came after them, a hook or an overflow, may have spoilt the weights."""
@@ -223,7 +242,7 @@ class SessionLoop(Services):
         if spoilt is not None:
             raise TrainingDivergedError(
                 f"{spoilt} is not finite at step {self.position.step}, although the losses were; does a hook or an optimizer overflow? "
-                f"Last good checkpoint: {self.state.last}."
+                f"Last good checkpoint: {self.last_checkpoint}."
             )
 
     def _end_session(self, session: Session) -> None:
@@ -235,6 +254,8 @@ class SessionLoop(Services):
             part.end_session(self, session)
         self.features.clear()
         self.results.add(session, seconds, trained)
+        if session.id == 0 and not self.config.has_text_head:  # not in a user's hands, when all sessions are trained
+            check_head_returns(self.config, self.tuner.head_wrapper().in_features, self.head)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         self.position.next_session()
         self.times.agree_to_stop(self.position.step)
@@ -244,24 +265,5 @@ class SessionLoop(Services):
         """Adapter, head, class names and image processor, as every loading route wants them."""
         if self.accelerator.is_main_process:
             save_adapter_files(folder, self.model, self.processor, self.tokenizer)
+            remove_adapters(folder.parent, self.settings.keep_adapters, self.session.id)
         self.accelerator.wait_for_everyone()
-
-    # Names of what trains and of what has state
-    @property
-    def terms(self) -> list[LossTerm]:
-        """The loss terms of the session's phases, each once."""
-        return list({id(term): term for phase in self._phases for term in phase.losses}.values())
-
-    def named_parts(self) -> dict[str, Part]:
-        """Everything with hooks, each once, in the order in which it is called: head, losses, other parts, rule, probes."""
-        parts: dict[str, Part] = {"head": self.head} if isinstance(self.head, Part) else {}
-        parts |= {f"losses.{term.name}": term for term in self.terms}
-        parts |= {f"parts.{i}": part for i, part in enumerate(self.method.parts) if all(part is not term for term in self.terms)}
-        parts["rule"] = self.method.rule
-        return parts | {f"probes.{probe.name}": probe for probe in self.probes}
-
-    def parts_of(self, phase: Phase) -> list[Part]:
-        """What is told of epochs and steps: everything but the losses of other phases that are no parts of the method."""
-        told = [*phase.losses, *self.method.parts]
-        resting = {f"losses.{term.name}" for term in self.terms if all(term is not part for part in told)}
-        return [part for name, part in self.named_parts().items() if name not in resting]

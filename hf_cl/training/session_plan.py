@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,14 @@ class SessionPlan:
     Args:
         method: its `phases` are called for every session.
         scenario: read to its end.
+        batch_size: of the run; the sessions are told.
 
     Raises ValueError for a phase of fewer than 0 epochs.
     """
 
-    def __init__(self, method: Method, scenario: Scenario) -> None:
-        self.sessions: list[Session] = list(scenario)
+    def __init__(self, method: Method, scenario: Scenario, batch_size: int) -> None:
+        self.method = method
+        self.sessions: list[Session] = [replace(session, batch_size=batch_size) for session in scenario]
         planned = [list(method.phases(session)) for session in self.sessions]
         for session, phases in zip(self.sessions, planned, strict=True):
             if wrong := [phase for phase in phases if phase.epochs < 0]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from pydantic import TypeAdapter, ValidationError
 
 from hf_cl.backbones import TextHead
+from hf_cl.checkpoints.tensors import digest_before_head
 from hf_cl.contracts import Probe, Session
 from hf_cl.metrics import SessionCounts, StabilityTraces, summarize_traces
 from hf_cl.probes import StabilityProbe
@@ -19,11 +21,10 @@ from hf_cl.results.results import Memory, MethodRecord, ParameterCounts, Protoco
 from hf_cl.results.table import accuracy_of_tests, session_news
 from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
-from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
+from hf_cl.training.evaluation import Tested, evaluate_candidates, evaluate_session
+from hf_cl.training.kept_features import KeptFeatures
 from hf_cl.training.peak_memory import memory_kind, take_peak_bytes
-
-if TYPE_CHECKING:
-    from hf_cl.training.session_loop import SessionLoop
+from hf_cl.training.run import Run
 
 OFTEN = 10
 """results.json is written after each of the first 20 sessions, then whenever a tenth as many have come: all writings together cost no
@@ -33,9 +34,10 @@ more than a few times the last one, and who reads it in between takes what is mi
 class SessionResults:
     """Evaluates after each session, appends it to sessions.jsonl, says how it went, and writes results.json when that is due."""
 
-    def __init__(self, trainer: SessionLoop) -> None:
-        self.trainer = trainer
-        self._history = History(trainer.folder / FILE if trainer.accelerator.is_main_process else None)
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._history = History(run.folder / FILE if run.accelerator.is_main_process else None)
+        self._kept = KeptFeatures(run.images)
         self._probes: dict[str, dict[str, Any]] = {}
         self._current: Results | None = None
 
@@ -44,67 +46,71 @@ class SessionResults:
 
         Raises ValueError for a probe whose report does not go into JSON.
         """
-        trainer, started = self.trainer, time.perf_counter()
-        self._probes = {probe.name: report for probe in trainer.probes if (report := _report(probe))}
+        run, started = self.run, time.perf_counter()
+        self._probes = {probe.name: report for probe in run.probes if (report := _report(probe))}
         for name, report in self._probes.items():
-            trainer.records.write("probe", trainer.position.step, session=session.id, probe=name, report=report)
+            run.records.write("probe", run.position.step, session=session.id, probe=name, report=report)
         record: dict[str, Any] = {"id": session.id, "new_class_names": [*session.new_class_names]}
         counts: SessionCounts | None = None
         if has_own_candidates(session):
-            record["tests"] = self._evaluate_candidates(session)
+            tested = self._evaluate_candidates(session)
+            record["tests"] = {"test_accuracy": tested.accuracy, "test_counts": tested.counts}
+            record["calibration"] = asdict(tested.calibration)
         else:
-            counts = evaluate_session(trainer.classifier, trainer.images, session, trainer.classes_per_session, trainer.accelerator)
+            kept = self._kept if self._kept.rests(digest_before_head(run.model, run.tuner.prefix, run.head)) else None
+            sizes = run.config.classes_per_session
+            counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept)
+            record["calibration"] = asdict(bins)
         record |= {
             "num_train": len(session.train),
             "num_test": len(session.tests[-1].data),
             "trained": trained,
             "training_seconds": training_seconds,
             "evaluation_seconds": time.perf_counter() - started,
-            "peak_bytes": take_peak_bytes(trainer.accelerator.device),
+            "peak_bytes": take_peak_bytes(run.accelerator.device),
         }
         self._history.add(record, counts)
         self._current = None
         self._publish(session)
 
-    def _evaluate_candidates(self, session: Session) -> dict[str, Any]:
-        trainer = self.trainer
-        unseen = trainer.scenario.class_names[len(session.class_names) :]
-        if unseen and isinstance(trainer.head, TextHead):
-            trainer.head.name_unseen(unseen)
-        names = trainer.scenario.class_names
-        accuracies, counts = evaluate_candidates(trainer.classifier, trainer.images, session, names, trainer.accelerator)
-        return {"test_accuracy": accuracies, "test_counts": counts}
+    def _evaluate_candidates(self, session: Session) -> Tested:
+        run = self.run
+        unseen = run.scenario.class_names[len(session.class_names) :]
+        if unseen and isinstance(run.head, TextHead):
+            run.head.name_unseen(unseen)
+        names = run.scenario.class_names
+        return evaluate_candidates(run.classifier, run.images, session, names, run.accelerator)
 
     def _publish(self, session: Session) -> None:
-        trainer, ended = self.trainer, len(self._history)
-        last = ended == len(trainer.plan.sessions)
-        if trainer.accelerator.is_main_process and (last or ended % max(1, ended // OFTEN) == 0):
-            self.results.save(trainer.folder / "results.json")
+        run, ended = self.run, len(self._history)
+        last = ended == len(run.plan.sessions)
+        if run.accelerator.is_main_process and (last or ended % max(1, ended // OFTEN) == 0):
+            self.results.save(run.folder / "results.json")
         metrics = self._history.metrics() | (summarize_traces(traces) if (traces := self._traces) is not None else {})
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        trainer.records.write("session", trainer.position.step, session=session.id, **numbers)
-        trainer.records.say(accuracy_of_tests(self.results) if has_own_candidates(session) else session_news(metrics))
+        run.records.write("session", run.position.step, session=session.id, **numbers)
+        run.records.say(accuracy_of_tests(self.results) if has_own_candidates(session) else session_news(metrics))
 
     @property
     def _traces(self) -> StabilityTraces | None:
-        return next((probe.traces for probe in self.trainer.probes if isinstance(probe, StabilityProbe)), None)
+        return next((probe.traces for probe in self.run.probes if isinstance(probe, StabilityProbe)), None)
 
     def _build(self) -> Results:
-        trainer = self.trainer
+        run = self.run
         trained = any(self._history.of_each("trained"))
-        trainable = sum(p.numel() for _, p in trainer.named_parameters) if trained else 0
-        total = sum(p.numel() for p in trainer.model.parameters())
+        trainable = sum(p.numel() for _, p in run.named_parameters) if trained else 0
+        total = sum(p.numel() for p in run.model.parameters())
         return Results(
-            protocol=protocol_record(trainer.scenario.protocol),
-            seed=trainer.settings.seed,
-            method=MethodRecord(name=trainer.method.name, title=trainer.method.title or trainer.method.name),
+            protocol=protocol_record(run.scenario.protocol),
+            seed=run.settings.seed,
+            method=MethodRecord(name=run.method.name, title=run.method.title or run.method.name),
             **self._history.fields(),
             probes=self._probes,
             continual=self._traces,
             parameters=ParameterCounts(trainable=trainable, total=total),
-            environment=environment(trainer.accelerator, trainer.settings.backbone, trainer.settings.backbone_revision),
+            environment=environment(run.accelerator, run.settings.backbone, run.settings.backbone_revision),
             times=self._history.times,
-            memory=Memory(memory_kind(trainer.accelerator.device), self._history.of_each("peak_bytes")),
+            memory=Memory(memory_kind(run.accelerator.device), self._history.of_each("peak_bytes")),
         )
 
     @property
@@ -117,15 +123,16 @@ class SessionResults:
         return self._current
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self._history.state_dict(), "probes": self._probes}
+        return {"history": self._history.state_dict(), "probes": self._probes, "before_head": self._kept.digest}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError where sessions.jsonl is not what the run left."""
-        lines = [read_lines(self.trainer.folder / FILE) if self.trainer.accelerator.is_main_process else []]
-        if self.trainer.accelerator.num_processes > 1:
+        lines = [read_lines(self.run.folder / FILE) if self.run.accelerator.is_main_process else []]
+        if self.run.accelerator.num_processes > 1:
             broadcast_object_list(lines)
         self._history.load_state_dict(state["history"], lines[0])
         self._probes, self._current = dict(state["probes"]), None
+        self._kept.digest = state["before_head"]
 
 
 def _report(probe: Probe) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def test_the_head_grows_while_wrapped(kind, family):
     model = adapted(kind, family)
     before = model(images()).logits
     old_rows = model.base_model.head_wrapper().head("default").weight.clone()
-    model.base_model.grow_head("default", NAMES[3:7])
+    model.base_model.grow("default", NAMES[3:7])
     after = model(images()).logits
     assert torch.equal(model.base_model.head_wrapper().head("default").weight[:3], old_rows)
     torch.testing.assert_close(after[:, :3], before)
@@ -117,7 +117,7 @@ def test_deepcopy_and_pickle(kind, family):
     want = model(images()).logits
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(twin(images()).logits, want)
-        twin.base_model.grow_head("default", ["new"])
+        twin.base_model.grow("default", ["new"])
         assert twin.config.num_labels == 4 and model.config.num_labels == 3
     assert torch.equal(model(images()).logits, want)
 
@@ -232,7 +232,7 @@ def save_for_fresh_process(kind: str, family: str, folder: Path) -> None:
     plain = AutoModelForImageClassification.from_pretrained(folder / "base").eval()
     model = get_peft_model(plain, ADAPTERS[kind](class_names=NAMES[:2])).eval()
     for session in range(5):
-        model.base_model.grow_head("default", NAMES[2 + session : 3 + session])
+        model.base_model.grow("default", NAMES[2 + session : 3 + session])
         perturb(model)
     with torch.no_grad():
         want = model(images()).logits

@@ -95,7 +95,7 @@ def test_evaluation_encodes_once_until_something_changes(count_encodings):
     torch.optim.SGD([prompts], lr=0.1, fused=True).step()  # this one leaves no trace at the tensor
     one.eval()
     assert encodings() == 1
-    one.head.grow(["w30"])
+    two_towers.grow(one, ["w30"])
     assert encodings() == 1
     one.model.vision_model.pre_layrnorm.weight.add_(0.1)
     assert encodings() == 0, "the image tower does not concern the texts"
@@ -164,7 +164,7 @@ def test_class_names_are_tokenised_once():
     one = ClipClassifier(model.get_base_model(), model.peft_config["default"], tokens)
     one.train()(images())
     one.eval()(images())
-    one.head.grow(["w30_w31"])
+    two_towers.grow(one, ["w30_w31"])
     one(images())
     assert calls == [["w10.", "w11 w12.", "w13.", "w14 w15 w16.", "w17."], ["w30 w31."]]
 
@@ -174,13 +174,13 @@ def test_growing_keeps_names_and_session_sizes():
     one, config = classifier(model), model.peft_config["default"]
     with torch.no_grad():
         before = one(images())[1]
-        one.head.grow(["w30", "w31"])
+        two_towers.grow(one, ["w30", "w31"])
         after = one(images())[1]
     torch.testing.assert_close(after[:, :5], before, atol=2e-4, rtol=0)
     assert one.head.num_classes == 7 and config.class_names == [*NAMES, "w30", "w31"] and config.classes_per_session == [5, 2]
     for names, message in ((["w10"], "the same text"), ([""], "is empty"), ([" ".join(["w10"] * 30)], "is too long")):
         with pytest.raises(ValueError, match=message):
-            one.head.grow(names)
+            two_towers.grow(one, names)
         assert config.class_names == [*NAMES, "w30", "w31"], "a refused name leaves no trace"
 
 
@@ -193,7 +193,7 @@ def test_classes_that_are_never_taught():
     assert one.head.num_classes == 5 and model.peft_config["default"].class_names == NAMES
     assert one.train()(images())[1].shape == (4, 5)
     with pytest.raises(ValueError, match="cannot grow behind them"):
-        one.head.grow(["w32"])
+        two_towers.grow(one, ["w32"])
 
 
 @everywhere
@@ -244,4 +244,4 @@ def test_open_clips_own_tokenizer():
     batch = one.head.tokens.batch(range(2), torch.device("cpu"))
     assert torch.equal(batch.input_ids, SimpleTokenizer()(["pickup truck.", "crab."], context_length=24))
     with pytest.raises(ValueError, match="is too long"):
-        one.head.grow(["a " * 30])
+        two_towers.grow(one, ["a " * 30])

@@ -82,7 +82,7 @@ class WithoutOldImages(Stream):
 
 def resumed(folder, stream):
     trainer = build(folder, sessions=3, head="prototype", resume="auto")
-    return type(trainer)(trainer._backbone, trainer.processor, trainer.method, stream, trainer.settings)
+    return type(trainer)(trainer.backbone, trainer.processor, trainer.method, stream, trainer.settings)
 
 
 def test_a_run_is_not_resumed_on_other_classes(tmp_path):

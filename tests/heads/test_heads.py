@@ -8,7 +8,7 @@ import torch
 
 from hf_cl.heads import HEADS, build_head
 
-every_head = pytest.mark.parametrize("kind", ["linear", "cosine", "prototype"])
+every_head = pytest.mark.parametrize("kind", ["linear", "cosine", "prototype", "gaussian", "ridge", "fetril"])
 
 
 def head_of(kind, num_classes=3, **kwargs):
@@ -30,7 +30,7 @@ def test_growth_keeps_old_rows_to_the_bit_and_device_dtype_and_requires_grad(kin
     assert head.num_classes == 5
     assert torch.equal(head.weight[:3], before)
     assert not head.weight.requires_grad
-    assert all(tensor.dtype == dtype for tensor in [*head.parameters(), *head.buffers()])
+    assert all(tensor.dtype == dtype for tensor in [*head.parameters(), *head.state_dict().values()])
     assert all(p.requires_grad for name, p in head.named_parameters() if name in ("bias", "scale"))
     new = head(features(dtype=dtype))
     assert new.shape == (5, 5)
@@ -54,7 +54,7 @@ def test_growing_by_nothing_changes_nothing_and_a_head_may_begin_empty(kind):
 def test_meta_device(kind):
     head = head_of(kind, device="meta")
     head.grow(["d"])
-    assert all(tensor.is_meta for tensor in [*head.parameters(), *head.buffers()])
+    assert all(tensor.is_meta for tensor in [*head.parameters(), *head.state_dict().values()])
     real = head_of(kind, num_classes=4)
     head.load_state_dict(real.state_dict(), assign=True)
     assert torch.equal(head.eval()(features()), real.eval()(features()))
@@ -89,8 +89,11 @@ def test_build_head_takes_settings():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"bias": True}, "has no type; give one of linear, cosine, prototype"),
-        ({"type": "lineer"}, r"Unknown head type 'lineer'.*linear, cosine, prototype.*Did you mean 'linear'"),
+        ({"bias": True}, "has no type; give one of linear, cosine, prototype, gaussian, ridge, fetril, dkvb"),
+        (
+            {"type": "lineer"},
+            r"Unknown head type 'lineer'.*linear, cosine, prototype, gaussian, .*Did you mean 'linear'",
+        ),
         ({"type": "txt"}, r"Unknown head type 'txt'.*Did you mean 'text'"),
         ({"type": 3}, r"Unknown head type 3"),
         ({"type": "cosine", "scal": 2}, r"'cosine' has no setting 'scal'; it has scale\. Did you mean 'scale'\?"),
@@ -103,4 +106,4 @@ def test_a_wrong_spec_is_refused_with_the_nearest_name(spec, message):
 
 
 def test_every_type_is_tested_here():
-    assert {"linear", "cosine", "prototype"} <= HEADS.keys()
+    assert {"linear", "cosine", "prototype", "gaussian", "ridge", "fetril", "dkvb"} <= HEADS.keys()

@@ -54,7 +54,7 @@ def test_a_fit_leaves_the_prototypes_of_earlier_classes_and_all_rows_alone():
     features = torch.randn(4, 8)
     new_rows = head.scale * F.linear(F.normalize(features), F.normalize(head.weight[3:]))
     torch.testing.assert_close(head(features)[:, 3:], new_rows)
-    fit(head, [(1, 5, 2)], seed=1)
+    fit(head, [(0, 3, 3), (1, 5, 2)])
     assert torch.equal(head.prototypes[:3], old) and torch.equal(head.weight[:3], rows)
     assert not head.prototypes[3:].isnan().any()
 

@@ -374,3 +374,19 @@ def test_the_token_is_nowhere(hub, run, tmp_path, caplog):
 
 def test_public_name():
     assert hf_cl.push_to_hub is push_to_hub
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("last", ["session-2"]), ("every:2", ["session-0", "session-2"])])
+def test_sessions_whose_adapters_were_not_kept_have_no_revision(hub, run, policy, kept):
+    (run / "config.yaml").write_text((run / "config.yaml").read_text() + f"\nkeep_adapters: {policy}\n")
+    for path in (run / "adapters").iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path)
+    pushed = push_to_hub(run, "me/photos")
+    assert pushed.new == kept and "not kept (keep_adapters)" in pushed.remarks[0]
+    with pytest.raises(ValueError, match=r"no revision 'session-1'; it has .*were not kept \(keep_adapters\)"):
+        hf_cl.load(run, revision="session-1")
+    shutil.rmtree(run / "adapters" / kept[0])
+    if len(kept) > 1:  # one that the setting keeps is missing
+        with pytest.raises(ValueError, match="lacks session-0"):
+            push_to_hub(run, "me/photos")

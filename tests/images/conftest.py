@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from transformers import ViTImageProcessor
 
-from hf_cl.images import Preprocessor
+from hf_cl.images import Forms, PixelStore, Preprocessor, build_augmentation
 
 
 class Pictures:
@@ -46,3 +46,9 @@ def preprocessor():
     return Preprocessor(
         ViTImageProcessor(size={"height": 24, "width": 24}, resample=3, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25])
     )
+
+
+@pytest.fixture(scope="session")
+def store_of(preprocessor):
+    """`store_of("crop_flip", budget=...)`: a store for the augmentation of that name."""
+    return lambda name="crop_flip", **settings: PixelStore(Forms(preprocessor, build_augmentation(name, preprocessor)), **settings)

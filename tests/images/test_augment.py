@@ -3,18 +3,20 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_cl.images import AUGMENTATIONS, DecodedImages, RandomResizedCropFlip, build_augmentation
+from hf_cl.images import AUGMENTATIONS, Forms, PixelStore, RandomResizedCropFlip, build_augmentation
 from hf_cl.images.augment import Recolored
 from hf_cl.images.draws import uniform
+
+CPU = torch.device("cpu")
 
 
 def augmented(name, dataset, preprocessor, positions, epoch=0):
     augmentation = build_augmentation(name, preprocessor)
-    pixels = DecodedImages.for_training(dataset, augmentation, preprocessor).batch(positions)
+    images = PixelStore(Forms(preprocessor, augmentation)).training(dataset).images(positions)
     draws = uniform(0, epoch, np.asarray(positions), 0, augmentation.num_draws)
-    before = pixels.values.clone()
-    result = augmentation(pixels.values, pixels.sizes, draws)
-    assert torch.equal(pixels.values, before), "the source is another view's source too"
+    before = [image.copy() for image in images]
+    result = augmentation(images, draws, CPU)
+    assert all(np.array_equal(image, old) for image, old in zip(images, before, strict=True)), "the source is another view's source too"
     return result if result.is_floating_point() else result.float() / 255
 
 
@@ -80,10 +82,10 @@ def test_crop_and_color_changes_have_draws_of_their_own(mixed, preprocessor):
 
     crop = RandomResizedCropFlip(24)
     recolored = Recolored(crop, Spy(2), Spy(3))
-    pixels = DecodedImages.for_training(mixed, recolored, preprocessor).batch([0, 1])
+    images = PixelStore(Forms(preprocessor, recolored)).training(mixed).images([0, 1])
     draws = uniform(0, 0, [0, 1], 0, recolored.num_draws)
     assert draws.shape[1] == crop.num_draws + 5
-    recolored(pixels.values, pixels.sizes, draws)
+    recolored(images, draws, CPU)
     assert np.array_equal(np.concatenate(seen, axis=1), draws[:, crop.num_draws :])
 
 

@@ -12,6 +12,12 @@ from hf_cl.images.draws import uniform
 RATIO = (3 / 4, 4 / 3)
 KEEP, MIRROR = 0.9, 0.1
 """Draws of the flip."""
+CPU = torch.device("cpu")
+
+
+def on_host(pixels):
+    """[B, 3, H, W] as the store gives images."""
+    return list(pixels.permute(0, 2, 3, 1).numpy())
 
 
 def boxes_for(size, count=4000, scale=(0.08, 1.0), ratio=RATIO):
@@ -74,15 +80,15 @@ def test_the_first_try_that_fits_is_taken():
 def test_half_of_the_crops_are_mirrored_unless_that_is_forbidden():
     ramp = torch.arange(0, 200, 5, dtype=torch.uint8).expand(200, 3, 40, 40).contiguous()  # brighter to the right
     draws = uniform(0, 0, np.arange(200), 0, 23)
-    sizes = np.full((200, 2), 40)
+    images = on_host(ramp)
     falls = lambda crops: (crops[:, 0, 0, 0] > crops[:, 0, 0, -1]).float()  # noqa: E731
-    assert 0.35 < falls(RandomResizedCropFlip(24)(ramp, sizes, draws)).mean() < 0.65
-    assert falls(RandomResizedCropFlip(24, flip=False)(ramp, sizes, draws)).sum() == 0
+    assert 0.35 < falls(RandomResizedCropFlip(24)(images, draws, CPU)).mean() < 0.65
+    assert falls(RandomResizedCropFlip(24, flip=False)(images, draws, CPU)).sum() == 0
 
 
 def test_random_flip():
     pixels = torch.randint(0, 256, (2, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    flipped = RandomFlip()(pixels, np.full((2, 2), 5), np.array([[MIRROR], [KEEP]]))
+    flipped = RandomFlip(5)(on_host(pixels), np.array([[MIRROR], [KEEP]]), CPU)
     assert torch.equal(flipped, torch.stack([pixels[0].flip(-1), pixels[1]]))
 
 
@@ -91,6 +97,6 @@ def test_pad_crop_flip_shifts_by_an_eighth_over_black(place, offset):
     pixels = torch.randint(1, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     draws = np.array([[place, 0.5, KEEP], [0.5, place, MIRROR]])
     padded = torch.nn.functional.pad(pixels, [4] * 4)
-    got = PadCropFlip(32)(pixels, np.full((2, 2), 32), draws)
+    got = PadCropFlip(32)(on_host(pixels), draws, CPU)
     assert torch.equal(got[0], padded[0, :, offset : offset + 32, 4:36])
     assert torch.equal(got[1], padded[1, :, 4:36, offset : offset + 32].flip(-1))

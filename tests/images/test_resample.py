@@ -4,10 +4,19 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resized_crop
 
+from hf_cl.images import RandomResizedCropFlip, resample
+from hf_cl.images.draws import uniform
 from hf_cl.images.resample import crop_and_resize, resize_by_products
 
 LEVEL = 1 / 255
-METHODS = {"cpu kernel": crop_and_resize, "products": resize_by_products}
+
+
+def by_kernel(pixels, boxes, flip, size, interpolation="bicubic"):
+    """`crop_and_resize` of a batch [B, 3, H, W]."""
+    return crop_and_resize(list(pixels.permute(0, 2, 3, 1).numpy()), boxes, flip, size, interpolation)
+
+
+METHODS = {"cpu kernel": by_kernel, "products": resize_by_products}
 
 
 def as_float(pixels):
@@ -51,7 +60,7 @@ def test_products_equal_torchvision_on_floats(side, size, interpolation):
 def test_the_cpu_kernel_equals_torchvision_on_8_bits(side, size, interpolation, layout):
     """Within one level: torch picks its kernel by memory layout, and they round differently."""
     pixels, boxes, flip = noise(12, side)
-    got = as_float(crop_and_resize(pixels.contiguous(memory_format=layout), boxes, flip, size, interpolation))
+    got = as_float(by_kernel(pixels.contiguous(memory_format=layout), boxes, flip, size, interpolation))
     wanted = [expected(image, box, mirrored, size, interpolation) for image, box, mirrored in zip(pixels, boxes, flip, strict=True)]
     assert (got - torch.stack(wanted)).abs().max() < 1.01 * LEVEL
 
@@ -60,7 +69,7 @@ def test_the_cpu_kernel_equals_torchvision_on_8_bits(side, size, interpolation, 
 def test_both_methods_agree_where_nothing_is_clipped(interpolation):
     pixels, boxes, flip = noise(12, 50, low=80, high=170)
     exact = resize_by_products(pixels, boxes, flip, 32, interpolation)
-    assert (as_float(crop_and_resize(pixels, boxes, flip, 32, interpolation)) - exact).abs().max() < 2 * LEVEL
+    assert (as_float(by_kernel(pixels, boxes, flip, 32, interpolation)) - exact).abs().max() < 2 * LEVEL
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -77,6 +86,20 @@ def test_padding_and_company_change_nothing(method):
     alone = [as_float(resize(image[None], boxes[i : i + 1], flip[i : i + 1], 24))[0] for i, image in enumerate(images)]
     # The CPU kernel is the same to the bit; the products sum more zeros, in another order.
     assert (together - torch.stack(alone)).abs().max() <= (0 if method == "cpu kernel" else 1e-6)
+
+
+def test_a_panorama_and_a_page_in_a_batch_cost_no_more_than_squares():
+    """Elsewhere than on the CPU a batch is padded: only the boxes go there, which are nearly square whatever the pictures are."""
+    crop, moved = RandomResizedCropFlip(224), []
+    images = [np.zeros((258, 2580, 3), np.uint8), np.zeros((2580, 258, 3), np.uint8), *[np.zeros((258, 258, 3), np.uint8)] * 6]
+    original, resample.to_device = resample.to_device, lambda tensor, device: moved.append(tensor.numel()) or original(tensor, device)
+    try:
+        for epoch in range(20):
+            draws = uniform(0, epoch, np.arange(len(images)), 0, crop.num_draws)
+            assert crop(images, draws, torch.device("meta")).shape == (8, 3, 224, 224)
+    finally:
+        resample.to_device = original
+    assert max(moved) <= 2 * len(images) * 3 * 258 * 258
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -43,6 +43,7 @@ class FakeTrainer:
         self.generator = torch.Generator().manual_seed(seed)
         self.accelerator = SimpleNamespace(device=torch.device("cpu"))
         self.asked = []
+        self.phase = SimpleNamespace(batch_size=None)
 
     def features_of(self, dataset, *, augment=False):
         self.asked.append((dataset, augment))

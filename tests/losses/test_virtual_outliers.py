@@ -1,6 +1,7 @@
 """The loss term: slices, purity, state, processes. The numbers against OVOR's own code are in test_virtual_outliers_reference.py."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hf_cl.heads import LinearHead
 from hf_cl.losses import VirtualOutliers, vor_penalty
 
 WIDTH = 6
-SMALL = {"num_offsets": 20, "num_boundary": 5, "per_class": 8, "k": 4, "std": 0.5, "batch_size": 8}
+SMALL = {"num_offsets": 20, "num_boundary": 5, "per_class": 8, "k": 4, "std": 0.5}
 
 
 def blobs(counts, seed=0, first=0):
@@ -22,10 +23,10 @@ def blobs(counts, seed=0, first=0):
     return means[labels] + torch.randn(len(labels), WIDTH, generator=generator), labels
 
 
-def started(counts=(10, 10, 10), first=0, head=None, seed=0, **kwargs):
+def started(counts=(10, 10, 10), first=0, head=None, seed=0, batch_size=8, **kwargs):
     """A term after begin_session and begin_epoch, its trainer, and the session's features and labels."""
     features, labels = blobs(list(counts), first=first)
-    session = session_of(first + len(counts), len(counts), labels.tolist())
+    session = replace(session_of(first + len(counts), len(counts), labels.tolist()), batch_size=batch_size)
     head = head or seeded_head(len(session.class_names))
     trainer = FakeTrainer(head, features, session, seed=seed)
     term = VirtualOutliers(**{**SMALL, **kwargs})
@@ -205,7 +206,7 @@ def test_an_empty_class_is_named():
 
 def test_half_precision_features_give_float32_outliers():
     features, labels = blobs([10, 10])
-    session = session_of(2, 2, labels.tolist())
+    session = replace(session_of(2, 2, labels.tolist()), batch_size=8)
     term = VirtualOutliers(**SMALL)
     trainer = FakeTrainer(seeded_head(2), features.bfloat16(), session)
     term.begin_session(trainer, session)
@@ -230,7 +231,6 @@ def test_the_penalty_is_linear_far_out_and_quadratic_near():
         ({"k": 0}, "k must be positive"),
         ({"std": -0.1}, "std must be positive"),
         ({"std": math.nan}, "std must be positive"),
-        ({"batch_size": 0}, "batch_size must be positive"),
     ],
 )
 def test_settings_out_of_range(settings, message):

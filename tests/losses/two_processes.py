@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,14 +36,14 @@ def problem():
     head = LinearHead(6, 5, dtype=torch.float64)
     labels = torch.arange(2, 5).repeat(8)
     features = torch.randn(24, 6, dtype=torch.float64) + labels[:, None]
-    return head, features, labels, session_of(5, 3, labels.tolist())
+    return head, features, labels, replace(session_of(5, 3, labels.tolist()), batch_size=8)
 
 
 def train(rule, accelerator, rank, world):
     """Rows and outliers after some steps of 8 samples, each process with its part of them; the last step is uneven."""
     head, features, labels, session = problem()
     trainer = FakeTrainer(head, features, session, seed=1)
-    outliers = VirtualOutliers(num_offsets=10, num_boundary=4, per_class=5, batch_size=8, k=3, tau_ood=-1.0)
+    outliers = VirtualOutliers(num_offsets=10, num_boundary=4, per_class=5, k=3, tau_ood=-1.0)
     terms = [MaskedCrossEntropy(), outliers]
     for term in terms:
         term.begin_session(trainer, session)

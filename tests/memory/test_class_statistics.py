@@ -278,3 +278,15 @@ def test_state_round_trip(sample, kinds):
             assert torch.equal(other.covariance(c), statistics.covariance(c))
     if "pooled" in kinds:
         assert torch.equal(other.pooled_scatter(), statistics.pooled_scatter())
+
+
+def test_statistics_that_features_have_left_are_called_stale(sample, caplog):
+    features, labels = sample
+    statistics = ClassStatistics(FULL)
+    for session, weights in enumerate(["a", "a", "b"]):
+        statistics.count_session(session, features, labels + 3 * session, taken_with=weights)
+        assert ("statistics of 6 earlier classes were taken: they are stale" in caplog.text) == (session == 2)
+    caplog.clear()
+    statistics.apply_linear(None, torch.ones(5))
+    statistics.count_session(3, features, labels, taken_with="c")
+    assert "stale" not in caplog.text

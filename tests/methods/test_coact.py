@@ -245,6 +245,6 @@ def test_a_class_without_images_has_no_prototype():
 
 
 def test_the_teacher_part_before_it_has_a_tuner():
-    part = EmaTeacher(AsyncLoraConfig(unfreeze_from=0), "fixed", clone=False)
+    part = EmaTeacher("fixed", clone=False)
     assert part.state_dict() == {}
     part.load_state_dict({})

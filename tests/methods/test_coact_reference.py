@@ -94,7 +94,7 @@ def test_session_0():
     torch.testing.assert_close(torch.tensor([list(schedule(epoch, 0)) for epoch in range(5)]).double(), arrays()["lr_schedule"])
     for group, rate in zip(optimizer.param_groups, schedule(0, 0), strict=True):  # both recorded steps are of the first rate
         group["lr"] = rate
-    part, trainer = EmaTeacher(student.config, "fixed", clone=False), FakeTrainer(student)
+    part, trainer = EmaTeacher("fixed", clone=False), FakeTrainer(student)
     part.begin_session(trainer, all_classes())
     for phase, prefix, gradients, weights in ((lora, "base_", "grad_step1", "step1"), (unfrozen, "base2_", "grad_step2", "step2")):
         for name, parameter in student.named_parameters():
@@ -127,7 +127,7 @@ def at_the_end_of_session_0(num_classes: int = BASE) -> Student:
 
 def begin(student: Student, number: int, tag: str) -> None:
     """Grow the head and write the prototypes of a later session."""
-    student.tuner.grow_head("default", NAMES[student.head.num_classes : BASE + WAY * number])
+    student.tuner.grow("default", NAMES[student.head.num_classes : BASE + WAY * number])
     trainer = FakeTrainer(student)
     trainer.images, trainer.labels = arrays()[f"{tag}images_q"], arrays()[f"{tag}labels"]
     Prototypes(base_session=True).begin_session(trainer, session(number))
@@ -137,11 +137,11 @@ def begin(student: Student, number: int, tag: str) -> None:
 @pytest.mark.parametrize(("number", "tag", "recorded"), [(1, "inc_", "var"), (2, "inc2_", "var2")])
 def test_objectives_of_later_sessions(objective, number, tag, recorded):
     student = at_the_end_of_session_0()
-    part, trainer = EmaTeacher(student.config, objective, clone=False), FakeTrainer(student)
+    part, trainer = EmaTeacher(objective, clone=False), FakeTrainer(student)
     part.begin_session(trainer, session(0))
     part.end_session(trainer, session(0))
     if number == 2:
-        student.tuner.grow_head("default", NAMES[BASE : BASE + WAY])
+        student.tuner.grow("default", NAMES[BASE : BASE + WAY])
         student.load(tensors("session1"))
     begin(student, number, tag)
     after = arrays()["proto_weight_after" if number == 1 else "inc2_weight_after_proto"]

@@ -139,7 +139,7 @@ def test_a_mistyped_part_is_refused_before_the_data_are_looked_for(tmp_path):
 
 
 def test_the_frozen_backbone_with_a_prototype_head_is_the_nearest_class_mean():
-    frozen_made, means = ({**composition(method, [[]]), "name": ""} for method in (frozen(), nearest_class_mean()))
+    frozen_made, means = ({**composition(method, [[]]), "name": ""} for method in (frozen({"type": "prototype"}), nearest_class_mean()))
     assert frozen_made == means
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -230,8 +231,8 @@ def test_defaults_are_the_published_numbers():
 def test_the_switch_in_steps(share, sessions, first, later):
     settings = SaraSettings(epochs=10, batch_size=4, progressive_share=share, progressive_sessions=sessions)
     switch_after = settings.method().parts[0].switch_after
-    assert switch_after(session_of(2, 2, labels=[0] * 37)) == first  # 10 steps an epoch
-    assert switch_after(session_of(4, 2, labels=[0] * 37)) == later
+    assert switch_after(replace(session_of(2, 2, labels=[0] * 37), batch_size=4)) == first  # 10 steps an epoch
+    assert switch_after(replace(session_of(4, 2, labels=[0] * 37), batch_size=4)) == later
 
 
 @pytest.mark.parametrize(

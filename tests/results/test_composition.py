@@ -44,7 +44,7 @@ def test_a_method_that_has_trained_resumes_its_own_run(tmp_path):
     trainer = build(tmp_path, sessions=1)
     trainer.fit()
     again = build(tmp_path, sessions=2, resume="auto")
-    again = type(again)(again._backbone, again.processor, trainer.method, Stream(2), again.settings)  # as a notebook's cell run again
+    again = type(again)(again.backbone, again.processor, trainer.method, Stream(2), again.settings)  # as a notebook's cell run again
     assert len(again.fit().sessions) == 2
 
 
@@ -150,13 +150,13 @@ def test_what_is_no_loss_is_refused_as_the_trainer_is_built(tmp_path, losses, me
     method = with_losses(build(tmp_path), losses).method
     trainer = build(tmp_path)
     with pytest.raises(ValueError, match=message):
-        type(trainer)(trainer._backbone, trainer.processor, method, Stream(1), trainer.settings)
+        type(trainer)(trainer.backbone, trainer.processor, method, Stream(1), trainer.settings)
 
 
 def test_probes_of_one_name_are_refused(tmp_path):
     trainer = build(tmp_path)
     with pytest.raises(ValueError, match="Probes need different names"):
-        type(trainer)(trainer._backbone, trainer.processor, trainer.method, Stream(1), trainer.settings, probes=[Counter(), Counter()])
+        type(trainer)(trainer.backbone, trainer.processor, trainer.method, Stream(1), trainer.settings, probes=[Counter(), Counter()])
 
 
 class Unsaveable(Returns):
@@ -179,7 +179,7 @@ class Sign(Plain):
 def test_lora_trains_by_a_rule_of_ones_own(tmp_path):
     trainer = build(tmp_path)
     method = replace(lora(epochs=1, learning_rate=1e-3), name="lora_sign", rule=Sign())
-    trainer = type(trainer)(trainer._backbone, trainer.processor, method, Stream(2), trainer.settings, quiet=True)
+    trainer = type(trainer)(trainer.backbone, trainer.processor, method, Stream(2), trainer.settings, quiet=True)
     assert trainer.fit().method.name == "lora_sign"
 
 
@@ -279,17 +279,17 @@ def test_two_losses_of_one_name_in_a_session_are_refused(tmp_path):
     phases = trainer.method.phases
     twins = replace(trainer.method, phases=lambda session: [replace(phases(session)[0], epochs=1, losses=[Smooth(0.1)]) for _ in range(2)])
     with pytest.raises(ValueError, match="Session 0 has two losses of the name 'smooth'"):
-        type(trainer)(trainer._backbone, trainer.processor, twins, Stream(1), trainer.settings)
+        type(trainer)(trainer.backbone, trainer.processor, twins, Stream(1), trainer.settings)
 
 
 def test_facts_of_ones_own_go_into_the_details_of_a_protocol(tmp_path):
     trainer, stream = build(tmp_path), Stream(1)
     stream.protocol["angles"] = [0, 90]
     with pytest.raises(ValueError, match=r"protocol has angles: .* Facts that only this scenario has go into its `details`"):
-        type(trainer)(trainer._backbone, trainer.processor, trainer.method, stream, trainer.settings)
+        type(trainer)(trainer.backbone, trainer.processor, trainer.method, stream, trainer.settings)
     del stream.protocol["angles"], stream.protocol["dataset"]
     with pytest.raises(ValueError, match="protocol has dataset: "):
-        type(trainer)(trainer._backbone, trainer.processor, trainer.method, stream, trainer.settings)
+        type(trainer)(trainer.backbone, trainer.processor, trainer.method, stream, trainer.settings)
 
 
 @pytest.mark.parametrize(
@@ -304,9 +304,9 @@ def test_facts_of_ones_own_go_into_the_details_of_a_protocol(tmp_path):
 def test_sessions_follow_each_other(change, message):
     (session,) = Stream(1)
     with pytest.raises(ValueError, match=message):
-        check_parts(SessionPlan(ovor(epochs=1), [replace(session, **change)]), [])
+        check_parts(SessionPlan(ovor(epochs=1), [replace(session, **change)], 8), [])
     with pytest.raises(ValueError, match="The scenario has no sessions"):
-        check_parts(SessionPlan(ovor(epochs=1), []), [])
+        check_parts(SessionPlan(ovor(epochs=1), [], 8), [])
 
 
 @pytest.mark.parametrize(
@@ -375,4 +375,4 @@ def test_class_statistics_are_of_the_sessions_own_classes(tmp_path):
             assert [statistics.count(c) for c in statistics.classes] == [9] * len(session.class_names)
 
     trainer = with_losses(build(tmp_path, sessions=2), [MaskedCrossEntropy("seen")])
-    type(trainer)(trainer._backbone, trainer.processor, trainer.method, WithOld(2), trainer.settings, probes=[Counts()]).fit()
+    type(trainer)(trainer.backbone, trainer.processor, trainer.method, WithOld(2), trainer.settings, probes=[Counts()]).fit()

@@ -16,6 +16,11 @@ def scores_for(labels, classes, wrong=()):
     return 4.0 * np.eye(classes)[predicted]
 
 
+def softmax(scores):
+    """Of the best-scored class."""
+    return 1 / np.exp(scores - scores.max(axis=1, keepdims=True)).sum(axis=1)
+
+
 def last_session(sessions=3, test=4):
     *_, last = Stream(sessions, test=test)
     return last
@@ -31,7 +36,7 @@ def pick(session, shares, wrong=()):
             labels = np.asarray(test.data.labels)
             scores = scores_for(labels.tolist(), len(session.class_names), wrong)
             positions = [p for p in range(len(labels)) if p % len(shares) == share]
-            picker.add(number, scores[positions], labels[positions], positions)
+            picker.add(number, scores[positions], labels[positions], positions, softmax(scores[positions]))
         rows += picker.rows()
     return rows
 
@@ -92,7 +97,7 @@ def test_one_bad_pair_does_not_fill_the_page(tmp_path):
 def test_rows_have_one_shape_on_every_process():
     picker = ExamplePicker([4, 4])
     assert np.array(picker.rows()).shape == (DRAWN + MISTAKES, 6)
-    picker.add(0, np.eye(4), np.array([1, 2, 3, 0]), [0, 1, 2, 3])
+    picker.add(0, np.eye(4), np.array([1, 2, 3, 0]), [0, 1, 2, 3], np.ones(4))
     assert np.array(picker.rows()).shape == (DRAWN + MISTAKES, 6)
 
 
@@ -123,8 +128,8 @@ def test_other_content_is_refused(tmp_path, change, message):
 def test_candidates_compete_alone_and_some_classes_are_never_taught(tmp_path):
     session = last_session(sessions=2)
     picker = ExamplePicker([4])
-    scores = np.tile([9.0, 1.0, 2.0, 3.0], (4, 1))
-    picker.add(0, scores, np.array([2, 3, 2, 3]), [0, 1, 2, 3], candidates=(2, 3))
+    scores = np.tile([-np.inf, -np.inf, 2.0, 3.0], (4, 1))
+    picker.add(0, scores, np.array([2, 3, 2, 3]), [0, 1, 2, 3], softmax(scores))
     write_examples(tmp_path, session.tests[1:], session.class_names, [2], picker.rows())
     examples = read_examples(tmp_path)
     assert {e.predicted for e in examples} == {"class 3"} and {e.session for e in examples} == {None}

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from example_results import example_results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_cl.metrics import SessionCounts
+from hf_cl.metrics import CalibrationBins, SessionCounts
 from hf_cl.results.history import FILE, History, brought_up_to_date, read_lines
 from hf_cl.results.results import Results, _text
 
@@ -20,8 +20,9 @@ def filled(path, sessions=3):
         for j in range(t + 1):
             labels = np.repeat([2 * j, 2 * j + 1], 5)
             counts.add(j, rng.normal(size=(10, 2 * t + 2)), labels)
+        bins = asdict(CalibrationBins.of(rng.random(10 * t + 10), rng.random(10 * t + 10) < 0.5))
         record = {"id": t, "new_class_names": [f"ä{t}", f"b{t}"], "num_train": 9, "num_test": 10, "trained": True}
-        history.add(record | {"training_seconds": 1.0, "evaluation_seconds": 0.5, "peak_bytes": 7}, counts)
+        history.add(record | {"training_seconds": 1.0, "evaluation_seconds": 0.5, "peak_bytes": 7, "calibration": bins}, counts)
     return history
 
 

@@ -19,12 +19,12 @@ from example_results import (
 from html_page import Page
 from PIL import Image
 
-from hf_cl.metrics import StabilityTraces
+from hf_cl.metrics import CalibrationBins, StabilityTraces
 from hf_cl.results.examples import Example
 from hf_cl.results.report import render_report, write_report
 from hf_cl.results.report_figures import DARK, LIGHT, as_png, as_svg, draw_matrix, draw_sessions, drawable, heat_floor
 from hf_cl.results.report_traces import POINTS, draw_traces, lowest_points, traced_sessions
-from hf_cl.results.results import Memory, Times
+from hf_cl.results.results import Memory, Results, Times
 
 NOTES = ["Mind the backbone.", "<u>note</u>"]
 
@@ -289,3 +289,34 @@ def test_the_page_of_the_largest_run_is_bounded():
     html = render_report(largest_run(), SETTINGS, method="OVOR", examples=[example()] * 12)
     assert len(html) < 2_000_000
     assert Page(html).tags
+
+
+def test_a_thousand_sessions_fit_a_page(tmp_path):
+    """Below 5 MiB: the matrix of half a million cells is a picture, in both themes."""
+    sessions = 1000
+    matrix = [[0.5 + 0.4 * (j == t)] * (t + 1) for t in range(sessions) for j in [t]]
+    names = [[f"class {t}"] for t in range(sessions)]
+    results = example_results(
+        sessions=sessions_of(names),
+        accuracy_matrix=matrix,
+        accuracy_matrix_task_aware=matrix,
+        accuracy_matrix_within=matrix,
+        class_accuracy_matrix=matrix,
+        test_counts=[20] * sessions,
+        times=None,
+    )
+    html = render_report(results, SETTINGS, method="OVOR")
+    assert len(html.encode()) < 5 << 20
+    assert "Accuracy matrix; its numbers are in results.json." in html and 'class="heat' not in html
+
+
+def test_the_reliability_plot_shows_the_last_session(tmp_path):
+    bins = [CalibrationBins.of([0.9] * n, [True] * (n // 2) + [False] * (n - n // 2)) for n in (60, 80, 100)]
+    results = example_results(calibration=bins)
+    html = render_report(results, SETTINGS, method="OVOR")
+    assert "Expected calibration error: 40.00 points." in html and "Accuracy against confidence in 15 bins." in html
+    assert "Accuracy against confidence" not in html_of(example_results)
+    results.save(tmp_path / "results.json")
+    assert Results.load(tmp_path / "results.json") == results
+    with pytest.raises(ValueError, match="calibration needs bins that hold"):
+        example_results(calibration=bins[:2])

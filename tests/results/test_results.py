@@ -209,7 +209,9 @@ def test_forward_transfer_needs_future_accuracy():
 
 
 def test_environment():
-    accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=2, mixed_precision="bf16", compiled_by="no")
+    accelerator = SimpleNamespace(
+        device=torch.device("cpu"), num_processes=2, mixed_precision="bf16", compiled_by="no", deterministic=False
+    )
     seen = environment(accelerator, "google/vit", "abc")
     assert seen["torch"] == torch.__version__
     assert (seen["num_processes"], seen["mixed_precision"], seen["backbone"], seen["backbone_revision"]) == (2, "bf16", "google/vit", "abc")

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hf_cl.scenarios import DataError, UnreadableImage, class_incremental, find_unreadable, open_images
 from hf_cl.scenarios.image_set import ImageSet
@@ -125,7 +126,7 @@ def splits(labels, class_names) -> Splits:
         def __len__(self):
             return len(labels)
 
-        def decode(self, row):
+        def open(self, row):
             raise AssertionError("not looked at")
 
         def describe(self, row):
@@ -169,6 +170,6 @@ def test_progress_is_a_partial(write_folder):
 def test_large_sets_report_progress_by_pieces():
     done = []
     images = splits(np.zeros(2500, dtype=int), ("a",)).images["train"]
-    images.store.decode = lambda row: None
+    images.store.open = lambda row: Image.new("RGB", (2, 2))
     assert find_unreadable(images, num_threads=1, progress=lambda now, total: done.append(now)) == []
     assert done == [1024, 2048, 2500]

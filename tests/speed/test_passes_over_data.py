@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from speed_runs import METHODS, build, record, record_of
 
 from hf_cl.contracts import Method, Phase
-from hf_cl.images import DecodedImages
+from hf_cl.images import pixels
+from hf_cl.images.decode import open_position
 from hf_cl.methods import linear_probe, nearest_class_mean, ovor
+from hf_cl.probes import StabilityProbe
 
 TRAIN, TEST = 24, 8
 """Images of a session."""
@@ -37,22 +40,27 @@ def test_prototypes_cost_one_pass(tmp_path):
 
 
 def test_every_image_is_decoded_once(tmp_path, monkeypatch):
-    """Over epochs, phases and sessions."""
+    """Over epochs, phases and sessions, for training, features and tests."""
     decoded = Counter()
-    original = DecodedImages._open
-    monkeypatch.setattr(DecodedImages, "_open", lambda self, p: decoded.update([int(self.indices[p])]) or original(self, p))
-    build("ONE_PROMPT", tmp_path, sessions=3, method=ovor(epochs=2, vor_epochs=1, layer_tokens={0: 2})).fit()
+    monkeypatch.setattr(pixels, "open_position", lambda data, p: decoded.update([int(data.indices[p])]) or open_position(data, p))
+    method = ovor(epochs=2, vor_epochs=1, layer_tokens={0: 2})
+    build("ONE_PROMPT", tmp_path, sessions=3, method=replace(method, adapter=replace(method.adapter, head={"type": "prototype"}))).fit()
     assert set(decoded.values()) == {1} and len(decoded) == 3 * (TRAIN + TEST)
 
 
-def test_decoded_tests_of_all_sessions_share_one_budget(tmp_path, monkeypatch):
-    """What does not fit is decoded in each evaluation, so that memory does not grow with the number of sessions."""
-    monkeypatch.setattr("hf_cl.training.image_stream.PIXEL_BYTES", 11 * 32 * 32 * 3)
-    trainer = build("ONE_PROMPT", tmp_path, sessions=3, method=nearest_class_mean())
+def test_the_stability_probe_decodes_nothing(tmp_path, monkeypatch):
+    decoded = Counter()
+    monkeypatch.setattr(pixels, "open_position", lambda data, p: decoded.update([int(data.indices[p])]) or open_position(data, p))
+    monkeypatch.setattr(StabilityProbe.__init__, "__defaults__", (5,))  # of 8 test images of a session
+    build("ONE_PROMPT", tmp_path, sessions=2, method=ovor(epochs=2, vor_epochs=0, layer_tokens={0: 2}), stability_every=1).fit()
+    assert set(decoded.values()) == {1} and len(decoded) == 2 * (TRAIN + TEST)
+
+
+def test_pixels_of_all_sessions_share_one_budget(tmp_path):
+    """What does not fit is decoded again, so that memory does not grow with the number of sessions, and no number changes."""
+    budget = 22 * 32 * 32 * 3
+    trainer = build("ONE_PROMPT", tmp_path, sessions=3, method=nearest_class_mean(), image_memory=budget)
     results = trainer.fit()
-    tests = trainer.images._tests.values()
-    assert [decoded.num_kept for decoded in tests] == [TEST, 3, 0]  # and none of the training images the prototypes came from
-    assert sum(decoded.num_bytes for decoded in tests) == 11 * 32 * 32 * 3
-    monkeypatch.undo()
+    assert 0 < trainer.images.store.num_bytes <= budget
     whole = build("ONE_PROMPT", tmp_path / "whole", sessions=3, method=nearest_class_mean())
     assert whole.fit().accuracy_matrix == results.accuracy_matrix

@@ -80,7 +80,7 @@ class Recorder(Part):
 
 
 def _ovor() -> Method:
-    outliers = VirtualOutliers(k=5, num_offsets=30, num_boundary=6, per_class=6, batch_size=8)
+    outliers = VirtualOutliers(k=5, num_offsets=30, num_boundary=6, per_class=6)
     return ovor(epochs=3, vor_epochs=1, outliers=outliers, learning_rate=1e-2, layer_tokens={0: 2, 1: 3})
 
 
@@ -98,7 +98,7 @@ def _sara() -> Method:
 
 def _glad() -> Method:
     adapter = GladConfig(r=4, lora_dropout=0.0, head=dict(TEXT_HEAD))
-    return glad(adapter=adapter, iterations=12, session_iterations=12, batch_size=8, learning_rate=1e-3)
+    return glad(adapter=adapter, iterations=12, session_iterations=12, learning_rate=1e-3)
 
 
 METHODS: dict[str, Callable[[], Method]] = {

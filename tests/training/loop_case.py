@@ -74,7 +74,7 @@ def build(
     mode: str = "npos",
     **settings,
 ) -> ContinualTrainer:
-    outliers = VirtualOutliers(mode=mode, k=5, num_offsets=30, num_boundary=6, per_class=6, batch_size=8)
+    outliers = VirtualOutliers(mode=mode, k=5, num_offsets=30, num_boundary=6, per_class=6)
     method = ovor(epochs=2, vor_epochs=1, outliers=outliers, head={"type": head}, learning_rate=1e-2)
     probes = [*([DieAt(die_at, die_rank)] if die_at else []), *([StopLauncherAt(stop_at)] if stop_at else [])]
     values = {"batch_size": 8, "eval_batch_size": 8, "augmentation": "crop_flip", "cpu": True, "logging_steps": 2, **settings}

@@ -22,7 +22,7 @@ from hf_cl.training.accelerator import RunAccelerator, leave_group
 def dtypes_of(trainer) -> list[torch.dtype]:
     """Will be filled by `fit` with what the first linear layer puts out while training."""
     seen = []
-    trainer._backbone.vit.layers[0].mlp.fc1.register_forward_hook(lambda module, _, out: seen.append((module.training, out.dtype)))
+    trainer.backbone.vit.layers[0].mlp.fc1.register_forward_hook(lambda module, _, out: seen.append((module.training, out.dtype)))
     return seen
 
 

@@ -39,6 +39,15 @@ def test_killed_and_resumed(uninterrupted, tmp_path, step):
     assert (digest(tmp_path), results.accuracy_matrix) == uninterrupted
 
 
+def test_a_head_of_statistics_under_a_drift_map_is_resumed_to_the_bit(tmp_path):
+    """Statistics, votes, and the features that the session began with."""
+    results = build(tmp_path / "whole", head="gaussian").fit()
+    assert start(tmp_path / "cut", "checkpoint_steps=1", "head=gaussian", "die_at=16").returncode == 9
+    resumed = build(tmp_path / "cut", checkpoint_steps=1, head="gaussian", resume="auto").fit()
+    assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
+    assert resumed.accuracy_matrix == results.accuracy_matrix
+
+
 def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
     build(tmp_path, head="prototype").fit()
     results = build(tmp_path, head="prototype", resume="auto").fit()

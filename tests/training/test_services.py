@@ -127,7 +127,7 @@ def test_a_view_that_two_losses_name_differently_is_run_once(tmp_path):
 
     trainer = build(tmp_path, sessions=1)
     trainer.method = replace(trainer.method, phases=lambda session: [Phase("train", 1, [Both()], everything)])
-    trainer._backbone.vit.embeddings.register_forward_hook(lambda module, args, out: runs.append(module.training))
+    trainer.backbone.vit.embeddings.register_forward_hook(lambda module, args, out: runs.append(module.training))
     trainer.fit()
     assert runs.count(True) == 3 and runs.count(False) == 3 + 1  # steps; frozen views, and the one batch of tests
 
@@ -266,7 +266,7 @@ def test_images_that_were_held_out_of_training(tmp_path):
                 assert trainer.features_of(held_out).index.tolist() == [9000, 9001, 9002]
 
     trainer = build(tmp_path, sessions=2)
-    type(trainer)(trainer._backbone, trainer.processor, trainer.method, HeldOut(2), trainer.settings, probes=[Reads()], quiet=True).fit()
+    type(trainer)(trainer.backbone, trainer.processor, trainer.method, HeldOut(2), trainer.settings, probes=[Reads()], quiet=True).fit()
 
 
 def test_heads_say_whether_they_are_linear_and_what_is_probable():

@@ -59,7 +59,7 @@ def test_rows_of_earlier_classes_keep_their_values_to_the_bit(run):
 
 
 def test_the_backbone_is_untouched(run):
-    trained = {name.replace(".base_layer", ""): tensor for name, tensor in run[0]._backbone.state_dict().items()}
+    trained = {name.replace(".base_layer", ""): tensor for name, tensor in run[0].backbone.state_dict().items()}
     fresh = backbone().state_dict()
     assert fresh and all(torch.equal(trained[name], tensor) for name, tensor in fresh.items())
 
@@ -93,7 +93,7 @@ def test_mixed_precision_stays_on_in_every_session(tmp_path, precision):
         return [Phase("train", 1, [Spy()], everything)]
 
     trainer.method = Method(**{**trainer.method.__dict__, "phases": phases})
-    hook = trainer._backbone.vit.layers[0].mlp.fc1.register_forward_hook(lambda m, a, out: seen.append((m.training, out.dtype)))
+    hook = trainer.backbone.vit.layers[0].mlp.fc1.register_forward_hook(lambda m, a, out: seen.append((m.training, out.dtype)))
     trainer.fit()
     hook.remove()
     training = [dtype for is_training, dtype in seen if is_training]

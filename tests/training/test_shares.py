@@ -10,6 +10,7 @@ from loop_case import processor
 from stream import Images
 
 from hf_cl.contracts import FeatureSet
+from hf_cl.images import Forms, PixelStore, Preprocessor, build_augmentation
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.image_stream import ImageStream
 
@@ -20,7 +21,9 @@ def steps(rank: int, world: int, accumulation: int) -> list[list[tuple[list[int]
     """(sample ids, weight) of each micro-batch of each step of an epoch, by batches of 8: the last has three samples."""
     settings = TrainingSettings(batch_size=8, gradient_accumulation_steps=accumulation, augmentation="none")
     accelerator = SimpleNamespace(process_index=rank, num_processes=world, device=torch.device("cpu"))
-    stream = ImageStream(processor(), settings, accelerator)  # type: ignore[arg-type]
+    preprocessor = Preprocessor(processor())
+    store = PixelStore(Forms(preprocessor, build_augmentation("none", preprocessor)))
+    stream = ImageStream(store, settings, accelerator)  # type: ignore[arg-type]
     ids = torch.arange(COUNT)
     features = FeatureSet(torch.zeros(COUNT, 1), ids % 2, ids)
     dataset = Images([0] * COUNT)

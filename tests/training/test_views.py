@@ -14,7 +14,7 @@ class Count:
 
     def __init__(self, trainer) -> None:
         self.model, self.frozen = [], []
-        trainer._backbone.vit.embeddings.register_forward_hook(self)
+        trainer.backbone.vit.embeddings.register_forward_hook(self)
 
     def __call__(self, module, inputs, output) -> None:
         if module.training:

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 METHODS: dict[str, Callable[[], Method]] = {
     "cpe_clip": lambda: cpe_clip(base_epochs=2, session_epochs=2, session_batch_size=2, lr_per_epoch=[0.01, 0.01]),
-    "glad": lambda: glad(adapter=GladConfig(lora_dropout=0.0), iterations=6, session_iterations=2, batch_size=8),
+    "glad": lambda: glad(adapter=GladConfig(lora_dropout=0.0), iterations=6, session_iterations=2),
 }
 """Without dropout, whose masks are drawn per process."""
 

@@ -29,6 +29,7 @@ class AsyncLoraModel(RolePlayer):
     """
 
     prefix: str = "async_lora_"
+    trained_fields = ("unfrozen",)
     tuner_layer_cls = AsyncLoraLayer
     target_module_mapping: dict[str, list[str]] = {
         kind: ["q_proj", "v_proj"] for kind in ("vit", "deit", "dinov2", "clip_vision_model", "siglip_vision_model")

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peft import PeftConfig, PeftType
+from torch import nn
 
 from hf_cl.adapters.config import MAX_ROWS, HeadedConfig
+from hf_cl.adapters.cpe_clip.sites import text_tower
 from hf_cl.adapters.field_types import brief, check_count
 from hf_cl.heads.text import check_text_head
 from hf_cl.hints import nearest
@@ -79,6 +81,13 @@ class CPEClipConfig(HeadedConfig, PeftConfig):
             raise ValueError("init='words' needs prompts in the text tower; towers is 'vision'.")
         if self.has_text_head:
             check_text_head(self.head or {})
+
+    def reserved_text_positions(self, model: nn.Module) -> int:
+        """The prompts'. A tower that pools at the end needs one more, of padding, to see where the text is over."""
+        if self.towers == "vision":
+            return 0
+        tower = text_tower(model)
+        return self.num_prompt_tokens + (1 if tower is not None and tower.pooling == "last" else 0)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -42,7 +42,8 @@ class TextRoom:
         ids = given.view(-1, given.shape[-1])  # [C, T]
         mask = inputs.get("attention_mask")
         too_long = max(ids.shape[1] + count - self.tower.max_positions, 0)
-        self.layer.check_room(given, too_long, self.tower)  # the tensor that was given: it is known again, a view of it is not
+        # the tensor that was given: it is known again, a view of it is not
+        self.layer.check_room(given, too_long, self.tower)  # pyright: ignore
         inputs["input_ids"] = _insert(ids, self.tower.first, count, PLACEHOLDER, too_long)  # [C, T+L]
         if mask is not None:
             inputs["attention_mask"] = _insert(mask, self.tower.first, count, 1, too_long)  # [C, T+L]
@@ -93,7 +94,7 @@ class TextRoomInEmbedding(TextPrompts):
         if prompts is None:
             return None
         at, keep = self.tower.first, output.shape[1] - len(prompts)
-        self.layer.check_room(args[0], len(prompts), self.tower)
+        self.layer.check_room(args[0], len(prompts), self.tower)  # pyright: ignore
         rows = prompts.to(output.dtype).expand(output.shape[0], -1, -1)  # [C, L, D]
         return torch.cat([output[:, :at], rows, output[:, at:keep]], dim=1)  # [C, T, D]
 

@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftType
 
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import brief, check_pattern
+from hf_cl.contracts import GradientRule
 from hf_cl.heads.text import check_text_head
 from hf_cl.hints import nearest
 
@@ -103,6 +104,21 @@ class GladConfig(HeadedConfig, LoraConfig):
             raise ValueError(f"lam of rule 'glad' must lie in [0, 1], got {self.lam}.")
         if self.rule == "gradient_norm" and self.mu is None:
             raise ValueError("Rule 'gradient_norm' needs mu, the weight of the gradient norm.")
+
+    def check_rule(self, rule: GradientRule) -> None:
+        """Raise ValueError where a method trains by another rule than is recorded here: the adapter would carry a wrong record.
+
+        A rule that a config cannot name, one of your own, goes with `rule="none"`: nothing is recorded then.
+        """
+        found = {"rule": "none", **rule.record()}
+        wrong = {name: value for name, value in found.items() if vars(self).get(name) != value}
+        if wrong:
+            mine = ", ".join(f"{name}={vars(self).get(name)!r}" for name in wrong)
+            theirs = ", ".join(f"{name}={value!r}" for name, value in wrong.items())
+            raise ValueError(
+                f"The adapter's config records {mine}, but the method trains by {type(rule).__name__} with {theirs}. Set the config's rule "
+                "and its numbers (rule='none' for plain LoRA and for a rule of your own)."
+            )
 
     def to_lora_config(self) -> LoraConfig:
         """The same adapter as plain LoRA, for people without hf_cl; class names, head and rule stay behind."""

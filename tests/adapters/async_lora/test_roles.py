@@ -35,7 +35,7 @@ def test_what_each_role_computes(family):
     assert torch.equal(logits(model, "base"), now) and torch.equal(logits(model, "base_teacher"), teacher)
     move(model, ("async_lora", "modules_to_save"), seed=2)
     tuner.update_teacher()
-    tuner.grow_head("default", NAMES[3:5])
+    tuner.grow("default", NAMES[3:5])
     assert torch.equal(logits(model, "base"), now)  # with the rows it had
     assert torch.equal(logits(model, "pretrained"), logits(model, "pretrained"))
     assert not torch.equal(logits(model, "teacher")[:, :3], teacher) and model(images()).logits.shape == (4, 5)

@@ -8,6 +8,7 @@ from itertools import islice
 import cpe_reference as reference
 import pytest
 import torch
+import two_towers
 from accelerate import Accelerator
 
 from hf_cl.adapters import CPEClipConfig
@@ -45,7 +46,7 @@ def test_three_sessions(run, kind):
     accelerator = Accelerator(cpu=True)
     for session in sessions():
         if session.id > 0:
-            classifier.head.grow(session.new_class_names)
+            two_towers.grow(classifier, list(session.new_class_names))
         classifier.head.training_classes = range(session.first_new_class, len(session.class_names))
         method.rule.begin_session(None, session)
         optimizer, schedule = method.optimizer(session, named)

@@ -280,9 +280,9 @@ def test_one_tower_alone_can_be_called():
 @everywhere
 def test_adding_classes_changes_no_saved_tensor(family, tmp_path):
     model = adapted(family)
-    head = classifier(model, family).head
+    one = classifier(model, family)
     model.save_pretrained(tmp_path / "before")
-    head.grow(["w20", "w21 w22"])
+    two_towers.grow(one, ["w20", "w21 w22"])
     model.save_pretrained(tmp_path / "after")
     before, after = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("before", "after"))
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
@@ -318,7 +318,7 @@ def test_reload_in_a_fresh_process_gives_the_same_bits(tmp_path):
             for parameter in trainable(model).values():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
         one = classifier(model, family)
-        one.head.grow(["w20"])
+        two_towers.grow(one, ["w20"])
         model.save_pretrained(folder)
         two_towers.tokenizer_of(family).save_pretrained(folder)
         with torch.no_grad():

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from hf_cl.images.augment import Augmentation
-from hf_cl.images.decode import DecodedImages
 from hf_cl.images.draws import uniform
+from hf_cl.images.pixels import StoredImages
 from hf_cl.images.preprocess import Preprocessor
+from hf_cl.images.resample import stacked
 from hf_cl.images.transfer import to_device
 
 
 def train_batches(
-    decoded: DecodedImages,
+    stored: StoredImages,
     augmentation: Augmentation,
     preprocessor: Preprocessor,
     batches: Sequence[Sequence[int]],
@@ -33,41 +34,41 @@ def train_batches(
     """Augmented batches. View v of a sample is a function of (seed, epoch, sample id, v), whatever batch or process it is in.
 
     Args:
-        decoded: made by `DecodedImages.for_training` with the same augmentation.
+        stored: from `PixelStore.training` of a store with the same augmentation.
         augmentation: from `build_augmentation`.
         preprocessor: gives the values their mean and standard deviation.
         batches: positions, as `plan` gives them. An empty list makes an empty batch.
         seed, epoch: of the run; an epoch number that comes twice gives the same images twice.
         views: augmented views of each image.
-        device: where the batches are wanted; the augmentation runs there.
+        device: where the batches are wanted; the augmentation runs there, but for boxes, which are cut out on the host.
 
     Yields: `pixel_values` float32 [B, 3, S, S] (the second view: `pixel_values_1`), `labels` int64 [B], `index` int64 [B].
     """
-    for positions, pixels in zip(batches, decoded.batches(batches), strict=True):
-        batch = _labels(decoded, positions, device)
-        index = decoded.indices[positions].numpy()
-        values = to_device(pixels.values, device)
+    for positions, images in zip(batches, stored.batches(batches), strict=True):
+        batch = _labels(stored, positions, device)
+        index = stored.indices[positions].numpy()
         for view in range(views):
             draws = uniform(seed, epoch, index, view, augmentation.num_draws)
-            batch[view_name(view)] = preprocessor.normalize(augmentation(values, pixels.sizes, draws))
+            batch[view_name(view)] = preprocessor.normalize(augmentation(images, draws, device))
         yield batch
 
 
 def eval_batches(
-    decoded: DecodedImages, preprocessor: Preprocessor, batches: Sequence[Sequence[int]], *, device: torch.device
+    stored: StoredImages, preprocessor: Preprocessor, batches: Sequence[Sequence[int]], *, device: torch.device
 ) -> Iterator[dict[str, Tensor]]:
     """Batches exactly as the image processor makes them.
 
     Args:
-        decoded: made by `DecodedImages.for_evaluation`.
+        stored: from `PixelStore.evaluation`.
         preprocessor: of the model.
         batches: positions, as `sequential` gives them.
         device: where the batches are wanted.
 
     Yields: `pixel_values` float32 [B, 3, S, S], `labels` int64 [B], `index` int64 [B].
     """
-    for positions, pixels in zip(batches, decoded.batches(batches), strict=True):
-        yield {"pixel_values": preprocessor.normalize(to_device(pixels.values, device))} | _labels(decoded, positions, device)
+    for positions, images in zip(batches, stored.batches(batches), strict=True):
+        pixels = to_device(stacked(images, preprocessor.size), device)  # [B, 3, S, S]
+        yield {"pixel_values": preprocessor.normalize(pixels)} | _labels(stored, positions, device)
 
 
 def view_name(view: int) -> str:
@@ -75,6 +76,6 @@ def view_name(view: int) -> str:
     return "pixel_values" if view == 0 else f"pixel_values_{view}"
 
 
-def _labels(decoded: DecodedImages, positions: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+def _labels(stored: StoredImages, positions: Sequence[int], device: torch.device) -> dict[str, Tensor]:
     which = torch.as_tensor(positions, dtype=torch.int64)
-    return {"labels": to_device(decoded.labels[which], device), "index": to_device(decoded.indices[which], device)}
+    return {"labels": to_device(stored.labels[which], device), "index": to_device(stored.indices[which], device)}

@@ -6,16 +6,21 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_cl.images import AUGMENTATIONS, DecodedImages, build_augmentation, eval_batches, plan, sequential, train_batches
+from hf_cl.images import AUGMENTATIONS, Forms, PixelStore, build_augmentation, eval_batches, plan, sequential, train_batches
 
 CPU = torch.device("cpu")
 
 
-def training(dataset, preprocessor, batches, name="strong_blur", byte_budget=4 << 30, **settings):
+def training(dataset, preprocessor, batches, name="strong_blur", budget=4 << 30, **settings):
     augmentation = build_augmentation(name, preprocessor)
-    decoded = DecodedImages.for_training(dataset, augmentation, preprocessor, byte_budget=byte_budget)
+    stored = PixelStore(Forms(preprocessor, augmentation), budget=budget).training(dataset)
     settings = {"seed": 0, "epoch": 0} | settings
-    return list(train_batches(decoded, augmentation, preprocessor, batches, device=CPU, **settings))
+    return list(train_batches(stored, augmentation, preprocessor, batches, device=CPU, **settings))
+
+
+def evaluation(dataset, preprocessor, budget=4 << 30):
+    store = PixelStore(Forms(preprocessor, build_augmentation("none", preprocessor)), budget=budget)
+    return store.evaluation(dataset, range(len(dataset)), test=True)
 
 
 def by_sample(batches, key="pixel_values"):
@@ -58,12 +63,12 @@ def test_seed_epoch_and_view_change_the_augmentation(mixed, preprocessor):
 
 def test_decoding_on_demand_gives_the_same_batches(mixed, preprocessor):
     order = plan(31, 8, (0,))
-    kept, on_demand = (by_sample(training(mixed, preprocessor, order, byte_budget=budget)) for budget in (4 << 30, 20_000))
+    kept, on_demand = (by_sample(training(mixed, preprocessor, order, budget=budget)) for budget in (4 << 30, 20_000))
     assert all(torch.equal(on_demand[index], image) for index, image in kept.items())
 
 
 def test_evaluation_is_the_image_processor_to_the_bit(mixed, preprocessor):
-    decoded = DecodedImages.for_evaluation(mixed, preprocessor)
+    decoded = evaluation(mixed, preprocessor)
     parts = [list(eval_batches(decoded, preprocessor, sequential(31, 8, rank=rank, world=2), device=CPU)) for rank in range(2)]
     got = by_sample(chain(*parts))
     images = [Image.fromarray(array) for array in mixed.arrays]
@@ -74,7 +79,7 @@ def test_evaluation_is_the_image_processor_to_the_bit(mixed, preprocessor):
 
 def test_training_without_augmentation_sees_what_evaluation_sees(mixed, preprocessor):
     trained = training(mixed, preprocessor, sequential(31, 31), "none")[0]
-    evaluated = next(eval_batches(DecodedImages.for_evaluation(mixed, preprocessor), preprocessor, sequential(31, 31), device=CPU))
+    evaluated = next(eval_batches(evaluation(mixed, preprocessor), preprocessor, sequential(31, 31), device=CPU))
     assert all(torch.equal(trained[key], evaluated[key]) for key in evaluated)
 
 
@@ -91,8 +96,8 @@ def test_global_generators_are_left_alone(mixed, preprocessor):
 
     before = states()
     for budget in (4 << 30, 0):
-        training(mixed, preprocessor, plan(31, 8, (0,)), views=2, byte_budget=budget)
-    list(eval_batches(DecodedImages.for_evaluation(mixed, preprocessor), preprocessor, sequential(31, 8), device=CPU))
+        training(mixed, preprocessor, plan(31, 8, (0,)), views=2, budget=budget)
+    list(eval_batches(evaluation(mixed, preprocessor), preprocessor, sequential(31, 8), device=CPU))
     assert states() == before
 
 
@@ -100,13 +105,13 @@ def test_global_generators_are_left_alone(mixed, preprocessor):
 def test_no_step_reads_from_the_device(name, mixed, preprocessor):
     """A meta tensor has no values: whoever asked for one would fail here, and would make the host wait on a GPU."""
     augmentation = build_augmentation(name, preprocessor)
-    decoded = DecodedImages.for_training(mixed, augmentation, preprocessor)
+    decoded = PixelStore(Forms(preprocessor, augmentation)).training(mixed)
     settings = {"seed": 0, "epoch": 0, "views": 2, "device": torch.device("meta")}
     for batch in train_batches(decoded, augmentation, preprocessor, plan(31, 8, (0,)), **settings):
         assert {value.device.type for value in batch.values()} == {"meta"}
         assert batch["pixel_values"].shape == (len(batch["labels"]), 3, 24, 24)
         assert batch["pixel_values"].dtype == torch.float32
-    tests = DecodedImages.for_evaluation(mixed, preprocessor)
+    tests = evaluation(mixed, preprocessor)
     for batch in eval_batches(tests, preprocessor, sequential(31, 8), device=torch.device("meta")):
         assert batch["pixel_values"].shape == (len(batch["labels"]), 3, 24, 24)
 
@@ -118,7 +123,7 @@ def test_cuda_gives_the_same_batches_without_waiting(mixed, preprocessor):
     order = plan(31, 8, (0,))
     for name in AUGMENTATIONS:
         augmentation = build_augmentation(name, preprocessor)
-        decoded = DecodedImages.for_training(mixed, augmentation, preprocessor)
+        decoded = PixelStore(Forms(preprocessor, augmentation)).training(mixed)
         list(train_batches(decoded, augmentation, preprocessor, order[:1], seed=0, epoch=0, device=device))  # copies the table
         torch.cuda.set_sync_debug_mode("error")
         try:

@@ -1,0 +1,110 @@
+"""`hf-cl sweep`: a study of many runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from hf_cl.cli.app import TRAIN, app, mistakes_in_a_line
+
+if TYPE_CHECKING:
+    from hf_cl.tuning.arguments import Arguments
+    from hf_cl.tuning.study import Study
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, rich_help_panel=TRAIN)
+def sweep(context: typer.Context) -> None:
+    """Train methods x seeds x class orders x settings, and compare them: `hf-cl sweep ovor lora --config demo --seeds 0 1 2`.
+
+    --seeds 0 1 2, --class_orders 0 1 2 and --grid learning_rate=1e-3,3e-4 are the axes; other flags are those of `hf-cl train`, for all
+    runs. --output_dir: the study's folder, with a run folder for each. --jobs: runs at a time. --engine local, slurm or ray; --option
+    KEY=VALUE for the engine. --status: a table of states, and no run. The same command goes on with what is not done.
+    """
+    from hf_cl.tuning import ENGINES, write_study  # noqa: PLC0415
+    from hf_cl.tuning.arguments import parse  # noqa: PLC0415
+    from hf_cl.tuning.study import read_state, read_study  # noqa: PLC0415
+
+    with mistakes_in_a_line():
+        arguments = parse(context.args)
+        if arguments.status:
+            _print_states(read_study(arguments.output_dir))
+            raise typer.Exit(0)
+        if arguments.engine not in ENGINES:
+            raise ValueError(f"Unknown engine {arguments.engine!r}. Known: {', '.join(ENGINES)}.")
+        study = _checked(arguments)
+        write_study(study)
+        waiting = [job.name for job in study.jobs if read_state(study.folder, job.name) != "done"]
+        done = len(study.jobs) - len(waiting)
+        typer.echo(f"{len(waiting)} runs to go, {done} done; their states: hf-cl sweep --status --output_dir {study.folder}")
+        ENGINES[arguments.engine](study.folder, waiting, arguments.jobs, arguments.options)
+    _print_states(study)
+    _finish(study)
+
+
+def _checked(arguments: Arguments) -> Study:
+    """The study, once every run's settings and the data are known to be good. Raises ValueError with all that is not."""
+    from hf_cl.hints import nearest  # noqa: PLC0415
+    from hf_cl.methods import METHODS  # noqa: PLC0415
+    from hf_cl.run import open_scenario, parse_settings  # noqa: PLC0415
+    from hf_cl.run.own_pictures import with_config  # noqa: PLC0415
+    from hf_cl.tuning.study import plan, read_state  # noqa: PLC0415
+
+    if not arguments.methods:
+        raise ValueError(f"Name the methods of the study first: hf-cl sweep ovor lora ... Known: {', '.join(sorted(METHODS))}.")
+    for method in arguments.methods:
+        if method not in METHODS:
+            raise ValueError(f"Unknown method {method!r}.{nearest(method, METHODS)} Known: {', '.join(sorted(METHODS))}.")
+    axes = {"seeds": arguments.seeds, "class_orders": arguments.class_orders, "grid": arguments.grid}
+    study = plan(arguments.output_dir, arguments.methods, arguments.flags, **axes)  # pyright: ignore[reportArgumentType]
+    faults, settings = [], []
+    for job in study.jobs:
+        try:
+            flags = with_config(job.method, job.flags, lambda said: None)  # each run says so itself
+            parsed = parse_settings(METHODS[job.method], job.method, flags)
+            parsed.method()
+            settings.append(parsed)
+        except ValueError as error:
+            faults.append(f"{job.name}: {error}")
+    if faults:
+        raise ValueError("\n".join(faults))
+    if any(read_state(study.folder, job.name) != "done" for job in study.jobs):
+        open_scenario(settings[0])  # a picture that cannot be read is said once, not by every run
+    return study
+
+
+def _print_states(study: Study) -> None:
+    from rich import box  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    from hf_cl.tuning.study import progress, read_state  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    for column in ("state", "sessions", "accuracy", "last sign"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for job in study.jobs:
+        sessions, accuracy, written = progress(study.folder, job.name)
+        ago = "" if written is None else f"{(time.time() - written) / 60:.0f} min ago"
+        shown = "" if accuracy is None else f"{100 * accuracy:.2f}"
+        table.add_row(job.name, read_state(study.folder, job.name), str(sessions), shown, ago)
+    Console().print(table)
+
+
+def _finish(study: Study) -> None:
+    """The table of `hf-cl compare` where all is done; what is not, otherwise. Exit status 2 where a run failed."""
+    from hf_cl.cli.compare import compare  # noqa: PLC0415
+    from hf_cl.tuning.study import read_state  # noqa: PLC0415
+
+    states = {job.name: read_state(study.folder, job.name) for job in study.jobs}
+    failed = [name for name, state in states.items() if state == "failed"]
+    for name in failed:
+        lines = (study.folder / "output" / f"{name}.txt").read_text(errors="replace").splitlines()
+        typer.echo(f"{name} failed: {lines[-1] if lines else 'without a word'} ({study.folder / 'output' / name}.txt)", err=True)
+    finished: list[Path] = [study.folder / name for name, state in states.items() if state == "done"]
+    if len(finished) == len(states):
+        compare(runs=finished, across=list(study.across), metric=None, output=study.folder / "compare.html", latex=False, as_json=False)
+    raise typer.Exit(2 if failed else 0)

@@ -1,0 +1,59 @@
+"""What heads share that are fitted to statistics at the end of a session.
+
+Shapes: n images, D feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_cl.contracts import FeatureSet, Session, Trainer
+
+
+def own_rows(trainer: Trainer, session: Session) -> tuple[Tensor, Tensor, Tensor]:
+    """Features [n, D] float64 (as the head embeds them), labels [n] and sample ids [n] of the session's own training images, on the CPU.
+
+    Those of its new classes; where it brings none, all. Images of a memory were counted when they were new.
+
+    Raises ValueError for a new class without an image.
+    """
+    data: FeatureSet = trainer.features_of(session.train)
+    labels = data.labels.cpu()
+    mine = labels >= (session.first_new_class if session.new_class_names else 0)
+    present = set(labels[mine].tolist())
+    empty = [name for label, name in enumerate(session.class_names) if label >= session.first_new_class and label not in present]
+    if empty:
+        raise ValueError(f"Session {session.id} has no image of {', '.join(empty)}: a fitted head needs one of each class.")
+    with torch.no_grad():
+        embedded = trainer.head.embed(data.features).cpu().double()
+    return embedded[mine], labels[mine], data.index.cpu()[mine]
+
+
+def as_on_rank_0(tensors: Iterable[Tensor]) -> None:
+    """Overwrite fitted tensors with those of the first process: a solver may round differently on another host."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor, 0)
+
+
+def check_bool(owner: str, **values: Any) -> None:
+    """Raise ValueError for a setting that is neither true nor false."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{owner}: {name} must be true or false, got {value!r}.")
+
+
+def check_number(owner: str, name: str, value: Any, low: float, high: float, words: str) -> None:
+    """Raise ValueError unless `value` is a number of [low, high); `words` say what is allowed."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < high:
+        raise ValueError(f"{owner}: {name} is {words}, got {value!r}.")
+
+
+def check_count(owner: str, name: str, value: Any, low: int, high: int) -> None:
+    """Raise ValueError unless `value` is a whole number of [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{owner}: {name} is a whole number from {low} to {high}, got {value!r}.")

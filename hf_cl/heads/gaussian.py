@@ -1,0 +1,300 @@
+"""The Gaussian head: every class is a Gaussian in the space of the features.
+
+Shapes: B batch, C classes seen so far, c classes of the session, D feature width, M width of a feature map (D without one).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hf_cl.contracts import Part, Session, Trainer
+from hf_cl.heads.cosine import CosineHead
+from hf_cl.heads.feature_maps import FeatureMap
+from hf_cl.heads.fitted import as_on_rank_0, check_bool, check_count, check_number, own_rows
+from hf_cl.heads.gaussian_fit import Gaussians, log_det
+from hf_cl.heads.gaussian_forms import inverse_cholesky, make_form, pack, triangle, unpack
+from hf_cl.heads.gaussian_votes import Candidates, Choice, Form, Setting, Votes
+from hf_cl.heads.held_back import held_back
+from hf_cl.heads.map_store import MapStore
+from hf_cl.memory.class_statistics import ClassStatistics
+
+logger = logging.getLogger(__name__)
+
+MIXED_UP_TO = 384
+"""Width up to which "auto" keeps whole covariances of classes, 4 D (D + 1) / 2 bytes each."""
+
+
+class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMethodOverride]  # as a Part, its state is the module's
+    """Every class is a Gaussian, fitted in closed form: linear or regularised discriminant analysis, with a prior over class means, or on
+    random features. One pass over the images, no gradient.
+
+    Counts, means and scatters add up over the sessions, so the head after a session is the one fitted to all images at once: nothing is
+    forgotten as long as the features stand still. `hf_cl.heads.gaussian_fit` has the formulas and their sources, `gaussian_votes` how
+    shrinkage, own share and temperature are chosen by images that are held back.
+
+    In train mode it is a `CosineHead`: trainable rows, which begin at the class means, so that a loss can teach the adapter. Eval mode is
+    the fit; a class without one yet (a probe inside its session) is a Gaussian at its row with the shared covariance.
+
+    Saved are the fit and one vector per class, `means`, which are the rows of a loaded head. Statistics and votes go to checkpoints alone.
+
+    Args:
+        covariance: "shared" (one linear layer), "mixed" (a share of each class's own covariance), "low_rank" (the same, of each class's own
+            the `rank` largest directions); "auto": shared with a prior, a feature map or normalize, else mixed up to a width of 384 and
+            low_rank above.
+        rank: directions of "low_rank".
+        shrinkage: of the shared covariance towards a multiple of the identity: a number in [0, 1], "rule" or "auto" (votes; with a prior
+            the rule).
+        own_share: of each class's own covariance: a number in [0, 1), "rule" or "auto" (votes).
+        prior: class means are drawn from one Gaussian: for classes of very different size, as a large base and then few shots.
+        prior_flatness: share of the prior's variance that is spread evenly over all directions.
+        feature_map, map_dim, gamma, map_seed: "rff" or "relu" (`FeatureMap`); with the shared covariance.
+        normalize: features have length 1 first; with the shared covariance.
+        temperature: by which scores are divided; "auto": by the held-back images of all sessions.
+        scale: of the training rows.
+        device, dtype: of the parameters; the meta device is fine.
+
+    Raises ValueError for a setting that is not one of these, or that another one excludes.
+    """
+
+    fits = True
+    means: Tensor
+    """[C, D] class means; NaN where a class is not fitted."""
+    temperature: Tensor
+    """[]"""
+    hits: Tensor
+    voted: Tensor
+    curves: Tensor
+    shared_center: Tensor
+    shared_whitener: Tensor
+    shared_log_det: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        covariance: Literal["auto", "shared", "mixed", "low_rank"] = "auto",
+        rank: int = 8,
+        shrinkage: Choice = "auto",
+        own_share: Choice = "auto",
+        prior: bool = False,
+        prior_flatness: float = 0.2,
+        feature_map: Literal["none", "rff", "relu"] = "none",
+        map_dim: int = 1024,
+        gamma: float = 0.1,
+        map_seed: int = 0,
+        normalize: bool = False,
+        temperature: float | Literal["auto"] = "auto",
+        scale: float = 16.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, 0, scale=scale, device=device, dtype=dtype)
+        form = _form(in_features, covariance, rank, own_share, prior, prior_flatness, feature_map, normalize)
+        _check(shrinkage, own_share, temperature, map_dim, gamma)
+        self.candidates, self.fixed_temperature = Candidates(shrinkage, own_share, form), temperature
+        factory: Any = {"device": self.weight.device, "dtype": self.weight.dtype}  # peft puts parameters alone on the meta device
+        self.feature_map: FeatureMap | None = None
+        if feature_map != "none" or normalize:
+            self.feature_map = FeatureMap(in_features, feature_map, map_dim, gamma=gamma, seed=map_seed, normalize=normalize, **factory)
+        self.map_features = in_features if self.feature_map is None else self.feature_map.out_features
+        self.form = make_form(form, self.map_features, **factory)
+        self.register_buffer("means", torch.empty(0, in_features, **factory))
+        self.register_buffer("temperature", torch.full((), torch.nan, **factory))
+        self._register_training_state()
+        self._fitted = 0
+        self.register_state_dict_post_hook(_save_means_for_rows)
+        self.register_load_state_dict_pre_hook(_start_rows_at_means)
+        self.register_load_state_dict_post_hook(_count_fitted)
+        self._grow(num_classes)
+
+    def _register_training_state(self) -> None:
+        """Non-persistent buffers, on the CPU until the model moves: never on the meta device, since no file has them."""
+        none = Votes.none(self.candidates)
+        state = {"hits": none.hits, "voted": none.voted, "curves": none.curves}
+        dtype = self.weight.dtype
+        state |= {"shared_center": torch.full((self.map_features,), torch.nan, dtype=dtype)}
+        state |= {"shared_whitener": torch.full((triangle(self.map_features),), torch.nan, dtype=dtype)}
+        state |= {"shared_log_det": torch.zeros((), dtype=dtype)}
+        for name, tensor in state.items():
+            self.register_buffer(name, tensor, persistent=False)
+        self.map_store = None if self.feature_map is None else MapStore(self.map_features)
+
+    @property
+    def statistics(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Means alone under a map, one scatter under a shared covariance, else all."""
+        if self.feature_map is not None:
+            return frozenset()
+        return frozenset({"pooled"} if self.candidates.form.covariance == "shared" else {"pooled", "full"})
+
+    @property
+    def moves_with_statistics(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether features that move can be followed: a linear map of features is none of their images under a map."""
+        return self.feature_map is None
+
+    # Growth
+    def grow(self, class_names: Sequence[str]) -> None:
+        self._grow(len(class_names))
+
+    def _grow(self, count: int) -> None:
+        self._append(count)
+        self.means = torch.cat([self.means, self.means.new_full((count, self.in_features), torch.nan)])  # [C, D]
+        self.form.grow(self.num_classes)
+        if self.map_store is not None:
+            self.map_store.grow(count)
+
+    # Prediction
+    def train(self, mode: bool = True) -> GaussianHead:
+        super().train(mode)
+        if not mode:
+            self._count_fitted()
+        return self
+
+    def _count_fitted(self) -> None:
+        """Kept as a number, so that a forward does not wait for the device."""
+        fitted = self.form.fitted()
+        self._fitted = 0 if fitted.is_meta else int(fitted.sum())
+
+    def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
+        """Logits: log densities over the temperature, up to a number per image."""
+        if self.training or not self._fitted:
+            return super().forward(features)
+        with torch.autocast(features.device.type, enabled=False):  # differences of large numbers
+            features = features.to(self.means.dtype)
+            rows = features if self.feature_map is None else self.feature_map(features)  # [B, M]
+            scores = self.form.scores(rows, self.means)
+            if self._fitted < self.num_classes:
+                scores = torch.where(self.form.fitted(), scores, self._scores_at_rows(rows))
+            return scores / self.temperature
+
+    def _scores_at_rows(self, rows: Tensor) -> Tensor:
+        """[B, C] as if each class were a Gaussian at its row, with the shared covariance of the last fit; -inf in a loaded head, which has
+        not got that."""
+        points = self.weight if self.feature_map is None else self.feature_map(self.weight)  # [C, M]
+        whitener = unpack(self.shared_whitener, self.map_features)
+        x, means = (rows - self.shared_center) @ whitener.T, (points - self.shared_center) @ whitener.T
+        scores = (-0.5 * torch.cdist(x, means).square()).nan_to_num(nan=-torch.inf)  # [B, C]
+        if self.candidates.form.flatness is not None:
+            return scores
+        if self.candidates.form.covariance == "shared":  # measured from the center
+            return scores + 0.5 * x.square().sum(1, keepdim=True)
+        return scores - 0.5 * self.shared_log_det
+
+    def as_linear(self) -> nn.Linear | None:
+        """Where every class has the same covariance: `scores / temperature` up to a number per image, so the same log-probabilities."""
+        layer = None if self.feature_map is not None or not 0 < self._fitted == self.num_classes else self.form.layer(self.means)
+        if layer is None:
+            return None
+        linear = nn.Linear(self.in_features, self.num_classes, device=self.means.device, dtype=self.means.dtype)
+        with torch.no_grad():
+            linear.weight.copy_(layer[0] / self.temperature)
+            linear.bias.copy_(layer[1] / self.temperature)
+        return linear
+
+    # Fitting
+    def begin_session(self, trainer: Trainer, session: Session) -> None:
+        """The new rows begin at the class means of the features as they are now."""
+        features, labels, _ = own_rows(trainer, session)
+        with torch.no_grad():
+            for label in range(session.first_new_class, len(session.class_names)):
+                self.weight[label] = features[labels == label].mean(0).to(self.weight)
+
+    @torch.no_grad()
+    def end_session(self, trainer: Trainer, session: Session) -> None:
+        """Votes of what is held back, then the fit of all classes.
+
+        Raises ValueError for a class without images and for a covariance that is singular.
+        """
+        features, labels, index = own_rows(trainer, session)
+        store = trainer.class_statistics(session)
+        before, whole = store.before(session.id), store
+        rows = features
+        if self.feature_map is not None and self.map_store is not None:
+            if session.id == 0:
+                self.feature_map.begin(features)
+            rows = self.feature_map(features)  # [n, M]
+            before, whole = self.map_store.statistics(), self.map_store.statistics()
+            whole.update(rows, labels, index)
+            self.map_store.keep(whole, whole.pooled_scatter())
+        votes = Votes(*(getattr(self, name).cpu().clone() for name in ("hits", "voted", "curves")))
+        of = self._gaussians(whole)
+        held = held_back(labels, index, trainer.seed, session.id)
+        if held.any() and (len(self.hits) > 1 or self.fixed_temperature == "auto"):
+            before.update(rows[~held], labels[~held])
+            images = len(labels) / len(labels.unique())
+            votes.add(self.candidates, self._gaussians(before), rows[held], labels[held], of.counts, images)
+        setting, curve = votes.choose(self.candidates)
+        temperature = votes.temperature(curve) if self.fixed_temperature == "auto" else float(self.fixed_temperature)
+        self._fit(of, setting, temperature, store.means(range(self.num_classes)))
+        self._buffers_from(votes)
+        as_on_rank_0([self.means, self.temperature, *self.form.buffers()])
+        self._count_fitted()
+
+    def _gaussians(self, statistics: ClassStatistics) -> Gaussians:
+        return Gaussians.of(statistics, self.num_classes, own=self.candidates.form.covariance != "shared")
+
+    def _fit(self, of: Gaussians, setting: Setting, temperature: float, means: Tensor) -> None:
+        shrinkage, shares = setting.shrinkage_of(of), setting.shares_of(of, of.counts)
+        logger.info("Gaussian head: shrinkage %.3g, own share up to %.3g, temperature %.3g", shrinkage, shares.max(), temperature)
+        self.form.fit(of, shrinkage, shares)
+        self.means.copy_(means)
+        self.temperature.fill_(temperature)
+        lower = of.cholesky(shrinkage)
+        self.shared_center.copy_(of.center)
+        self.shared_whitener.copy_(pack(inverse_cholesky(lower)))
+        self.shared_log_det.copy_(log_det(lower))
+
+    def _buffers_from(self, votes: Votes) -> None:
+        for name in ("hits", "voted", "curves"):
+            getattr(self, name).copy_(getattr(votes, name))
+
+
+def _form(width: int, covariance: Any, rank: Any, own_share: Any, prior: Any, flatness: Any, feature_map: Any, normalize: Any) -> Form:
+    """What the settings say of a class's Gaussian. Raises ValueError where they contradict each other."""
+    name = "GaussianHead"
+    check_bool(name, prior=prior, normalize=normalize)
+    check_number(name, "prior_flatness", flatness, 0.0, math.nextafter(1.0, 2.0), "a number from 0 to 1")
+    if prior or normalize or feature_map != "none":
+        if covariance not in ("auto", "shared"):
+            raise ValueError(f"{name}: a prior, a feature map or normalize goes with the shared covariance, not with {covariance!r}.")
+        covariance = "shared"
+    elif covariance == "auto":
+        covariance = "mixed" if width <= MIXED_UP_TO else "low_rank"
+    if covariance == "shared" and own_share != "auto":
+        raise ValueError(f"{name}: under a shared covariance no class has one of its own; leave own_share out.")
+    if covariance == "low_rank":
+        check_count(name, "rank", rank, 1, width - 1)
+    return Form(covariance, rank if covariance == "low_rank" else None, float(flatness) if prior else None)
+
+
+def _check(shrinkage: Any, own_share: Any, temperature: Any, map_dim: Any, gamma: Any) -> None:
+    name = "GaussianHead"
+    if shrinkage not in ("auto", "rule"):
+        check_number(name, "shrinkage", shrinkage, 0.0, math.nextafter(1.0, 2.0), "auto, rule or a number from 0 to 1")
+    if own_share not in ("auto", "rule"):
+        check_number(name, "own_share", own_share, 0.0, 1.0, "auto, rule or a number from 0 to below 1")
+    if temperature != "auto":
+        check_number(name, "temperature", temperature, math.ulp(0.0), math.inf, "auto or a positive number")
+    check_count(name, "map_dim", map_dim, 1, 2**20)
+    check_number(name, "gamma", gamma, math.ulp(0.0), math.inf, "a positive number")
+
+
+# Loaders find a head's keys by its state_dict, before and after the first fit: the set of keys must be the same.
+def _save_means_for_rows(head: GaussianHead, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    del state_dict[f"{prefix}weight"]
+    state_dict[f"{prefix}means"] = torch.where(head.means[:, :1].isnan(), head.weight, head.means).detach()
+
+
+def _count_fitted(head: GaussianHead, keys: Any) -> None:
+    head._count_fitted()
+
+
+def _start_rows_at_means(head: GaussianHead, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    if f"{prefix}means" in state_dict:  # a copy: where tensors are assigned, rows and means must not share memory
+        state_dict[f"{prefix}weight"] = state_dict[f"{prefix}means"].clone()
