@@ -15,12 +15,13 @@ def pictures_of(scenario: Scenario) -> Iterator[PictureRecord]:
     for session in scenario:
         held = validation[session.id] if validation else ()
         own = f"session-{session.id}"
-        parts: dict[Part, list[ImageDataset]] = {
-            "train": [session.train],
-            "test": [test.data for test in session.tests if test.name == own],
-            "validation": [test.data for test in held if test.name == own],
-        }
-        for part, images in ((part, images) for part, sets in parts.items() for images in sets):
+        parts: tuple[tuple[Part, list[ImageDataset]], ...] = (
+            ("train", [session.train]),
+            ("test", [test.data for test in session.tests if test.name == own]),
+            ("validation", [test.data for test in held if test.name == own]),
+        )
+        found: list[tuple[Part, ImageDataset]] = [(part, images) for part, sets in parts for images in sets]
+        for part, images in found:
             if isinstance(images, ImageSet):
                 for position, content in enumerate(content_hashes(images)):
                     name = session.class_names[int(images.labels[position])]
