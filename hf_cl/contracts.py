@@ -245,7 +245,8 @@ class LossTerm(Part):
     """The first session it belongs in; `compose` leaves it out before. One that needs "previous" cannot begin before session 1."""
     needs: frozenset[str] = frozenset()
     """What the term reads beyond images and labels, checked for all sessions before the first one trains: "two_views" through the model,
-    "frozen_view" (a second view for `ctx.frozen` alone), "pretrained", "previous", the adapter's own roles, "all_classes"."""
+    "frozen_view" (a second view for `ctx.frozen` alone), "pretrained", "previous" ("previous_if_any": from session 1 on), the adapter's own
+    roles, "all_classes"."""
 
     def __call__(self, ctx: Context) -> Tensor:
         """A tensor without dimensions, the mean over the batch. Pure: a gradient rule may call it twice per batch. What it remembers of a

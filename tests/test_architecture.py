@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "hf_cl"
 # From the ground up; rooms on one line are siblings and import none of each other.
 LEVELS = [
     {"contracts", "hints", "errors", "secrets", "byte_sizes", "cache_folder"},
-    {"_peft", "own_parts", "pictures", "settings"},
+    {"_peft", "own_parts", "pictures", "scopes", "settings"},
     {"memory"},
     {"heads"},
     {"adapters"},

@@ -6,6 +6,7 @@ Shapes: B batch, C classes, D feature width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from hf_cl.contracts import Head
 from hf_cl.heads.rows import append_rows
+from hf_cl.heads.stablemax import stablemax
 
 
 class LinearHead(Head):
@@ -25,9 +27,10 @@ class LinearHead(Head):
         in_features: D, width of the features.
         num_classes: C, rows to begin with.
         bias: whether each class has a bias.
+        probability: what predictions show of the logits: "softmax", or "stablemax" for a head trained under that loss.
         device, dtype: of the parameters; the meta device is fine.
 
-    Raises ValueError where `bias` is no bool.
+    Raises ValueError where `bias` is no bool, and for another `probability`.
     """
 
     def __init__(
@@ -36,12 +39,16 @@ class LinearHead(Head):
         num_classes: int,
         *,
         bias: bool = True,
+        probability: Literal["softmax", "stablemax"] = "softmax",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(bias, bool):
             raise ValueError(f"LinearHead: bias must be true or false, got {bias!r}.")
+        if probability not in ("softmax", "stablemax"):
+            raise ValueError(f"LinearHead: probability must be 'softmax' or 'stablemax', got {probability!r}.")
+        self.probability = probability
         self.in_features, self.num_classes = in_features, 0
         self.weight = nn.Parameter(torch.empty(0, in_features, device=device, dtype=dtype))
         self.register_parameter("bias", nn.Parameter(torch.empty(0, device=device, dtype=dtype)) if bias else None)
@@ -61,9 +68,14 @@ class LinearHead(Head):
         return F.linear(features, self.weight, self.bias)
 
     def as_linear(self) -> nn.Linear | None:
-        linear = nn.Linear(self.in_features, self.num_classes, bias=self.bias is not None).to(self.weight)
+        # on the meta device first: drawn values would move the run's random generator
+        linear = nn.Linear(self.in_features, self.num_classes, bias=self.bias is not None, device="meta", dtype=self.weight.dtype)
+        linear = linear.to_empty(device=self.weight.device)
         linear.load_state_dict(self.state_dict())
         return linear
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return stablemax(logits) if self.probability == "stablemax" else super().probabilities(logits)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, num_classes={self.num_classes}, bias={self.bias is not None}"

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hf_cl.contracts import LossTerm
+from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.consistency import Consistency
+from hf_cl.losses.early_learning import EarlyLearning
+from hf_cl.losses.ewc import EWC
+from hf_cl.losses.feature_distillation import FeatureDistillation
+from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
 from hf_cl.losses.nuclear_norm import NuclearNorm
+from hf_cl.losses.prediction_distillation import PredictionDistillation
 from hf_cl.losses.projector import Projector
+from hf_cl.losses.self_distillation import SelfDistillation
+from hf_cl.losses.slope_cap import SlopeCap
+from hf_cl.losses.stablemax import StableMax
 from hf_cl.losses.supervised_contrastive import ProjectedContrast, SupervisedContrastive, supervised_contrastive
 from hf_cl.losses.virtual_outliers import Outliers, VirtualOutliers, kth_squared_distance, synthesize_outliers, vor_penalty
 from hf_cl.losses.zero_shot_kl import ZeroShotKL
@@ -20,17 +29,35 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "zero_shot_kl": ZeroShotKL,
     "virtual_outliers": VirtualOutliers,
     "nuclear_norm": NuclearNorm,
+    "binary_cross_entropy": BinaryCrossEntropy,
+    "prediction_distillation": PredictionDistillation,
+    "feature_distillation": FeatureDistillation,
+    "l2_anchor": L2Anchor,
+    "ewc": EWC,
+    "self_distillation": SelfDistillation,
+    "early_learning": EarlyLearning,
+    "stablemax": StableMax,
+    "slope_cap": SlopeCap,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
 
 __all__ = [
+    "EWC",
     "LOSSES",
+    "BinaryCrossEntropy",
     "Consistency",
+    "EarlyLearning",
+    "FeatureDistillation",
+    "L2Anchor",
     "MaskedCrossEntropy",
     "NuclearNorm",
     "Outliers",
+    "PredictionDistillation",
     "ProjectedContrast",
     "Projector",
+    "SelfDistillation",
+    "SlopeCap",
+    "StableMax",
     "SupervisedContrastive",
     "VirtualOutliers",
     "ZeroShotKL",

@@ -92,7 +92,7 @@ class SupervisedContrastive(LossTerm):
         return loss.detach() + (loss - loss.detach()) / share
 
 
-class ProjectedContrast(SupervisedContrastive, nn.Module):
+class ProjectedContrast(SupervisedContrastive, nn.Module):  # pyright: ignore[reportIncompatibleMethodOverride]  # a loss's state is its own
     """The contrast that trains its projector: the projector's parameters are its own, `losses.<name>.projector.*`."""
 
     def __init__(self, roles: Sequence[str], *, projector: Projector, **settings: Any) -> None:

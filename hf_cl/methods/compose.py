@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +63,7 @@ def compose(
 
     Raises ValueError with everything that is wrong with the specs.
     """
-    specs = _Specs(adapter, head, main, losses, rule, parts, optimizer)
+    specs = _Specs(adapter, head, main, losses, rule, parts, optimizer, epochs)
     refuse(specs.faults())
     config = build("adapter", ADAPTERS, specs.adapter, given={"head": specs.head})
     terms = [_loss(name, spec) for name, spec in {"": specs.main, **specs.losses}.items()]
@@ -100,13 +101,14 @@ class _Specs:
         rule: Spec | None,
         parts: Mapping[str, Spec] | None,
         optimizer: Spec | None,
+        epochs: int,
     ) -> None:
         self.adapter = dict(adapter or {"type": "lora"})
         if isinstance(self.adapter.get("type"), str):
             self.adapter["type"] = self.adapter["type"].lower()  # peft's spelling is upper case
         self.head = dict(head or {"type": "linear"})
-        self.main = dict(main or {"type": "cross_entropy", "classes": "seen"})
-        self.losses = {name: {"type": name, **spec} for name, spec in (losses or {}).items()}
+        self.main = _told(epochs, main or {"type": "cross_entropy", "classes": "seen"})
+        self.losses = {name: _told(epochs, {"type": name, **spec}) for name, spec in (losses or {}).items()}
         self.rule = dict(rule) if rule else None
         self.parts = {name: {"type": name, **spec} for name, spec in (parts or {}).items()}
         self.optimizer = dict(optimizer or {"type": "adam"})
@@ -135,6 +137,13 @@ class _Specs:
         """The parts in prose, for the card."""
         named = [f"{self.adapter['type']} with a {self.head['type']} head", self.main["type"], *self.losses]
         return ", ".join([*named, *([f"rule {self.rule['type']}"] if self.rule else []), *self.parts])
+
+
+def _told(epochs: int, spec: Spec) -> dict[str, Any]:
+    """A loss's spec, with the length of the session where the loss asks for it."""
+    make = LOSSES.get(spec.get("type", ""))
+    asks = make is not None and "epochs" in inspect.signature(make).parameters
+    return {"epochs": epochs, **spec} if asks else dict(spec)
 
 
 def _loss(name: str, spec: Spec) -> LossTerm:

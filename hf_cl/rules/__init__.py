@@ -3,6 +3,7 @@
 from hf_cl.contracts import GradientRule
 from hf_cl.rules.glad import Glad
 from hf_cl.rules.gradient_norm import GradientNorm
+from hf_cl.rules.perp_grad import PerpGrad
 from hf_cl.rules.perturbed import PerturbedRule
 from hf_cl.rules.plain import Plain
 from hf_cl.rules.prograd import ProGrad
@@ -18,6 +19,7 @@ RULES: dict[str, type[GradientRule]] = {
     "sagm": Sagm,
     "gradient_norm": GradientNorm,
     "prograd": ProGrad,
+    "perp_grad": PerpGrad,
 }
 """Name, as in `GladConfig.rule`, -> class."""
 
@@ -25,6 +27,7 @@ __all__ = [
     "RULES",
     "Glad",
     "GradientNorm",
+    "PerpGrad",
     "PerturbedRule",
     "Plain",
     "ProGrad",

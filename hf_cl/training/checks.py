@@ -21,13 +21,14 @@ from hf_cl.training.session_plan import SessionPlan
 
 logger = logging.getLogger(__name__)
 
-PROVIDED = frozenset({"index", "two_views", "frozen_view", "pretrained", "previous", "all_classes"})
-"""What the loop can hand to a loss term that says it needs it, beside the roles of the adapter. "previous" exists from session 1 on.
+PROVIDED = frozenset({"index", "two_views", "frozen_view", "pretrained", "previous", "previous_if_any", "all_classes"})
+"""What the loop can hand to a loss term that says it needs it, beside the roles of the adapter. "previous" exists from session 1 on;
+"previous_if_any" is it for a loss that is there in session 0 too, and does not ask for it then.
 
 "two_views": two augmented views, both through the model. "frozen_view": a second augmented view for `frozen` alone, which costs the model
 no forward."""
 
-_OF_IMAGES = frozenset({"two_views", "frozen_view", "pretrained", "previous"})
+_OF_IMAGES = frozenset({"two_views", "frozen_view", "pretrained", "previous", "previous_if_any"})
 
 
 def check_method(method: Method) -> None:

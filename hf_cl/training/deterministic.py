@@ -38,16 +38,17 @@ def deterministic(on: bool) -> Iterator[None]:
     if not on:
         yield
         return
-    cudnn, cuda, memory = torch.backends.cudnn, torch.backends.cuda, torch.utils.deterministic
+    cuda, memory = torch.backends.cuda, torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    kernels = cudnn.deterministic, cudnn.benchmark, cuda.cudnn_sdp_enabled(), memory.fill_uninitialized_memory
+    sdp, fill = cuda.cudnn_sdp_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    cudnn.deterministic, cudnn.benchmark = True, False
     cuda.enable_cudnn_sdp(False)
-    memory.fill_uninitialized_memory = False  # a help against reading what nobody wrote, at the cost of a kernel per new tensor
+    # a help against reading what nobody wrote, at the cost of a kernel per new tensor; a property of the module that no type checker knows
+    setattr(memory, "fill_uninitialized_memory", False)  # noqa: B010
     try:
-        yield
+        with torch.backends.cudnn.flags(deterministic=True, benchmark=False):
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        cudnn.deterministic, cudnn.benchmark, sdp, memory.fill_uninitialized_memory = kernels
+        setattr(memory, "fill_uninitialized_memory", fill)  # noqa: B010
         cuda.enable_cudnn_sdp(sdp)

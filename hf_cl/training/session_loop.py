@@ -164,7 +164,7 @@ class SessionLoop(Services):
 
     def _remember_previous(self) -> None:
         """Before a session changes anything: what its losses know as "previous"."""
-        if self._model is not None and any("previous" in term.needs for term in self.terms):
+        if self._model is not None and any(term.needs & {"previous", "previous_if_any"} for term in self.terms):
             self.frozen.snapshots["previous"] = snapshot(self.model, self.tuner.prefix, self.head)
 
     def _grow(self, session: Session) -> None:

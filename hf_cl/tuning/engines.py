@@ -35,7 +35,7 @@ def local(folder: Path, names: Sequence[str], jobs: int, options: Options) -> No
             slots.put(slot)
 
     # each run is a process of its own, so threads are all that must wait; none is started before its turn, so Ctrl-C starts no more
-    Parallel(n_jobs=jobs, backend="threading", pre_dispatch=jobs)(delayed(one)(name) for name in names)
+    Parallel(n_jobs=jobs, backend="threading", pre_dispatch=str(jobs))(delayed(one)(name) for name in names)
 
 
 def _visible_gpus() -> list[str]:
