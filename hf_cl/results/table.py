@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from hf_cl.metrics import Matrix, Metric, RunningForgetting
+from hf_cl.metrics import Matrix, Metric, RunningForgetting, session_accuracy
 from hf_cl.results.display import display_name, percent
 from hf_cl.results.results import Results
 
@@ -45,8 +45,8 @@ def forgetting_so_far(matrix: Matrix) -> list[float | None]:
 def progress(results: Results) -> list[tuple[int, float, float | None]]:
     """(session, accuracy on all seen classes, forgetting so far) after each session; empty where the protocol has no matrix."""
     matrix = results.accuracy_matrix or []
-    accuracies = results.metrics["session_accuracy"] if matrix else []
-    assert isinstance(accuracies, Sequence)
+    counts = results.test_counts_then or [results.test_counts] * len(matrix)
+    accuracies = [session_accuracy([row], n)[0] for row, n in zip(matrix, counts, strict=True)]
     return list(zip(range(len(matrix)), accuracies, forgetting_so_far(matrix), strict=True))
 
 
