@@ -19,11 +19,9 @@ class BareBase:
     """
 
     def __init__(self, backbone: nn.Module) -> None:
-        # other classes than Parameter are those of quantised weights, which are frozen on every base
-        own = [parameter for parameter in backbone.parameters() if type(parameter) is nn.Parameter]
-        self._parameters = [(parameter, nn.Parameter(parameter.detach(), parameter.requires_grad)) for parameter in own]
-        shared = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
-        self._base = deepcopy(backbone, shared | {id(parameter): copied for parameter, copied in self._parameters})
+        shared: dict[int, object] = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
+        self._base = deepcopy(backbone, shared)
+        self._modules = list(zip(backbone.modules(), self._base.modules(), strict=True))
 
     def refusal(self, folder: Path, device: torch.device) -> str | None:
         """Why the adapter in `folder` cannot be loaded; None where it can. One that cannot is removed.
@@ -35,8 +33,7 @@ class BareBase:
             folder: an adapter of this base, just written.
             device: where the base has been moved to since.
         """
-        for own, copied in self._parameters:
-            copied.data = own.data
+        self._share()
         try:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 PeftModel.from_pretrained(self._base.to(device), str(folder))  # pyright: ignore[reportArgumentType]
@@ -48,3 +45,12 @@ class BareBase:
                 "checkpoints hold and adapters do not."
             )
         return None
+
+    def _share(self) -> None:
+        """Take the tensors of the run's base as they are now: since it was copied it may have been moved, and frozen."""
+        made: dict[int, nn.Parameter] = {}  # tied ones stay tied
+        for own, copied in self._modules:
+            for name, tensor in own._parameters.items():
+                if name in copied._parameters and type(tensor) is nn.Parameter:  # quantised weights have classes of their own
+                    copied._parameters[name] = made.setdefault(id(tensor), nn.Parameter(tensor.detach(), tensor.requires_grad))
+            copied._buffers.update({name: tensor for name, tensor in own._buffers.items() if name in copied._buffers})
