@@ -12,7 +12,8 @@ from torch import nn
 
 
 class BareBase:
-    """The base as whoever loads an adapter has it: without one. All its tensors are those of the run's base, so it takes no memory.
+    """The base as whoever loads an adapter has it: without one. It shares the memory of the run's base, and stays where that was: where
+    training moves its base to a GPU, the host's memory keeps it until session 0 has ended.
 
     Args:
         backbone: before an adapter is injected.
@@ -20,23 +21,21 @@ class BareBase:
 
     def __init__(self, backbone: nn.Module) -> None:
         shared: dict[int, object] = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
+        for parameter in backbone.parameters():
+            if type(parameter) is nn.Parameter:  # quantised weights have classes of their own
+                shared[id(parameter)] = nn.Parameter(parameter.detach(), parameter.requires_grad)
         self._base = deepcopy(backbone, shared)
-        self._modules = list(zip(backbone.modules(), self._base.modules(), strict=True))
 
-    def refusal(self, folder: Path, device: torch.device) -> str | None:
-        """Why the adapter in `folder` cannot be loaded; None where it can. One that cannot is removed.
+    def refusal(self, folder: Path) -> str | None:
+        """Why the adapter in `folder`, just written, cannot be loaded; None where it can. One that cannot is removed.
 
         Loading is stock peft's, with the checks of `HeadedTuner.inject_adapter`: names, shapes and kinds of the file's tensors are those
-        that its config describes.
-
-        Args:
-            folder: an adapter of this base, just written.
-            device: where the base has been moved to since.
+        that its config describes. It injects the adapter, so it can be asked once.
         """
-        self._share()
         try:
-            with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                PeftModel.from_pretrained(self._base.to(device), str(folder))  # pyright: ignore[reportArgumentType]
+            on_gpus = {parameter.device for parameter in self._base.parameters() if parameter.device.type == "cuda"}
+            with torch.random.fork_rng(on_gpus):
+                PeftModel.from_pretrained(self._base, str(folder), torch_device="cpu")  # pyright: ignore[reportArgumentType]
         except ValueError as error:
             shutil.rmtree(folder)
             return (
@@ -45,12 +44,3 @@ class BareBase:
                 "checkpoints hold and adapters do not."
             )
         return None
-
-    def _share(self) -> None:
-        """Take the tensors of the run's base as they are now: since it was copied it may have been moved, and frozen."""
-        made: dict[int, nn.Parameter] = {}  # tied ones stay tied
-        for own, copied in self._modules:
-            for name, tensor in own._parameters.items():
-                if name in copied._parameters and type(tensor) is nn.Parameter:  # quantised weights have classes of their own
-                    copied._parameters[name] = made.setdefault(id(tensor), nn.Parameter(tensor.detach(), tensor.requires_grad))
-            copied._buffers.update({name: tensor for name, tensor in own._buffers.items() if name in copied._buffers})

@@ -266,7 +266,7 @@ class SessionLoop(Services):
     def _check_adapter(self, folder: Path) -> None:
         """Raise ValueError, on every process, where the adapter of session 0 cannot be loaded."""
         bare, self._bare = self._bare, None
-        refusals = [bare.refusal(folder, self.accelerator.device) if bare is not None and self.accelerator.is_main_process else None]
+        refusals = [bare.refusal(folder) if bare is not None and self.accelerator.is_main_process else None]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(refusals)
         if refusals[0] is not None:

@@ -12,6 +12,7 @@ from hf_cl.scenarios import ImageSet, check_pictures
 from hf_cl.scenarios import check_record as records
 from hf_cl.scenarios.check_record import CheckRecord
 from hf_cl.scenarios.image_store import FileStore
+from hf_cl.scenarios.picture_check import Look
 
 COUNT = 4
 
@@ -38,7 +39,7 @@ def look(write_folder):
     """`look("changed")` -> (unreadable files, files opened, files decoded) of a folder of four pictures, as a start of now sees it."""
     folder = write_folder({"cat": COUNT})
 
-    def start(how="changed"):
+    def start(how: Look = "changed"):
         store = Counting(folder, sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png")))
         store.opened, store.decoded = [], []
         images = ImageSet(store, np.zeros(len(store), dtype=np.int64))
