@@ -91,7 +91,12 @@ def _export_merged(classifier: Classifier, folder: Path) -> None:
 
 
 def _linear_head(classifier: Classifier, what: str) -> LinearHead:
-    head = classifier.classifier.head
+    head, config = classifier.classifier.head, classifier.model.peft_config["default"]
+    if (config.head or {}).get("pool"):  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(
+            f"The adapter's head reads the vision tower's pooled output (pool: pooled), which {what} does not give its classifier. "
+            "Export it as onnx."
+        )
     if type(head) is LinearHead:
         return head
     names = "class names as its head" if isinstance(classifier.classifier, ClipClassifier) else f"a head of kind {type(head).__name__}"
