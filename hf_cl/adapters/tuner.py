@@ -19,6 +19,7 @@ from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
 from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.undo import undone_on_error
+from hf_cl.adapters.unloaded import settle_heads
 
 _WIDTH = 4096
 """Taken for a base whose config names no width."""
@@ -99,22 +100,18 @@ class HeadedTuner(BaseTuner):
             model.set_submodule(path, HeadWrapper(current, adapter_name, model, classifier_width(model), spec))
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:  # peft says None and returns the model
-        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())  # quantised weights are integers
-        wrappers = [m for m in self.model.modules() if isinstance(m, HeadWrapper) and m.active_adapters]
-        pooled = [wrapper for wrapper in wrappers if wrapper.reads_pooled]
-        if pooled and (args[0] if args else kwargs.get("merge", True)):
+        wrappers = [m for m in self.model.modules() if isinstance(m, HeadWrapper) and m.reads_pooled]
+        if wrappers and (args[0] if args else kwargs.get("merge", True)):
             raise ValueError(
                 "This head reads the vision tower's pooled output (pool: pooled), which a plain model does not give its classifier, so "
-                "nothing can be merged that would classify alike. Use the adapter as it is, or `hf-cl export --format onnx`."
+                "nothing can be merged that would classify alike. Use the adapter as it is, or `hf-cl export ADAPTER DIR --form onnx`."
             )
-        heads = [wrapper.head(wrapper.active_adapters[0]) for wrapper in wrappers]
-        model = super()._unload_and_optionally_merge(*args, **kwargs)
-        for wrapper in pooled:  # any other head stays at the classifier's place; this one would be given other features there
+        model: Any = super()._unload_and_optionally_merge(*args, **kwargs)
+        for wrapper in wrappers:  # any other head stays at the classifier's place; this one would be given other features there
             wrapper.detach_pool()
             model.set_submodule(classifier_path(model), wrapper.original_module)
             wrapper.enable_adapters(False)  # the base's labels
-        for head in heads:  # float32 within the adapter; what is left is a plain model of one dtype
-            head.to(dtype)
+        settle_heads(model)
         return model
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:

@@ -45,7 +45,7 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
     """A base without a classifier of its own: the adapter brings the head.
 
     Args:
-        name: a Hub id or folder of any `AutoModelForImageClassification` architecture, `open_clip:<model>[/<weights>]`,
+        name: a Hub id or folder of any `AutoModelForImageClassification` architecture, `open_clip:<model>/<weights>`,
             `demo`, or `demo_clip`, of which this is the image tower.
         revision: the Hub revision of the base.
 

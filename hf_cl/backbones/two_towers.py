@@ -29,7 +29,7 @@ def load_two_towers(name: str, *, revision: str | None = None) -> nn.Module:
     """A base with both towers.
 
     Args:
-        name: a Hub id or folder of a CLIP or SigLIP model, `open_clip:<model>[/<weights>]`, or `demo_clip`.
+        name: a Hub id or folder of a CLIP or SigLIP model, `open_clip:<model>/<weights>`, or `demo_clip`.
         revision: the Hub revision of the base.
 
     Raises ValueError, naming what was asked, where there is no such base.
