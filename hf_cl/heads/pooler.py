@@ -30,10 +30,11 @@ class PoolerHead(LinearHead):
         num_classes: int,
         *,
         bias: bool = True,
+        probability: Literal["softmax", "stablemax"] = "softmax",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        super().__init__(in_features, num_classes, bias=bias, probability=probability, device=device, dtype=dtype)
         self.pooler = nn.Linear(in_features, in_features, device=device, dtype=dtype)
         nn.init.eye_(self.pooler.weight)
         nn.init.zeros_(self.pooler.bias)
@@ -73,7 +74,7 @@ def linear_head(
 ) -> LinearHead:
     """The head type `linear`: with `pooler`, behind a ViT's pooler.
 
-    Raises ValueError where `bias` or `pooler` is no bool, and for a pooler whose rows age.
+    Raises ValueError where `bias` or `pooler` is no bool, for a pooler whose rows age, and as `LinearHead`.
     """
     if not isinstance(pooler, bool):
         raise ValueError(f"LinearHead: pooler must be true or false, got {pooler!r}.")
@@ -81,4 +82,4 @@ def linear_head(
         return LinearHead(in_features, num_classes, bias=bias, probability=probability, age_scale=age_scale, device=device, dtype=dtype)
     if age_scale:
         raise ValueError("LinearHead: age_scale scales features, which a pooler's tanh does not let through; leave one of them out.")
-    return PoolerHead(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+    return PoolerHead(in_features, num_classes, bias=bias, probability=probability, device=device, dtype=dtype)

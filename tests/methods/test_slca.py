@@ -75,7 +75,7 @@ def test_killed_and_resumed_to_the_bit(whole, tmp_path, session):
 
 
 def test_ages_are_saved_and_rows_are_aligned(whole):
-    (first, second, third) = adapters(whole[0] / "run")
+    first, second, third = adapters(whole[0] / "run")
     (ages,) = [name for name in third if name.endswith("row_sessions")]
     assert third[ages].tolist() == [0, 0, 1, 1, 2, 2]
     (rows,) = [name for name in third if name.endswith("classifier.weight")]
