@@ -34,7 +34,8 @@ class SymmetricCrossEntropy(LossTerm):
         if not (a >= 0 and b >= 0 and a + b > 0):
             raise ValueError(f"SymmetricCrossEntropy: a and b are weights from 0, not both 0; got {a!r} and {b!r}.")
         check_classes(classes, type(self).__name__)
-        self.a, self.b, self.classes = a, b, classes
+        self.a, self.b = a, b
+        self.classes: Classes = classes
         self.needs = needed(classes)
 
     def __call__(self, ctx: Context) -> Tensor:

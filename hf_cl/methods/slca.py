@@ -70,8 +70,8 @@ def slca(
     loss: LossTerm = SymmetricCrossEntropy(1.0, reverse_weight) if reverse_weight else MaskedCrossEntropy()
 
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        first = session.id == 0 and first_adapter_lr_scale is not None
-        rates = [learning_rate * (first_adapter_lr_scale if first else adapter_lr_scale), learning_rate]
+        scale = first_adapter_lr_scale if session.id == 0 else None
+        rates = [learning_rate * (adapter_lr_scale if scale is None else scale), learning_rate]
         slow = [p for name, p in named_parameters if not is_head(name)]
         fast = [p for name, p in named_parameters if is_head(name)]
         groups = [{"params": slow, "lr": rates[0]}, {"params": fast, "lr": rates[1]}]
