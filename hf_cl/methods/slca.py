@@ -13,11 +13,11 @@ from hf_cl.adapters.glad import plain_lora
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.hints import build
 from hf_cl.losses import MaskedCrossEntropy, SymmetricCrossEntropy
+from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
 from hf_cl.methods.schedules import cosine_to, stepped
 from hf_cl.parts import PARTS, DriftMap, OldRowsRest
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
-from hf_cl.settings import RunSettings
 
 CITATION = """@inproceedings{zhang2023slca,
   title={{SLCA}: Slow Learner with Classifier Alignment for Continual Learning on a Pre-trained Model},
@@ -91,7 +91,7 @@ def slca(
 
 
 @dataclass
-class SlcaSettings(RunSettings):
+class SlcaSettings(AdapterSettings):
     """Settings of `slca`."""
 
     epochs: int = 20
@@ -118,7 +118,7 @@ class SlcaSettings(RunSettings):
     """How class statistics follow the features before rows are aligned: none, mean, sdc, ridge, procrustes, functional."""
 
     def method(self) -> Method:
-        return slca(
+        made = slca(
             epochs=self.epochs,
             learning_rate=self.learning_rate,
             adapter_lr_scale=self.adapter_lr_scale,
@@ -131,3 +131,4 @@ class SlcaSettings(RunSettings):
             alignment=self.alignment,
             drift_map=self.drift_map,
         )
+        return adapt_sessions(made, self.adapt_sessions)
