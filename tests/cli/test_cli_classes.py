@@ -78,7 +78,9 @@ def test_every_head_loses_a_class(head, tmp_path):
     assert loaded(pixel_values=torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)).logits.shape == (1, 3)
     old, new = (load_file(tmp_path / folder / "adapter_model.safetensors") for folder in ("old", "new"))
     changed = [name for name in old if old[name].shape != new[name].shape]
-    assert changed and all(torch.equal(old[name], new[name]) for name in old.keys() - set(changed))
+    assert changed
+    for name in old.keys() - set(changed):  # a temperature that was never fitted is NaN
+        torch.testing.assert_close(new[name], old[name], rtol=0, atol=0, equal_nan=True)
     if head in ("linear", "cosine", "prototype"):
         change_classes(tmp_path / "old", tmp_path / "merged", merge={"pet": ("cat", "dog")})
         assert json.loads((tmp_path / "merged" / "adapter_config.json").read_text())["class_names"] == ["ant", "bee", "pet"]
