@@ -56,7 +56,7 @@ def keep_sides(
     held = drawn.copy()
     old = np.asarray([content in known for content in contents], dtype=bool)
     for label in np.unique(images.labels[old]):
-        for position in images.positions_of(int(label)).tolist():
+        for position in map(int, images.positions_of(int(label))):
             content = contents[position]
             held[position] = known[content] if content in known else _draw(content, seed) < fraction
     return held
