@@ -1,5 +1,6 @@
 """Named compositions: adapter, head, losses, rule and optimizer of a published method."""
 
+from hf_cl.methods.adapt_sessions import adapt_sessions
 from hf_cl.methods.baselines import LinearProbeSettings, LoraSettings, NearestClassMeanSettings, linear_probe, lora, nearest_class_mean
 from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
@@ -36,6 +37,7 @@ __all__ = [
     "NearestClassMeanSettings",
     "OvorSettings",
     "SaraSettings",
+    "adapt_sessions",
     "coact",
     "compose",
     "cpe_clip",
