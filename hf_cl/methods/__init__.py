@@ -6,10 +6,12 @@ from hf_cl.methods.clip_fusion import ClipFusionSettings, clip_fusion
 from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
+from hf_cl.methods.dkvb import DkvbSettings, dkvb
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.sara import SaraSettings, sara
+from hf_cl.methods.slca import SlcaSettings, slca
 from hf_cl.settings import RunSettings
 
 METHODS: dict[str, type[RunSettings]] = {
@@ -23,6 +25,8 @@ METHODS: dict[str, type[RunSettings]] = {
     "cpe_clip": CpeClipSettings,
     "glad": GladSettings,
     "sara": SaraSettings,
+    "slca": SlcaSettings,
+    "dkvb": DkvbSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -33,6 +37,7 @@ __all__ = [
     "CoactSettings",
     "ComposeSettings",
     "CpeClipSettings",
+    "DkvbSettings",
     "FrozenSettings",
     "GladSettings",
     "LinearProbeSettings",
@@ -40,11 +45,13 @@ __all__ = [
     "NearestClassMeanSettings",
     "OvorSettings",
     "SaraSettings",
+    "SlcaSettings",
     "adapt_sessions",
     "clip_fusion",
     "coact",
     "compose",
     "cpe_clip",
+    "dkvb",
     "frozen",
     "glad",
     "linear_probe",
@@ -52,4 +59,5 @@ __all__ = [
     "nearest_class_mean",
     "ovor",
     "sara",
+    "slca",
 ]
