@@ -117,15 +117,17 @@ class PixelStore:
         Tests stay for the whole run, since they come again; of other data sets the pixels stay until the next session trains.
         """
         self._slots.refresh()
-        view = StoredImages(self, dataset, EXACT, self._number(source_of(dataset), shared=False))
+        view = StoredImages(self, dataset, EXACT, self._number(source_of(dataset), shared=False), trains=not test)
         if test:
             self._tests[view.number].update(view.rows)
         else:
             self._plain.append((view.number, view.rows))
         missing = view.missing(positions) if self._has_room() else []
         for part, found in self._decoded(view, missing):
-            for position, (pixels, _, _) in zip(part, found, strict=True):
+            for position, (pixels, whole, shrunk) in zip(part, found, strict=True):
                 self._keep_beside(EXACT, view.number, view.rows[position], pixels, whole=False)
+                if shrunk is not None:
+                    self._keep_beside(SHRUNK, view.number, view.rows[position], shrunk, whole)
             if not self._has_room():
                 break
         self._slots.publish()
@@ -188,7 +190,7 @@ class PixelStore:
 
 
 Made = tuple[Picture, bool, Picture | None]
-"""Pixels in the form that was asked for, whether the picture lost nothing in them, and its EXACT form where that came for little more."""
+"""Pixels in the form that was asked for, whether the picture lost nothing in being shrunk, and its other form where it may be wanted."""
 
 
 class StoredImages:
@@ -197,8 +199,9 @@ class StoredImages:
     Raises RuntimeError naming an image that cannot be read.
     """
 
-    def __init__(self, store: PixelStore, dataset: ImageDataset, form: int, number: int) -> None:
+    def __init__(self, store: PixelStore, dataset: ImageDataset, form: int, number: int, *, trains: bool = False) -> None:
         self.store, self.dataset, self.form, self.number = store, dataset, form, number
+        self._also_shrunk = trains and store.forms.training == SHRUNK  # seen before it trains, it need not be decoded again
         self.labels = torch.as_tensor(np.asarray(dataset.labels, dtype=np.int64))  # [n]
         self.indices = torch.as_tensor(np.asarray(dataset.indices, dtype=np.int64))  # [n]
         self.rows: list[int] = self.indices.tolist()
@@ -251,7 +254,8 @@ class StoredImages:
     def _made(self, images: Sequence[Image.Image]) -> list[Made]:
         forms = self.store.forms
         if self.form == EXACT:
-            return [(pixels, False, None) for pixels in forms.exact(images)]
+            shrunk = [forms.shrunk(image) if self._also_shrunk else None for image in images]
+            return list(zip(forms.exact(images), map(forms.is_whole, images), shrunk, strict=True))
         return [
             (forms.shrunk(image), whole, None if whole else forms.exact([image])[0])
             for image, whole in zip(images, map(forms.is_whole, images), strict=True)

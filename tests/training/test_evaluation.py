@@ -40,7 +40,7 @@ def test_batches_are_full_and_every_image_comes_once(trained):
 
 def test_logits_and_counts_are_those_of_separate_forwards(trained):
     """Logits up to rounding, which depends on how many rows a matrix product has."""
-    separate, counts = separate_forwards(trained), SessionCounts(trained.classes_per_session)
+    separate, counts = separate_forwards(trained), SessionCounts(trained.model.peft_config["default"].classes_per_session)
     trained.classifier.train()
     together = list(scored(trained.classifier, trained.images, trained.session, trained.accelerator))
     assert trained.classifier.training  # the mode comes back
@@ -49,5 +49,7 @@ def test_logits_and_counts_are_those_of_separate_forwards(trained):
     assert labels.tolist() == np.concatenate([own for _, own in separate]).tolist()
     for test, (own, true) in enumerate(separate):
         counts.add(test, own.numpy(), true)
-    counted, _ = evaluate_session(trained.classifier, trained.images, trained.session, trained.classes_per_session, trained.accelerator)
+    counted, _ = evaluate_session(
+        trained.classifier, trained.images, trained.session, trained.model.peft_config["default"].classes_per_session, trained.accelerator
+    )
     assert counted.record() == counts.record() and counted.confusion.tolist() == counts.confusion.tolist()
