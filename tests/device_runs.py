@@ -35,7 +35,8 @@ from transformers import (
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, SaraConfig
 from hf_cl.contracts import Method, Probe
-from hf_cl.methods import coact, cpe_clip, glad, linear_probe, lora, nearest_class_mean, ovor, sara
+from hf_cl.methods import coact, compose, cpe_clip, frozen, glad, linear_probe, lora, nearest_class_mean, ovor, sara
+from hf_cl.probes import SharpnessProbe, SoftmaxCollapse, SuspectedLabels
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.session_loop import SessionLoop
@@ -80,6 +81,7 @@ def clip(layers: int) -> Callable[[Path], nn.Module]:
 
 
 REASONS = {
+    "heads/dkvb.py after_step": "in a session's first steps it is looked whether values moved that no image had chosen",
     "cpe_clip/layer.py check_room": "a session's texts are looked at once: do they leave room for the prompts?",
     "sara/selection.py check_positions": "positions are looked at once after they were written: sorted, distinct, inside their tensor?",
     "sara/training.py <genexpr>": "a switch counts the entries that go on",
@@ -101,6 +103,7 @@ class Run:
     tower: Callable[[Path], nn.Module] = vit
     family: str | None = None
     """Of `two_towers.FAMILIES`, for its tokenizer; None: the head needs none."""
+    probes: tuple[Callable[[], Probe], ...] = ()
     waits: dict[str, int] = field(default_factory=dict)
     """Of `REASONS` -> in how many of the seven steps: three of session 0, two of session 1 before it is killed, two after."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -146,6 +149,20 @@ RUNS: dict[str, Run] = {
     **{f"lora, {head['type']} head": Run(partial(lora, epochs=1, r=4, head=head)) for head in (LINEAR, COSINE, PROTOTYPE)},
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
+    **{f"frozen, {kind} head": Run(partial(frozen, head={"type": kind})) for kind in ("gaussian", "ridge", "fetril")},
+    "lora, gaussian head": Run(partial(lora, epochs=1, r=4, head={"type": "gaussian"})),
+    "dkvb head": Run(
+        partial(compose, adapter={"type": "one_prompt", "layer_tokens": {}}, head={"type": "dkvb"}, optimizer={"type": "sgd"}, epochs=1),
+        waits={"heads/dkvb.py after_step": 7},
+    ),
+    # losses and probes by name
+    "anchors": Run(
+        partial(compose, losses={name: {} for name in ("l2_anchor", "ewc", "feature_distillation", "prediction_distillation")}, epochs=1)
+    ),
+    "memories": Run(
+        partial(compose, losses={"early_learning": {}, "slope_cap": {}}, rule={"type": "perp_grad"}, epochs=1),
+        probes=(partial(SoftmaxCollapse, every=1), SuspectedLabels, SharpnessProbe),
+    ),
     # methods with several phases, losses, parts
     "ovor": Run(partial(three_phases, LINEAR)),
     "coact": Run(partial(late_coact, POOLER, incremental_train="classifier+lora")),
@@ -204,7 +221,8 @@ def build(run: Run, output_dir: Path, folder: Path, *, probes: Any = (), session
         if run.family == "siglip":
             tokenizer.model_input_names = ["input_ids"]  # as the published ones: SigLIP reads its padding
     chosen = TrainingSettings(output_dir=str(output_dir), **{**values, **run.settings, **settings})
-    return ContinualTrainer(base, processor, run.method(), stream, chosen, quiet=True, tokenizer=tokenizer, probes=probes)
+    observers = [*(make() for make in run.probes), *probes]
+    return ContinualTrainer(base, processor, run.method(), stream, chosen, quiet=True, tokenizer=tokenizer, probes=observers)
 
 
 @dataclass

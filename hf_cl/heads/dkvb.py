@@ -114,6 +114,8 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows = chosen + keys * torch.arange(codebooks, device=chosen.device)[:, None]  # of the values as one table
         if self.training:
             self.chosen.view(-1)[rows.flatten()] = True
+            if self._unchecked and self._start is None:  # before a step, and not in a hook: a resumed run gets its values after those
+                self._start = self.values.detach().clone()
         if not classes:
             return features.new_zeros(len(features), 0)
         return F.embedding_bag(rows.flatten(1), self.values.view(codebooks * keys, classes), mode="mean")
@@ -122,7 +124,7 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
         """In session 0, keys from its features."""
         self.visited.zero_()
         self.chosen.zero_()
-        self._start, self._unchecked = self.values.detach().clone(), CHECKED
+        self._start, self._unchecked = None, CHECKED
         if session.id == 0:
             features = own_rows(trainer, session)[0]
             generator = trainer.generator_for("dkvb keys")
@@ -135,17 +137,18 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
         Raises ValueError otherwise.
         """
         self.visited |= self.chosen
-        if self._start is None:
+        if not self._unchecked:
             self.chosen.zero_()
             return
         trained = [name for name, p in trainer.named_parameters if p.requires_grad and not name.startswith(("head.", "losses."))]
         if trained:
             raise ValueError(f"The keys of a dkvb head belong to features that stand still, and {trained[0]} trains: train the head alone.")
         everywhere = trainer.accelerator.reduce(self.chosen.to(self.values), "sum") > 0  # [H, K]
-        moved = (self.values.detach() != self._start).any(2) & ~everywhere
+        before = self.values.detach() if self._start is None else self._start
+        moved = (self.values.detach() != before).any(2) & ~everywhere
         self.chosen.zero_()
         self._unchecked -= 1
-        self._start = self.values.detach().clone() if self._unchecked else None
+        self._start = None
         if moved.any():
             raise ValueError(f"{int(moved.sum())} values moved that no image had chosen: a dkvb head needs SGD without momentum and decay.")
 
