@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft import PeftConfig, PeftType
@@ -73,6 +73,8 @@ class TunerLayer(nn.Module, BaseTunerLayer):
     """Base of hf_cl's tuner layers: a wrapped module with per-adapter tensors beside it."""
 
     base_layer: nn.Module
+    runs_whole: ClassVar[bool] = True
+    """Whether its tensors are read inside of its own forward alone."""
 
     def __init__(self, base_layer: nn.Module, adapter_name: str) -> None:
         super().__init__()
@@ -85,6 +87,16 @@ class TunerLayer(nn.Module, BaseTunerLayer):
         # peft looks for `.weight`; a composite module (an attention block) has none
         parameter = next(base_layer.parameters())
         return parameter.device, parameter.dtype
+
+    def refuse_offloaded(self, *tensors: torch.Tensor) -> None:
+        """Raise ValueError where tensors that are read beside the wrapped module's own forward were moved off by accelerate."""
+        if any(tensor.is_meta for tensor in tensors):
+            kind = type(self).__name__
+            whole = f"Keep these layers whole: preload_module_classes=['{kind}'], or load" if self.runs_whole else "Load"
+            raise ValueError(
+                f"The model is offloaded (cpu_offload, disk_offload or a device_map), and {kind} reads tensors that are not in memory "
+                f"then. {whole} the model without offloading."
+            )
 
 
 class TensorlessLayer(nn.Module, BaseTunerLayer):

@@ -36,6 +36,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 """Settings that change no weight and no result."""
 
+MAY_GROW_ON_RESUME = frozenset({"dataset", "class_order", "classes_per_session"})
+"""Settings of the stream: a collection may lie elsewhere and have more classes, which come after those that were taught. What was taught is
+compared itself (`checkpoints.taught`)."""
+
 
 KEEP_ADAPTERS = r"all|last|every:[1-9]\d*"
 
@@ -58,7 +62,7 @@ class TrainingSettings:
     output_dir: str = "runs/latest"
     """The run folder: adapters, checkpoints, results, report, card."""
     backbone: str = "demo"
-    """A Hub id or folder, `open_clip:<model>[/<weights>]`, or `demo` (ships with hf_cl)."""
+    """A Hub id or folder, `open_clip:<model>/<weights>`, or `demo` (ships with hf_cl)."""
     backbone_revision: str | None = None
     """Hub revision of the base."""
     seed: int = 0

@@ -157,6 +157,7 @@ class PrefixLayer(TunerLayer):
         rows = None if self.disable_adapters else self.rows()
         if rows is None:
             return self.base_layer(*args, **kwargs)
+        self.refuse_offloaded(*rows)
         if not self.native:
             view: PrefixConfigView = self.base_layer.config  # pyright: ignore[reportAssignmentType]
             view.lend(rows)

@@ -19,7 +19,8 @@ from hf_cl.backbones import AnyClassifier, classifier_of
 from hf_cl.hub.access import UNREACHED, attempt, explained
 from hf_cl.hub.card import is_hub_id
 from hf_cl.hub.fetch import adapter_folder, session_folders
-from hf_cl.hub.load import Prediction, load
+from hf_cl.hub.load import load
+from hf_cl.hub.predictions import Prediction
 from hf_cl.results.display import display_name
 from hf_cl.scenarios import to_rgb
 

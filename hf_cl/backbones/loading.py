@@ -30,7 +30,7 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
     """A base without a classifier of its own: the adapter brings the head.
 
     Args:
-        name: a Hub id or folder of any `AutoModelForImageClassification` architecture, `open_clip:<model>[/<weights>]`, or `demo`.
+        name: a Hub id or folder of any `AutoModelForImageClassification` architecture, `open_clip:<model>/<weights>`, or `demo`.
         revision: the Hub revision of the base.
 
     Raises ValueError, naming what was asked, where there is no such base.

@@ -29,7 +29,7 @@ def load_two_towers(name: str, *, revision: str | None = None) -> nn.Module:
     """A base with both towers.
 
     Args:
-        name: a Hub id or folder of a CLIP or SigLIP model, or `open_clip:<model>[/<weights>]`.
+        name: a Hub id or folder of a CLIP or SigLIP model, or `open_clip:<model>/<weights>`.
         revision: the Hub revision of the base.
 
     Raises ValueError, naming what was asked, where there is no such base.

@@ -31,7 +31,7 @@ def _taught(session: Session) -> dict[str, Any]:
     }
 
 
-_MAY_CHANGE = frozenset({"dataset", "class_order", "left_out_images"})
+_MAY_CHANGE = frozenset({"dataset", "class_order", "classes_per_session", "left_out_images"})
 """A folder or file may have moved; what came of it, the classes and images, is looked at itself."""
 
 

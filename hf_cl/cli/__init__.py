@@ -10,8 +10,10 @@ from hf_cl.cli import push, export
 
 # isort: on
 from hf_cl.cli.app import app
+from hf_cl.results.display import escape_missing_letters
 
 
 def main() -> None:
     """Entry point of the command `hf-cl`."""
+    escape_missing_letters()
     app(prog_name="hf-cl")

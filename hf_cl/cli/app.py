@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -66,5 +67,10 @@ def mistakes_in_a_line() -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    """One JSON value on standard output; letters that its encoding lacks as JSON escapes."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not writes_every_letter(), allow_nan=False))
+
+
+def writes_every_letter() -> bool:
+    """Whether standard output takes any text."""
+    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")

@@ -25,6 +25,9 @@ def evaluate(
     skip_bad_images: Annotated[
         bool, typer.Option("--skip_bad_images", "--skip-bad-images", help="leave unreadable images out instead of stopping")
     ] = False,
+    include_trained: Annotated[
+        bool, typer.Option("--include_trained", "--include-trained", help="evaluate also on images that the adapter was trained on")
+    ] = False,
     batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", min=1, help="images per forward")] = 64,
     imports: Imports = None,
     as_json: AsJson = False,
@@ -45,30 +48,51 @@ def evaluate(
         source = open_images(
             dataset, image_column=image_column, label_column=label_column, test_split=test_split, skip_bad_images=skip_bad_images
         )
-        images, which = _chosen(source, adapter)
+        images, which, trained = _chosen(source, adapter, revision, include_trained)
         classifier = load(adapter, revision=revision)
         found = evaluate_adapter(classifier, images, source.class_names, batch_size=batch_size)
     if as_json:
-        print_json(_as_json(found, adapter, revision, source.name, which))
+        print_json(_as_json(found, adapter, revision, source.name, which) | {"trained_on": trained, "trained_included": include_trained})
     else:
         _print(found, source.name, which)
+        if trained:
+            total = found.images if include_trained else found.images + trained
+            kept = "included" if include_trained else "left out (--include_trained keeps them)"
+            typer.echo(f"{trained} of {total} of these were trained on; {kept}.")
 
 
-def _chosen(source: ImageSource, adapter: str) -> tuple[ImageSet, str]:
-    """The images, and what they are.
+def _chosen(source: ImageSource, adapter: str, revision: str | None, include_trained: bool) -> tuple[ImageSet, str, int]:
+    """The images, what they are, and how many of them the adapter was trained on.
 
-    A data set without a test split is taken whole, unless the adapter's run trained on a part of it: then the part it was tested on.
+    A data set without a test split is taken whole. Images that the adapter was trained on, which its run knows by their content, are left
+    out unless they are asked for.
     """
-    if source.unsplit is None:
-        return source.test, f"split {source.test_split!r}"
-    run = _run_of(Path(adapter))
-    if run is not None:
-        from hf_cl.results.saved_run import read_run  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
 
-        protocol = read_run(run).results.protocol
-        if protocol.dataset == source.name:
-            return source.split_by(protocol.class_order_seed).test, "the part that the run was tested on"
-    return source.unsplit, "all images, as the data set has no test split"
+    from hf_cl.scenarios import content_hashes  # noqa: PLC0415
+
+    images = source.test if source.unsplit is None else source.unsplit
+    which = f"split {source.test_split!r}" if source.unsplit is None else "all images, as the data set has no test split"
+    trained = _trained_on(Path(adapter), revision)
+    if trained is None:
+        return images, f"{which}; which of them were trained on is not known", 0
+    known = np.asarray([content in trained for content in content_hashes(images)], dtype=bool)
+    if include_trained or not known.any():
+        return images, which, int(known.sum())
+    if known.all():
+        raise ValueError(f"All {len(images)} images were trained on, so they tell nothing new; --include_trained evaluates on them.")
+    return images.subset(~known), f"{which}, but those that were trained on", int(known.sum())
+
+
+def _trained_on(adapter: Path, revision: str | None) -> frozenset[str] | None:
+    """Contents of the images that an adapter of a run here was trained on; None for an adapter whose run is not here."""
+    from hf_cl.results.picture_record import FILE, trained_on  # noqa: PLC0415
+
+    run = _run_of(adapter)
+    if run is None or not (run / FILE).is_file():
+        return None
+    session = (revision or adapter.resolve().name).removeprefix("session-")
+    return trained_on(run, int(session) if session.isdecimal() else None)
 
 
 def _run_of(adapter: Path) -> Path | None:

@@ -2,65 +2,130 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hf_cl.cli.app import USE, AsJson, Imports, app, early_mistake, mistake, mistakes_in_a_line, print_json
+from hf_cl.cli.app import USE, AsJson, Imports, app, early_mistake, mistakes_in_a_line, writes_every_letter
 
 if TYPE_CHECKING:
-    from hf_cl.hub.load import Classifier, Prediction
+    from hf_cl.hub.predictions import Predictor, Row
 
-_AT_ONCE = 32
+
+class Format(StrEnum):
+    """How rows are written."""
+
+    table = "table"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
 
 
 @app.command(rich_help_panel=USE)
 def predict(
-    adapter: Annotated[str, typer.Argument(help="Hub id, adapter folder, or run folder (its last session)")],
-    images: Annotated[list[Path], typer.Argument(help="image files")],
+    adapter: Annotated[str, typer.Argument(help="Hub id, adapter folder, run folder (its last session), or an exported ONNX folder")],
+    images: Annotated[list[str] | None, typer.Argument(help="image files, folders (with all below them), or patterns in quotes")] = None,
+    files: Annotated[str | None, typer.Option(help="a file with one image file a line; - for standard input")] = None,
     revision: Annotated[str | None, typer.Option(help="revision of the adapter, e.g. session-3")] = None,
     top_k: Annotated[int, typer.Option("--top_k", "--top-k", min=1, help="classes per image")] = 3,
+    form: Annotated[Format, typer.Option("--format", help="table, or json (one value), jsonl (a line each), csv")] = Format.table,
+    batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", min=1, help="images per forward")] = 32,
+    num_workers: Annotated[int, typer.Option("--num_workers", "--num-workers", min=1, help="threads that decode")] = 4,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the GPU where there is one")] = None,
+    dtype: Annotated[str | None, typer.Option(help="of the base: float32, float16, bfloat16")] = None,
     imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name what is in images. Files that are no images are named at the end; the others are answered all the same."""
-    missing = [f"There is no file {str(image)!r}." for image in images if not os.path.exists(image)]  # noqa: PTH110 (False for what can be no path)
-    if len(missing) == len(images):
-        raise early_mistake("\n".join(missing))
-    from hf_cl.hub.load import load  # noqa: PLC0415
+    """Name what is in images, as they come. A file that cannot be read is a row with its reason; the exit status is then 1."""
+    asked = [*(images or []), *(_listed(files) if files is not None else [])]
+    if not asked:
+        raise early_mistake("No image is given. Name files or folders, or a list of them with --files.")
+    missing = [f"There is no file {image!r}." for image in asked if not os.path.exists(image) and not set("*?[") & set(image)]  # noqa: PTH110
+    if len(missing) == len(asked):
+        raise early_mistake("\n".join(missing[:10]))
     from hf_cl.own_parts import import_parts  # noqa: PLC0415
-    from hf_cl.results.display import display_name, printable  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
 
     quiet_libraries()
+    bad = total = 0
     with mistakes_in_a_line():
         import_parts(imports or ())
-        named, bad = _named(load(adapter, revision=revision), images, top_k)
-    if as_json:
-        print_json({image: {p.name: p.score for p in best} for image, best in named.items()})
-    else:
-        for image, best in named.items():
-            typer.echo(f"{printable(image)}: " + ", ".join(f"{display_name(p.name)} {100 * p.score:.1f} %" for p in best))
+        predictor = _open(adapter, revision, device, dtype)
+        rows = predictor.rows(asked, top_k, batch_size, num_workers)
+        for row in _written(rows, Format.json if as_json else form, top_k):
+            total, bad = total + 1, bad + (row.error is not None)
+            _show_progress(total)
     if bad:
-        raise mistake("\n".join(bad))
+        typer.echo(f"hf-cl: {bad} of {total} files could not be read.", err=True)
+        raise typer.Exit(1)
 
 
-def _named(classifier: Classifier, images: Sequence[Path], top_k: int) -> tuple[dict[str, list[Prediction]], list[str]]:
-    """The predictions by file, and a sentence for every file that is no image. As many are open at once as go through the model."""
-    from hf_cl.pictures import open_image  # noqa: PLC0415
+def _open(adapter: str, revision: str | None, device: str | None, dtype: str | None) -> Predictor:
+    from hf_cl.hub.load import load  # noqa: PLC0415
+    from hf_cl.hub.predictions import OnnxClassifier, is_exported  # noqa: PLC0415
 
-    named: dict[str, list[Prediction]] = {}
-    bad = []
-    for start in range(0, len(images), _AT_ONCE):
-        opened = {}
-        for image in images[start : start + _AT_ONCE]:
-            try:
-                opened[str(image)] = open_image(image)
-            except ValueError as error:
-                bad.append(str(error))
-        if opened:
-            named |= zip(opened, classifier.predict(list(opened.values()), top_k=top_k), strict=True)
-    return named, bad
+    if not is_exported(adapter):
+        return load(adapter, revision=revision, device=device, dtype=dtype)
+    if revision or dtype or device not in (None, "cpu"):
+        raise ValueError(f"{adapter} is an exported model, which runs on the CPU as it is: leave revision, device and dtype out.")
+    return OnnxClassifier(Path(adapter))
+
+
+def _listed(files: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if files == "-" else Path(files).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise early_mistake(f"The list {files!r} cannot be read: {error}.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _written(rows: Iterable[Row], form: Format, top_k: int) -> Iterator[Row]:
+    """Write each row when it is there, and hand it on."""
+    letters = writes_every_letter()
+    if form is Format.csv:
+        typer.echo(_csv(["file", *(f"{part}_{k}" for k in range(1, top_k + 1) for part in ("class", "score")), "error"]))
+    for number, row in enumerate(rows):
+        scores = {prediction.name: prediction.score for prediction in row.predictions}
+        if form is Format.table:
+            typer.echo(_line(row))
+        elif form is Format.csv:
+            cells = [cell for prediction in row.predictions for cell in (prediction.name, f"{prediction.score:.6f}")]
+            typer.echo(_csv([row.name, *cells, *[""] * (2 * top_k - len(cells)), row.error or ""]))
+        elif form is Format.jsonl:
+            typer.echo(json.dumps({"file": row.name, "scores": scores, "error": row.error}, ensure_ascii=not letters))
+        else:
+            value = json.dumps(scores if row.error is None else {"error": row.error}, ensure_ascii=not letters, indent=2).replace(
+                "\n", "\n  "
+            )
+            typer.echo(f"{'{' if number == 0 else ','}\n  {json.dumps(row.name, ensure_ascii=not letters)}: {value}", nl=False)
+        yield row
+    if form is Format.json:
+        typer.echo("\n}")
+
+
+def _line(row: Row) -> str:
+    from hf_cl.results.display import display_name, printable  # noqa: PLC0415
+
+    if row.error is not None:
+        return printable(row.error)
+    return f"{printable(row.name)}: " + ", ".join(f"{display_name(p.name)} {100 * p.score:.1f} %" for p in row.predictions)
+
+
+def _csv(cells: list[str]) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="").writerow(cells)
+    return written.getvalue()
+
+
+def _show_progress(total: int) -> None:
+    """How far it is, where the rows themselves do not show it."""
+    if sys.stderr.isatty() and not sys.stdout.isatty() and total % 100 == 0:
+        typer.echo(f"\r{total} images", err=True, nl=False)

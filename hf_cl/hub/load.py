@@ -5,8 +5,8 @@ Shapes: B batch, C classes, S image side.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,21 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from hf_cl.adapters.config import HeadedConfig
-from hf_cl.backbones import classifier_of, load_backbone, load_tokenizer, load_two_towers
+from hf_cl.backbones import classifier_of, load_backbone, load_processor, load_tokenizer, load_two_towers
 from hf_cl.backbones.loading import shared_name
 from hf_cl.hub.fetch import adapter_folder
+from hf_cl.hub.predictions import Predictor
 from hf_cl.hub.strangers import check_processor, clear_errors
 from hf_cl.own_parts import naming_what_is_missing
-from hf_cl.pictures import open_image, to_rgb
+from hf_cl.pictures import to_rgb
 
+logger = logging.getLogger(__name__)
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A class name and its softmax probability."""
-
-    name: str
-    score: float
-
-
-class Classifier:
+class Classifier(Predictor):
     """A base with one adapter and its head, in eval mode.
 
     `class_names` are in order of arrival; `model` is the PeftModel, `processor` the image processor it was evaluated with. Where the class
@@ -52,31 +48,10 @@ class Classifier:
     def logits(self, images: Sequence[Image.Image]) -> Tensor:
         """[B, C] float32, on the device, for B images of any size and mode."""
         pixels = self.processor(images=[to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]  # [B, 3, S, S]
-        return self.classifier.outputs(pixels.to(self.device, self._dtype)).logits.float()
+        return self.logits_of(pixels)
 
-    def predict(self, images: Sequence[str | Path | Image.Image], top_k: int = 5, batch_size: int = 32) -> list[list[Prediction]]:
-        """The `top_k` most probable classes of each image, best first; all of them where there are fewer. One forward per `batch_size`.
-
-        Raises ValueError, naming the file, for one that is no image, and for a `top_k` or `batch_size` below 1.
-        """
-        if min(top_k, batch_size) < 1:
-            raise ValueError(f"top_k and batch_size must be at least 1, got {top_k} and {batch_size}.")
-        if isinstance(images, (str, Path, Image.Image)):
-            raise ValueError("predict takes a list of images; for one image, [image].")
-        top_k = min(top_k, len(self.class_names))
-        predictions: list[list[Prediction]] = []
-        for start in range(0, len(images), batch_size):
-            batch = [_open(image) for image in images[start : start + batch_size]]
-            scores, classes = self.classifier.head.probabilities(self.logits(batch)).topk(top_k)  # [B, top_k]
-            for row_scores, row_classes in zip(scores.tolist(), classes.tolist(), strict=True):
-                predictions.append([Prediction(self.class_names[c], s) for c, s in zip(row_classes, row_scores, strict=True)])
-        return predictions
-
-
-def _open(image: str | Path | Image.Image) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    return open_image(image)
+    def logits_of(self, pixels: Tensor) -> Tensor:
+        return self.classifier.outputs(pixels.to(self.device, self._dtype)).logits.float()  # [B, C]
 
 
 def load(
@@ -108,7 +83,7 @@ def load(
         base = (load_two_towers if config.has_text_head else load_backbone)(name, revision=at).to(precision)
         model = PeftModel.from_pretrained(base, str(folder))
         tokenizer = load_tokenizer(name, revision=at) if config.has_text_head else None
-        return Classifier(model, _processor(folder, adapter), tokenizer, config.class_names, place)
+        return Classifier(model, _processor(folder, adapter, name, at), tokenizer, config.class_names, place)
 
 
 def _config(folder: Path, adapter: str | Path) -> Any:
@@ -119,7 +94,11 @@ def _config(folder: Path, adapter: str | Path) -> Any:
     return config
 
 
-def _processor(folder: Path, adapter: str | Path) -> Any:
+def _processor(folder: Path, adapter: str | Path, base: str, revision: str | None) -> Any:
+    """The one beside the adapter; the base's where peft's own `save_pretrained` wrote none."""
+    if not any((folder / name).is_file() for name in PROCESSOR_FILES):
+        logger.warning("%s has no image processor beside it (peft saves none); pictures are prepared as its base %s says.", adapter, base)
+        return load_processor(base, revision=revision)
     with clear_errors(str(adapter), "has no image processor that can be read"):
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         check_processor(processor)

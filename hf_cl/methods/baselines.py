@@ -14,13 +14,16 @@ from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, e
 from hf_cl.losses import MaskedCrossEntropy
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.frozen import frozen
+from hf_cl.methods.optimizers import adam
 from hf_cl.methods.schedules import cosine
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
 
 
-def linear_probe(*, epochs: int = 20, learning_rate: float = 1e-3, head: Mapping[str, Any] | None = None) -> Method:
+def linear_probe(
+    *, epochs: int = 20, learning_rate: float = 1e-3, weight_decay: float = 0.0, head: Mapping[str, Any] | None = None
+) -> Method:
     """The head alone, trained on features of the untouched backbone, which are computed once per session."""
 
     def phases(session: Session) -> list[Phase]:
@@ -31,7 +34,7 @@ def linear_probe(*, epochs: int = 20, learning_rate: float = 1e-3, head: Mapping
         title="linear probe",
         adapter=OnePromptConfig(layer_tokens={}, head=dict(head or {"type": "linear"})),
         phases=phases,
-        optimizer=_adam(learning_rate, epochs),
+        optimizer=_adam(learning_rate, epochs, weight_decay),
         rule=Plain(),
     )
 
@@ -42,7 +45,13 @@ def nearest_class_mean() -> Method:
 
 
 def lora(
-    *, epochs: int = 20, learning_rate: float = 1e-3, r: int = 8, head: Mapping[str, Any] | None = None, drift_map: Kind = "ridge"
+    *,
+    epochs: int = 20,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    r: int = 8,
+    head: Mapping[str, Any] | None = None,
+    drift_map: Kind = "ridge",
 ) -> Method:
     """LoRA (Hu et al., ICLR 2022) on q, k and v with a head, trained on session after session as if there were no other."""
 
@@ -54,15 +63,15 @@ def lora(
         title="LoRA",
         adapter=plain_lora(r=r, head=dict(head or {"type": "linear"})),
         phases=phases,
-        optimizer=_adam(learning_rate, epochs),
+        optimizer=_adam(learning_rate, epochs, weight_decay),
         rule=Plain(),
         parts=drift_parts(head, drift_map),
     )
 
 
-def _adam(learning_rate: float, epochs: int) -> Any:
+def _adam(learning_rate: float, epochs: int, weight_decay: float) -> Any:
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        return torch.optim.Adam([p for _, p in named_parameters], lr=learning_rate), cosine([learning_rate], epochs)
+        return adam(named_parameters, learning_rate, cosine([learning_rate], epochs), weight_decay)
 
     return optimizer
 
@@ -75,11 +84,13 @@ class LinearProbeSettings(RunSettings):
     """Epochs over the features of a session."""
     learning_rate: float = 1e-3
     """Of Adam, at the start of each session."""
+    weight_decay: float = 0.0
+    """Above 0: AdamW, decoupled, on adapter and head, not on norms and biases."""
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
     """The head and its settings, such as '{type: prototype}'."""
 
     def method(self) -> Method:
-        return linear_probe(epochs=self.epochs, learning_rate=self.learning_rate, head=self.head)
+        return linear_probe(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay, head=self.head)
 
 
 @dataclass
@@ -102,4 +113,11 @@ class LoraSettings(LinearProbeSettings):
     """How class statistics of heads that are fitted follow the features: none, mean, sdc, ridge, procrustes, functional."""
 
     def method(self) -> Method:
-        return lora(epochs=self.epochs, learning_rate=self.learning_rate, r=self.r, head=self.head, drift_map=self.drift_map)
+        return lora(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            r=self.r,
+            head=self.head,
+            drift_map=self.drift_map,
+        )

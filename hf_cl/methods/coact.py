@@ -40,6 +40,7 @@ def coact(
     epochs: int = 50,
     incremental_epochs: int = 1,
     learning_rate: float = 0.1,
+    weight_decay: float = 5e-4,
     encoder_lr_factor: float = 0.001,
     incremental_lr_factor: float = 0.001,
     incremental_train: IncrementalTrain = "classifier",
@@ -63,7 +64,8 @@ def coact(
             unfrozen from the start.
         epochs: of session 0, with a rate that falls by a cosine per epoch.
         incremental_epochs: of each later session, at a constant rate.
-        learning_rate: of LoRA and rows in session 0 (SGD with Nesterov momentum 0.9, weight decay 5e-4).
+        learning_rate: of LoRA and rows in session 0 (SGD with Nesterov momentum 0.9).
+        weight_decay: coupled, of everything that trains.
         encoder_lr_factor: of copies and pooler, relative to it.
         incremental_lr_factor: of later sessions, relative to it.
         incremental_train: what trains in later sessions.
@@ -116,7 +118,7 @@ def coact(
         encoder = [p for name, p in named_parameters if _at_encoder_rate(name)]
         others = [p for name, p in named_parameters if not _at_encoder_rate(name)]
         groups = [{"params": others}, {"params": encoder}] if encoder else [{"params": others}]
-        sgd = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        sgd = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=weight_decay)
         if session.id > 0:
             return sgd, constant(*[learning_rate * incremental_lr_factor] * len(groups))
         return sgd, cosine([learning_rate, learning_rate * encoder_lr_factor][: len(groups)], epochs)
@@ -179,6 +181,8 @@ class CoactSettings(RunSettings):
     """Epochs of each later session; 0: only rows are written, nothing is trained."""
     learning_rate: float = 0.1
     """Of LoRA and rows in session 0 (SGD, cosine per epoch)."""
+    weight_decay: float = 5e-4
+    """Of SGD."""
     encoder_lr_factor: float = 0.001
     """Learning rate of unfrozen weights, relative to it."""
     incremental_lr_factor: float = 0.001
@@ -237,6 +241,7 @@ class CoactSettings(RunSettings):
             epochs=self.epochs,
             incremental_epochs=self.incremental_epochs,
             learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
             encoder_lr_factor=self.encoder_lr_factor,
             incremental_lr_factor=self.incremental_lr_factor,
             incremental_train=self.incremental_train,

@@ -12,6 +12,7 @@ from hf_cl.adapters import OnePromptConfig
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy, VirtualOutliers
 from hf_cl.methods.drift import drift_parts
+from hf_cl.methods.optimizers import adam
 from hf_cl.methods.schedules import lagging_cosine
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
@@ -31,6 +32,7 @@ def ovor(
     vor_epochs: int = 4,
     warmup_epochs: int = 0,
     learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
     layer_tokens: Mapping[int, int] | None = None,
     head: Mapping[str, Any] | None = None,
     outliers: VirtualOutliers | None = None,
@@ -44,6 +46,7 @@ def ovor(
     Args:
         epochs, vor_epochs, warmup_epochs: length of the phases.
         learning_rate: of Adam, at the start of each session.
+        weight_decay: above 0 that of AdamW.
         layer_tokens: prefix rows per layer; None: OVOR's five layers.
         head: the head's spec; None: the official linear head.
         outliers: the regularizer; None: the official settings in mode `npos`.
@@ -59,8 +62,8 @@ def ovor(
         return [warmup, train, vor]
 
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        adam = torch.optim.Adam([p for _, p in named_parameters], lr=learning_rate)
-        return adam, lagging_cosine(learning_rate, warmup_epochs + epochs + vor_epochs)
+        schedule = lagging_cosine(learning_rate, warmup_epochs + epochs + vor_epochs)
+        return adam(named_parameters, learning_rate, schedule, weight_decay)
 
     return Method(
         name="ovor",
@@ -86,6 +89,8 @@ class OvorSettings(RunSettings):
     """Epochs of the head alone at the start of each session but the first."""
     learning_rate: float = 1e-3
     """Of Adam, at the start of each session."""
+    weight_decay: float = 0.0
+    """Above 0: AdamW, decoupled, on adapter and head, not on norms and biases."""
     layer_tokens: dict[int, int] | None = None
     """Prefix rows per layer (from 0); absent: OVOR's five layers."""
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
@@ -106,6 +111,7 @@ class OvorSettings(RunSettings):
             vor_epochs=self.vor_epochs,
             warmup_epochs=self.warmup_epochs,
             learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
             layer_tokens=self.layer_tokens,
             head=self.head,
             outliers=VirtualOutliers(mode=self.outlier_mode, std=self.outlier_std, weight=self.outlier_weight),

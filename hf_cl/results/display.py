@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
@@ -9,6 +11,13 @@ from typing import Any
 
 MISSING = "–"
 _ALLOWED_FORMAT_CHARACTERS = {"\u200c", "\u200d"}  # joiners: emoji sequences and several scripts need them
+
+
+def escape_missing_letters() -> None:
+    """Let standard output and error write what their encoding lacks (a pipe on Windows, a Latin-1 locale) as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def percent(fraction: float | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hf_cl.errors import TrainingInterruptedError
 from hf_cl.own_parts import import_parts
-from hf_cl.results.display import printable
+from hf_cl.results.display import escape_missing_letters, printable
 from hf_cl.run.describe import HELP, print_help
 from hf_cl.run.own_pictures import with_config
 from hf_cl.run.parse import SettingsT, parse_settings
@@ -29,6 +29,7 @@ def launch(main: Callable[[SettingsT], Any], settings_class: type[SettingsT], me
     `HF_CL_DEBUG=1` shows every one. Returns the exit status: 0, 2 for a mistake or a fault of the machine (no space, no permission),
     128 + n where signal n stopped the training.
     """
+    escape_missing_letters()
     program = Path(sys.argv[0]).name if arguments is None else f"hf-cl train {method}"
     given = sys.argv[1:] if arguments is None else arguments
 
@@ -103,3 +104,11 @@ def quiet_libraries() -> None:
     set_verbosity_error()
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.showwarning = _own_warning
+
+
+def _own_warning(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+    """Warnings of the user's own code in a line. Those of libraries are notes to developers, with paths and source lines: what matters of
+    a broken picture or file, the check of the data says."""
+    if Path(filename).is_relative_to(OURS) or not filename.startswith((*LIBRARIES, "<")):
+        sys.stderr.write(f"WARNING {printable(str(message))}\n")

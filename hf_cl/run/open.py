@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Collection
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
 from hf_cl.contracts import Method, Scenario
 from hf_cl.images import PixelStore
+from hf_cl.results.picture_record import read_pictures
 from hf_cl.results.results import Results
 from hf_cl.run.first_checks import check_settings
 from hf_cl.run.look_at_pictures import PictureCheck, picture_check
@@ -30,10 +32,16 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     if store is None:
         check_settings(settings)
     protocol, check = SCENARIOS[settings.protocol], picture_check(settings.check_images, store, quiet=quiet)
-    arguments = {name: getattr(settings, name) for name in inspect.signature(protocol).parameters if name != "source"}
+    taught = _taught(settings)
+    known = vars(settings) | {"taught": taught}
+    arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source"}
     if "targets" in arguments:
         arguments["targets"] = [_open_source(settings, target, check) for target in settings.targets]
-    return protocol(_open_source(settings, settings.dataset, check, _taught(settings)), **arguments)
+    source = _open_source(settings, settings.dataset, check, [name for session in taught for name in session])
+    if taught:
+        records = read_pictures(Path(settings.output_dir))
+        source = dataclasses.replace(source, held_out={picture.content: picture.part == "test" for picture in records})
+    return protocol(source, **arguments)
 
 
 def _open_source(settings: RunSettings, dataset: str, check: PictureCheck, taught: Collection[str] = ()) -> ImageSource:
@@ -48,10 +56,12 @@ def _open_source(settings: RunSettings, dataset: str, check: PictureCheck, taugh
     )
 
 
-def _taught(settings: RunSettings) -> list[str]:
-    """The classes of the sessions that the run to go on with has ended."""
+def _taught(settings: RunSettings) -> list[list[str]]:
+    """The classes of each session that the run to go on with has ended."""
     results = Path(settings.output_dir) / "results.json"
-    return Results.load(results).class_names if settings.resume == "auto" and results.is_file() else []
+    if settings.resume != "auto" or not results.is_file():
+        return []
+    return [session.new_class_names for session in Results.load(results).sessions]
 
 
 def open_processor(settings: RunSettings) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +14,11 @@ from hf_cl.backbones import TextHead
 from hf_cl.hub.card import ModelCardInput, is_hub_id
 from hf_cl.hub.published import PLOTS, write_run_card
 from hf_cl.hub.push import push_to_hub
+from hf_cl.results.picture_record import write_pictures
 from hf_cl.results.results import Results
 from hf_cl.results.table import session_table, summary_table
 from hf_cl.run.overview import overview
+from hf_cl.run.pictures import pictures_of
 from hf_cl.training import RunSettings, SessionLoop
 
 
@@ -36,12 +39,21 @@ class ContinualTrainer(SessionLoop):
         accelerator, store: made before, where pictures were decoded before training.
     """
 
+    _pictures_recorded = False
+
     def fit(self) -> Results:
         """As `SessionLoop.fit`, after a line that says what the run understood: classes, images, processes."""
         if self.accelerator.is_main_process and not self.quiet:
             said = overview(self.scenario, self.accelerator.num_processes, self.accelerator.device.type)
             Console(stderr=True).print(Text(said), soft_wrap=True)
         return super().fit()
+
+    def save_adapter(self, folder: Path) -> None:
+        """The adapter's files, and with the first of them the run's record of its pictures."""
+        super().save_adapter(folder)
+        if self.accelerator.is_main_process and not self._pictures_recorded:
+            write_pictures(self.folder, pictures_of(self.scenario))
+            self._pictures_recorded = True
 
     def finish(self, comparisons: Mapping[str, float] | None = None) -> Results:
         """Write report and model card of a trained run and print its summary; with the setting `push_to_hub`, publish it.

@@ -12,6 +12,7 @@ from hf_cl.pictures import to_rgb
 from hf_cl.scenarios.base_to_novel import base_to_novel, cross_dataset, domain_generalization
 from hf_cl.scenarios.class_incremental import class_incremental
 from hf_cl.scenarios.class_order import CLASS_ORDERS, resolve_class_order
+from hf_cl.scenarios.content import content_hashes
 from hf_cl.scenarios.few_shot import few_shot_class_incremental, few_shot_class_incremental_tuning
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.picture_check import UnreadableImage, check_pictures, find_unreadable
@@ -40,6 +41,7 @@ __all__ = [
     "base_to_novel",
     "check_pictures",
     "class_incremental",
+    "content_hashes",
     "cross_dataset",
     "domain_generalization",
     "few_shot_class_incremental",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cl.scenarios.class_order import resolve_class_order
 from hf_cl.scenarios.draws import split_per_class, tracks_of
+from hf_cl.scenarios.growth import grown_order
 from hf_cl.scenarios.sources import ImageSource
 from hf_cl.scenarios.split_lists import split_by_lists
 from hf_cl.scenarios.stream import SessionStream, by_session, cumulative_tests, make_protocol, make_sessions, session_sizes
@@ -21,6 +23,7 @@ def class_incremental(
     *,
     validation_fraction: float = 0.0,
     index_list: str | os.PathLike[str] | None = None,
+    taught: Sequence[Sequence[str]] = (),
 ) -> SessionStream:
     """Session 0 teaches `num_base_classes` classes, each later one `classes_per_session`; a remainder is a last, smaller session.
 
@@ -34,6 +37,7 @@ def class_incremental(
         class_order_seed: governs the order, own splits and the validation part; the run's seed governs none of them.
         validation_fraction: share of each class's training images (at least one) that leaves `Session.train`. The tests stay the test
             images; `stream.validation[t]` holds tests of the same names and candidates on the validation images.
+        taught: class names of the sessions that a run which goes on has ended: they keep their places, whatever the order says.
         index_list: a folder with `train.txt` and `test.txt`, which then part a data set of one split (ImageNet-R).
 
     Raises DataError for a class too small to split and for faulty lists, ValueError for sizes, orders or fractions that are none.
@@ -42,6 +46,8 @@ def class_incremental(
         raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
     sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
     order = resolve_class_order(source.class_names, class_order, class_order_seed)
+    if taught:
+        order, sizes = grown_order(source.class_names, order, taught, classes_per_session)
     source, lists = (source.split_by(class_order_seed), None) if index_list is None else split_by_lists(source, index_list)
     train, validation = source.train, None
     if validation_fraction:

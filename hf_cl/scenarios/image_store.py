@@ -35,6 +35,10 @@ class ImageStore(Protocol):
         """How an error message names the row."""
         ...
 
+    def content(self, row: int) -> bytes:
+        """The bytes of the picture as they are stored."""
+        ...
+
     def stamps(self, rows: Sequence[int]) -> NDArray[np.uint64] | None:
         """What a picture can be known again by: equal stamps, unchanged pictures. 0 where it cannot be told, None where none can."""
         ...
@@ -73,6 +77,9 @@ class FileStore:
 
     def decode(self, row: int) -> Image.Image:
         return open_rgb(self.root / self._file_names[row])
+
+    def content(self, row: int) -> bytes:
+        return (self.root / self._file_names[row]).read_bytes()
 
     def stamps(self, rows: Sequence[int]) -> NDArray[np.uint64]:
         """Of name, size and time of the last change."""
@@ -137,6 +144,10 @@ class ColumnStore:
         rows = np.flatnonzero(inside.is_null().to_numpy()).tolist()
         return {row: path[row].as_py() for row in rows if path[row].is_valid}
 
+    def content(self, row: int) -> bytes:
+        cell = self._dataset[row][self._column]
+        return Path(cell["path"]).read_bytes() if cell["bytes"] is None else cell["bytes"]
+
     def describe(self, row: int) -> str:
         return f"{self._split} row {row}" + (f" ({self.file_names[row]})" if self.file_names else "")
 
@@ -162,6 +173,9 @@ class ArrayStore:
     def stamps(self, rows: Sequence[int]) -> None:
         """They are in memory: looking at them costs nothing."""
         return
+
+    def content(self, row: int) -> bytes:
+        return self._pixels[row].tobytes()
 
     def describe(self, row: int) -> str:
         return f"row {row}"

@@ -30,6 +30,7 @@ class ItemStore:
     """The pictures of a map-style data set of (PIL image, int)."""
 
     file_names = None
+    place = "items in memory"
 
     def __init__(self, items: Any) -> None:
         self._items = items
@@ -37,8 +38,18 @@ class ItemStore:
     def __len__(self) -> int:
         return len(self._items)
 
+    def open(self, row: int) -> Image.Image:
+        return self._items[row][0]
+
     def decode(self, row: int) -> Image.Image:
-        return to_rgb(self._items[row][0])
+        return to_rgb(self.open(row))
+
+    def stamps(self, rows: Sequence[int]) -> None:
+        """An item may be another at every call."""
+        return
+
+    def content(self, row: int) -> bytes:
+        return self.decode(row).tobytes()
 
     def describe(self, row: int) -> str:
         return f"item {row}"

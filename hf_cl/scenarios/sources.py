@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hf_cl.errors import DataError, exists, first_ten, no_such_dataset, refuse_two_meanings
 from hf_cl.scenarios.columns import read_columns
+from hf_cl.scenarios.content import content_hashes
 from hf_cl.scenarios.digits import read_digits
 from hf_cl.scenarios.draws import split_per_class, tracks_of
+from hf_cl.scenarios.growth import keep_sides
 from hf_cl.scenarios.hub import HubAddress, read_hub
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.local import read_local
@@ -45,6 +49,8 @@ class ImageSource:
     """The data set's own validation split, where it has one that is not tested on."""
     unsplit: ImageSet | None = None
     """All images, where the data set has no split of its own."""
+    held_out: Mapping[str, bool] = field(default_factory=dict)
+    """Of the pictures that a run which goes on knows by content: whether they were kept for testing. They stay where they were."""
     left_out_images: int = 0
     """How many images `skip_bad_images` left out."""
 
@@ -60,7 +66,16 @@ class ImageSource:
         """
         if self.unsplit is None:
             return self
-        return replace(own_split(self.name, self.class_names, self.unsplit, seed), left_out_images=self.left_out_images)
+        drawn = own_split(self.name, self.class_names, self.unsplit, seed)
+        if self.held_out:
+            drawn = replace(drawn, **self._kept(drawn, seed))
+        return replace(drawn, left_out_images=self.left_out_images, held_out=self.held_out)
+
+    def _kept(self, drawn: ImageSource, seed: int) -> dict[str, ImageSet]:
+        assert self.unsplit is not None
+        test = np.isin(self.unsplit.indices, drawn.test.indices)
+        test = keep_sides(self.unsplit, test, content_hashes(self.unsplit), self.held_out, TEST_FRACTION, seed)
+        return {"train": self.unsplit.subset(~test), "test": self.unsplit.subset(test)}
 
 
 def own_split(name: str, class_names: tuple[str, ...], images: ImageSet, seed: int) -> ImageSource:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from hf_cl.errors import holds_a_run, unasked
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.composition import FILE, changed
-from hf_cl.settings import MAY_CHANGE_ON_RESUME, TrainingSettings
+from hf_cl.settings import MAY_CHANGE_ON_RESUME, MAY_GROW_ON_RESUME, TrainingSettings
 
 SEEN_SECONDS = 10.0
 """How long a network file system may take to show a file that another machine wrote."""
@@ -96,7 +96,7 @@ class RunFolder:
         except (OSError, ValueError, yaml.YAMLError) as error:
             return f"{self.path / 'config.yaml'} cannot be read ({error}), so nobody knows what its checkpoints belong to."
         for key, value in values.items():
-            if key not in MAY_CHANGE_ON_RESUME and key in before and before[key] != value:
+            if key not in MAY_CHANGE_ON_RESUME | MAY_GROW_ON_RESUME and key in before and before[key] != value:
                 return (
                     f"{self.path} was trained with {key} = {before[key]!r}, this run has {value!r}: resume with the same settings, or "
                     "choose another --output_dir."

@@ -12,7 +12,8 @@ from transformers import CLIPImageProcessor
 from hf_cl.adapters import CPEClipConfig
 from hf_cl.app.sessions import ONLY, Place, SessionModels, scores_by_name, sessions_of
 from hf_cl.backbones import load_two_towers
-from hf_cl.hub.load import Prediction, load
+from hf_cl.hub.load import load
+from hf_cl.hub.predictions import Prediction
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from trained_run import digit
 
 from hf_cl.results.results import Results
-from hf_cl.scenarios import open_images
+from hf_cl.scenarios import class_incremental, open_images
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,25 @@ def photos(tmp_path_factory):
 def test_a_run_on_its_own_data_is_what_the_run_measured(call, trained):
     found = json.loads(call("evaluate", trained, "--dataset", "digits", "--json").stdout)
     results = Results.load(trained / "results.json")
-    assert found["tested_on"] == "the part that the run was tested on"
+    assert found["tested_on"] == "all images, as the data set has no test split, but those that were trained on"
+    assert found["trained_on"] == sum(len(session.train) for session in class_incremental(open_images("digits"), 5, 5, "natural"))
     assert found["images"] == sum(results.test_counts)
     assert found["accuracy"] == pytest.approx(results.metrics["final_accuracy"])
     assert {name: row["accuracy"] for name, row in found["per_class"].items()} == pytest.approx(results.per_class_accuracy)
     assert found["classes_without_images"] == []
+
+
+def test_images_that_were_trained_on_are_known_wherever_they_lie(call, trained, tmp_path):
+    """By content: under other names, in another folder, among new ones; and an early session has not seen later classes."""
+    run_train, _ = (session.train for session in class_incremental(open_images("digits"), 5, 5, "natural"))
+    rows = [json.loads(line) for line in (trained / "pictures.jsonl").read_text().splitlines()]
+    assert {row["part"] for row in rows} == {"train", "test"} and sum(row["session"] == 0 for row in rows if row["part"] == "train") == len(
+        run_train
+    )
+    whole = call("evaluate", trained, "--dataset", "digits")
+    assert "of 1797 of these were trained on; left out (--include_trained keeps them)." in whole.stdout
+    kept = json.loads(call("evaluate", trained, "--dataset", "digits", "--include_trained", "--json").stdout)
+    assert kept["images"] == 1797 and kept["trained_on"] == sum(row["part"] == "train" for row in rows)
 
 
 def test_other_images_with_fewer_classes(call, trained, photos):
@@ -80,11 +94,14 @@ def test_every_bad_file_is_named_and_the_good_ones_are_answered(call, trained, t
     good, words, folder = digit(7, tmp_path), tmp_path / "words.txt", tmp_path / "folder"
     words.write_text("no picture")
     folder.mkdir()
-    result = call("predict", trained, words, good, folder, tmp_path / "none.png")
-    assert result.exit_code == 2 and result.stdout.startswith(f"{good}: 7 ") and result.stdout.count("\n") == 1
-    assert f"{words} cannot be read as an image: no image format that hf_cl opens." in result.stderr
-    assert f"{folder} cannot be read as an image: it is a folder." in result.stderr
-    assert "none.png cannot be read as an image: No such file or directory." in result.stderr
+    result = call("predict", trained, words, good, tmp_path / "none.png")
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 1 and "2 of 3 files could not be read" in result.stderr
+    assert lines[0] == f"{words} cannot be read as an image: no image format that hf_cl opens."
+    assert lines[1].startswith(f"{good}: 7 ")
+    assert lines[2].endswith("none.png cannot be read as an image: No such file or directory.")
+    empty = call("predict", trained, good, folder)
+    assert empty.exit_code == 2 and f"{folder} holds no pictures" in empty.stderr
     alone = call("predict", trained, tmp_path / "none.png")
     assert alone.exit_code == 2 and alone.stderr == f"hf-cl: There is no file '{tmp_path / 'none.png'}'.\n"
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from hf_cl.adapters import OnePromptConfig
 from hf_cl.cli import app
 from hf_cl.hub.card import ModelCardInput, model_card
-from hf_cl.hub.load import Prediction
+from hf_cl.hub.predictions import Prediction, Row
 from hf_cl.results.display import printable
 from hf_cl.results.report import write_report
 from hf_cl.results.results import Results
@@ -162,8 +162,8 @@ def test_nothing_on_the_terminal_is_obeyed(text):
 
 def test_predictions_on_the_terminal_are_text(monkeypatch, tmp_path):
     class Loaded:
-        def predict(self, images, top_k):
-            return [[Prediction("\x1b]0;evil\x07 \u202egnp", 0.5)] for _ in images]
+        def rows(self, images, *_):
+            return [Row(image, [Prediction("\x1b]0;evil\x07 \u202egnp", 0.5)]) for image in images]
 
     monkeypatch.setattr("hf_cl.hub.load.load", lambda *args, **kwargs: Loaded())
     monkeypatch.chdir(tmp_path)

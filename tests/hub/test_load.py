@@ -81,7 +81,10 @@ def test_only_what_an_adapter_needs_is_fetched(on_the_hub, run, tmp_path):
         (lambda hub: setattr(hub, "interrupt", lambda n, method, path: 429), r"too many requests \(429\)"),
         (lambda hub: setattr(hub, "interrupt", lambda n, method, path: 500), r"it is in trouble \(status 500 at http"),
         (lambda hub: setattr(hub, "interrupt", lambda n, method, path: "drop"), "no connection"),
-        (lambda hub: hub.files("me/photos", "session-1").pop("preprocessor_config.json"), "has no image processor that can be read"),
+        (
+            lambda hub: hub.files("me/photos", "session-1").update({"preprocessor_config.json": b"{"}),
+            "has no image processor that can be read",
+        ),
         (lambda hub: hub.repositories["me/photos"].at("session-1").files.pop("adapter_model.safetensors"), "it has no adapter_model"),
         (lambda hub: hub.repositories["me/photos"].at("session-1").files.update({"adapter_config.json": b"{"}), "is not valid JSON"),
         (
@@ -178,7 +181,10 @@ def test_mistakes_are_named(local, tmp_path):
         (lambda: classifier.predict([tmp_path / "text.jpg"]), r"text.jpg cannot be read as an image"),
         (lambda: classifier.predict([tmp_path / "none.jpg"]), r"none.jpg cannot be read as an image"),
         (lambda: classifier.predict(pictures(), top_k=0), "top_k and batch_size must be at least 1"),
-        (lambda: classifier.predict(tmp_path / "x.png"), "takes a list of images"),
+        (lambda: classifier.predict(tmp_path / "x.png"), r"x\.png cannot be read as an image: No such file"),
+        (lambda: classifier.predict(3), "int is no picture"),
+        (lambda: classifier.predict([3]), "item 0 is int and no picture"),
+        (lambda: classifier.predict(tmp_path / "*.gif"), "No file fits"),
         (lambda: load(local, device="gpu"), "'gpu' is no device; say cpu, cuda or cuda:1"),
         (lambda: load(local, dtype="float8"), "dtype must be one of float32, float16, bfloat16, got 'float8'"),
     ):
@@ -277,3 +283,11 @@ def test_the_zero_shot_pipeline_gives_the_same_scores(by_text):
     )
     found = scores(classify(image, candidate_labels=classifier.class_names, hypothesis_template="{}."))
     assert found == pytest.approx(want, abs=1e-4)
+
+
+def test_an_adapter_that_peft_saved_gets_the_processor_of_its_base(local, base_folder, tmp_path, caplog):
+    saved = shutil.copytree(local / "adapters" / "session-1", tmp_path / "saved")
+    (saved / "preprocessor_config.json").unlink()
+    assert load(saved).processor.to_dict() == hf_cl.load_processor(str(base_folder)).to_dict()
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "hf_cl.hub.load"]
+    assert "has no image processor beside it" in said

@@ -150,7 +150,7 @@ class Watch(Probe):
         self.before = None
 
     def begin_epoch(self, trainer, epoch) -> None:
-        self.epochs.append((trainer.session.id, trainer.tuner.copies_train(), trainer.method.adapter.unfrozen))
+        self.epochs.append((trainer.session.id, trainer.tuner.copies_train(), trainer.model.peft_config["default"].unfrozen))
 
     def end_session(self, trainer, session) -> None:
         teacher = trainer.tuner.role_tensors("teacher")

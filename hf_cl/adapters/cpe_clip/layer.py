@@ -42,6 +42,8 @@ class CPEClipLayer(TunerLayer):
     prompts of `coupling="independent"`.
     """
 
+    runs_whole = False  # hooks on the towers ask for the prompts
+
     adapter_layer_names: tuple[str, ...] = ("cpe_clip_prompts", "cpe_clip_vision_prompts", "cpe_clip_proj")
     other_param_names: tuple[str, ...] = ("settings",)
 
@@ -90,6 +92,13 @@ class CPEClipLayer(TunerLayer):
             return None
         return next((name for name in self.active_adapters if name in self.settings), None)
 
+    def _in_memory(self) -> str | None:
+        """The active adapter, whose prompts are there to be read."""
+        name = self._active()
+        if name is not None:
+            self.refuse_offloaded(*(rows[name] for rows in (self.cpe_clip_prompts, self.cpe_clip_vision_prompts) if name in rows))
+        return name
+
     @property
     def num_text_prompts(self) -> int:
         """L of the active adapter, 0 where it leaves the text tower alone."""
@@ -103,14 +112,14 @@ class CPEClipLayer(TunerLayer):
 
     def text_prompts(self, index: int) -> Tensor | None:
         """[L, D] text prompts of layer `index`, None where the active adapter has none there."""
-        name = self._active()
+        name = self._in_memory()
         if name is None or self.settings[name].text_width is None or index >= self.settings[name].depth:
             return None
         return self.cpe_clip_prompts[name][index]
 
     def vision_prompts(self, index: int) -> Tensor | None:
         """[L, D] vision prompts of layer `index`, None where the active adapter has none there."""
-        name = self._active()
+        name = self._in_memory()
         if name is None:
             return None
         settings = self.settings[name]

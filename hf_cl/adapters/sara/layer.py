@@ -202,6 +202,7 @@ class SaraLayer(TunerLayer):
         names = [] if self.merged else [name for name in self.active_adapters if self.has(name)]
         if not torch.compiler.is_compiling():
             for name in names:
+                self.refuse_offloaded(self.original.weight, self._parts("weight")[0][name])
                 self._remember(name, "checked", self._parts("weight")[1][name], partial(self.check, name))
         return names
 

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+from hf_cl.methods import coact, linear_probe, lora, ovor
+from hf_cl.methods.optimizers import adam
+from hf_cl.methods.schedules import cosine
+
+NAMED = [("a.lora_A.default.weight", nn.Parameter(torch.ones(2, 3))), ("head.bias", nn.Parameter(torch.ones(2)))]
+
+
+def test_without_decay_it_is_adam_over_all():
+    optimizer, schedule = adam(NAMED, 0.1, cosine([0.1], 4))
+    assert type(optimizer) is torch.optim.Adam and len(optimizer.param_groups) == 1
+    assert schedule(0, 0) == [0.1]
+
+
+def test_a_decay_moves_matrices_alone():
+    named = [(name, nn.Parameter(p.detach().clone())) for name, p in NAMED]
+    optimizer, schedule = adam(named, 0.1, cosine([0.1], 4), weight_decay=0.5)
+    assert type(optimizer) is torch.optim.AdamW
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
+    assert schedule(0, 0) == [0.1, 0.1]
+    for _, p in named:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert torch.equal(named[0][1], torch.full((2, 3), 0.95)) and torch.equal(named[1][1], torch.ones(2))
+
+
+def test_a_session_without_vectors_has_one_group():
+    optimizer, schedule = adam(NAMED[:1], 0.1, cosine([0.1], 4), weight_decay=0.5)
+    assert len(optimizer.param_groups) == len(schedule(0, 0)) == 1
+
+
+@pytest.mark.parametrize("method", [linear_probe, lora, ovor])
+def test_methods_without_a_published_decay_have_the_setting(method):
+    optimizer, _ = method(weight_decay=0.01).optimizer(None, NAMED)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
+    assert type(method().optimizer(None, NAMED)[0]) is torch.optim.Adam
+
+
+def test_coacts_decay_is_a_setting():
+    assert coact.__kwdefaults__["weight_decay"] == 5e-4
+
+
+def test_a_negative_decay_is_refused():
+    with pytest.raises(ValueError, match="weight_decay must not be negative"):
+        adam(NAMED, 0.1, cosine([0.1], 4), weight_decay=-1)
