@@ -107,6 +107,8 @@ class Run:
     waits: dict[str, int] = field(default_factory=dict)
     """Of `REASONS` -> in how many of the seven steps: three of session 0, two of session 1 before it is killed, two after."""
     settings: dict[str, Any] = field(default_factory=dict)
+    dies_in: int = 1
+    """The session in whose second step it is killed; one that trains."""
 
 
 # Methods, each with a head
@@ -236,12 +238,12 @@ class Found:
 
 
 def on_the_device(run: Run, output_dir: Path, folder: Path) -> Found:
-    """Run it on the fake device, killed and resumed inside session 1.
+    """Run it on the fake device, killed and resumed inside a session.
 
     Raises MixedDevicesError where an operation met tensors of both memories.
     """
     found, steps = Found(), defaultdict(set)
-    for dies in (1, -1):
+    for dies in (run.dies_in, -1):
         trainer = build(run, output_dir, folder, probes=[Kill(dies)], checkpoint_steps=1, resume="auto")
         with FakeDevice() as device, _watched(device), suppress(_Killed):
             trainer.fit()

@@ -75,7 +75,8 @@ def shortened(method: str, name: str) -> Run:
     settings.batch_size = 4
     texts = settings.method().adapter.has_text_head
     kept = {key: getattr(settings, key) for key in TAKEN}
-    return Run(settings.method, clip(2) if texts else vit, "clip" if texts else None, settings=kept)
+    trains_later = getattr(settings, "incremental_epochs", 1) > 0
+    return Run(settings.method, clip(2) if texts else vit, "clip" if texts else None, settings=kept, dies_in=int(trains_later))
 
 
 @pytest.mark.parametrize(("method", "name"), CONFIGS)
