@@ -18,6 +18,7 @@ from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_
 from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
 from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.undo import undone_on_error
+from hf_cl.adapters.unloaded import settle_heads
 
 _WIDTH = 4096
 """Taken for a base whose config names no width."""
@@ -96,11 +97,8 @@ class HeadedTuner(BaseTuner):
             model.set_submodule(path, HeadWrapper(current, adapter_name, model, classifier_width(model), spec))
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:  # peft says None and returns the model
-        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())  # quantised weights are integers
-        heads = [m.head(m.active_adapters[0]) for m in self.model.modules() if isinstance(m, HeadWrapper) and m.active_adapters]
-        model = super()._unload_and_optionally_merge(*args, **kwargs)
-        for head in heads:  # float32 within the adapter; what is left is a plain model of one dtype
-            head.to(dtype)
+        model: Any = super()._unload_and_optionally_merge(*args, **kwargs)
+        settle_heads(model)
         return model
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:

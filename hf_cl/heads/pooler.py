@@ -6,6 +6,7 @@ Shapes: B batch, C classes, D feature width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +30,11 @@ class PoolerHead(LinearHead):
         num_classes: int,
         *,
         bias: bool = True,
+        probability: Literal["softmax", "stablemax"] = "softmax",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        super().__init__(in_features, num_classes, bias=bias, probability=probability, device=device, dtype=dtype)
         self.pooler = nn.Linear(in_features, in_features, device=device, dtype=dtype)
         nn.init.eye_(self.pooler.weight)
         nn.init.zeros_(self.pooler.bias)
@@ -65,14 +67,15 @@ def linear_head(
     *,
     bias: bool = True,
     pooler: bool = False,
+    probability: Literal["softmax", "stablemax"] = "softmax",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> LinearHead:
     """The head type `linear`: with `pooler`, behind a ViT's pooler.
 
-    Raises ValueError where `bias` or `pooler` is no bool.
+    Raises ValueError where `bias` or `pooler` is no bool, and for another `probability` than those of `LinearHead`.
     """
     if not isinstance(pooler, bool):
         raise ValueError(f"LinearHead: pooler must be true or false, got {pooler!r}.")
     head_class = PoolerHead if pooler else LinearHead
-    return head_class(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+    return head_class(in_features, num_classes, bias=bias, probability=probability, device=device, dtype=dtype)

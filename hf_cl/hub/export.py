@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from hf_cl.adapters.async_lora import AsyncLoraModel
-from hf_cl.adapters.bases import classifier_path
 from hf_cl.adapters.glad import GladConfig, export_lora
+from hf_cl.adapters.unloaded import LINEAR_HEAD
 from hf_cl.backbones import ClipClassifier, OpenClipForImageClassification
 from hf_cl.backbones.two_towers import encode_images
 from hf_cl.heads import LinearHead
@@ -29,9 +29,9 @@ CANNOT_MERGE = {
     "ONE_PROMPT": "its prefix rows join the keys and values of attention, and no weights of the base can stand for them",
     "CPE_CLIP": "its prompts are tokens beside those of image and text, and no weights of the base can stand for them",
 }
-"""peft type -> why there is no merged model."""
+"""peft type -> why there is no merged model, unless the adapter is its head alone."""
 TOLERANCE = 1e-4
-"""Largest difference of a logit, as a share of the largest logit (or of 1)."""
+"""Largest difference of a logit or log-probability, as a share of the largest (or of 1)."""
 ONNX_FILE = "model.onnx"
 
 
@@ -40,8 +40,9 @@ def export(
 ) -> Path:
     """Write an adapter in a form that needs no hf_cl, and check it.
 
-    - `merged`: a full model for `AutoModelForImageClassification.from_pretrained`, with class names and image processor. For types that
-      merge (ASYNC_LORA, GLAD, SARA) under a plain linear head.
+    - `merged`: a full model for `AutoModelForImageClassification.from_pretrained`, with class names and image processor, and the same
+      log-probabilities. For types that merge (ASYNC_LORA, GLAD, SARA) and what has a head alone (method `frozen`), under heads that are
+      linear layers: linear, ridge and fetril on the features as they are, gaussian with a shared covariance.
     - `onnx`: `model.onnx`, from pixel_values [B, 3, S, S], any B, to logits [B, C], with image processor and a config.json that names the
       classes. For every type and head; where the class names are the head, their text features are inside.
     - `lora`: a stock LORA adapter, for types that are one underneath (GLAD, ASYNC_LORA without unfrozen copies). Under a linear head the
@@ -73,38 +74,46 @@ def export(
 
 
 def _export_merged(classifier: Classifier, folder: Path) -> None:
-    head = _linear_head(classifier, "a merged model")
     kind, base = _kind(classifier), classifier.model.get_base_model()
-    if kind in CANNOT_MERGE:
+    if kind in CANNOT_MERGE and not _is_empty(classifier):
         raise ValueError(f"{kind} cannot be merged: {CANNOT_MERGE[kind]}. Export it as onnx.")
     if not isinstance(base, PreTrainedModel):
         raise ValueError(f"{type(base).__name__} is no model of transformers, so nothing could load it merged. Export it as onnx.")
     pixels = _pixels(classifier)
-    wanted = _Logits(classifier)(pixels)
+    wanted = _log_probabilities(classifier, pixels)
     merged: Any = classifier.model.merge_and_unload()  # pyright: ignore[reportCallIssue]
-    path = classifier_path(merged)
-    merged.set_submodule(path, _stock_linear(head))
     _name_classes(merged.config, classifier.class_names)
     merged.save_pretrained(folder)
     again = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False).eval()
-    _compare(wanted, again(pixel_values=pixels).logits, "The merged model")
+    _compare(wanted, again(pixel_values=pixels).logits.log_softmax(-1), "The merged model")
 
 
-def _linear_head(classifier: Classifier, what: str) -> LinearHead:
+def _is_empty(classifier: Classifier) -> bool:
+    """Whether the adapter is its head alone, so that there is nothing to merge."""
+    prefix: Any = classifier.model.base_model.prefix
+    return not any(prefix in name for name, _ in classifier.model.named_parameters())
+
+
+@torch.no_grad()
+def _log_probabilities(classifier: Classifier, pixels: Tensor) -> Tensor:
+    """[B, C] what the merged model must give. Raises ValueError for a head that no linear layer and softmax can stand for."""
     head = classifier.classifier.head
-    if type(head) is LinearHead:
-        return head
-    names = "class names as its head" if isinstance(classifier.classifier, ClipClassifier) else f"a head of kind {type(head).__name__}"
-    raise ValueError(f"The adapter has {names}, and {what} can only have a linear layer there. Export it as onnx.")
-
-
-def _stock_linear(head: LinearHead) -> nn.Linear:
-    """With a bias in any case: transformers' classes have one."""
-    linear = nn.Linear(head.in_features, head.num_classes)  # [C, D]
-    with torch.no_grad():
-        linear.weight.copy_(head.weight)
-        linear.bias.zero_() if head.bias is None else linear.bias.copy_(head.bias)
-    return linear
+    if isinstance(classifier.classifier, ClipClassifier):
+        raise ValueError(
+            "The adapter has class names as its head, and a merged model can only have a linear layer there. Export it as onnx."
+        )
+    if head.as_linear() is None:
+        raise ValueError(
+            f"The adapter has a head of kind {type(head).__name__}, and a merged model can only have a linear layer there. Train with "
+            f"{LINEAR_HEAD}, which is one, or export it as onnx."
+        )
+    logits = _Logits(classifier)(pixels)
+    if not torch.allclose(head.probabilities(logits), logits.softmax(-1), atol=1e-6):
+        raise ValueError(
+            "The head was trained under another normalisation than the softmax, which is all that a stock classifier has: its "
+            "probabilities would be others. Export it as onnx, whose logits are the head's."
+        )
+    return logits.log_softmax(-1)
 
 
 def _export_onnx(classifier: Classifier, folder: Path) -> None:
@@ -154,8 +163,12 @@ def _check_extra() -> None:
 
 
 def _export_lora(classifier: Classifier, folder: Path) -> None:
-    if not isinstance(classifier.classifier, ClipClassifier):
-        _linear_head(classifier, "a stock LORA adapter")
+    head = classifier.classifier.head
+    if not isinstance(classifier.classifier, ClipClassifier) and type(head) is not LinearHead:
+        raise ValueError(
+            f"The adapter has a head of kind {type(head).__name__}, and a stock LORA adapter can only have a linear layer there. Export it "
+            "as onnx."
+        )
     tuner: Any = classifier.model.base_model
     if isinstance(classifier.model.peft_config["default"], GladConfig):
         export_lora(classifier.model, folder)
@@ -203,7 +216,7 @@ def _pixels(classifier: Classifier) -> Tensor:
 def _compare(wanted: Tensor, found: Tensor, what: str) -> None:
     off = (wanted - found).abs().max() / max(1.0, wanted.abs().max().item())
     if wanted.shape != found.shape or not off <= TOLERANCE:
-        raise RuntimeError(f"{what} does not give the adapter's logits: they differ by up to {off:.1e} of the largest. It was deleted.")
+        raise RuntimeError(f"{what} does not give what the adapter gives: they differ by up to {off:.1e} of the largest. It was deleted.")
 
 
 def _kind(classifier: Classifier) -> str:

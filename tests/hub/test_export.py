@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
+import subprocess
+import sys
 
+import fitted_heads
 import numpy as np
 import pytest
 import tiny
@@ -11,6 +16,7 @@ import torch
 import two_towers
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -23,6 +29,7 @@ from typer.testing import CliRunner
 
 from hf_cl.adapters import CPEClipConfig
 from hf_cl.cli import app
+from hf_cl.heads import LinearHead, build_head
 from hf_cl.hub import export as module
 from hf_cl.hub.export import export
 from hf_cl.hub.load import load
@@ -31,8 +38,8 @@ NAMES = ["ant", "bee <b>", "crab", "deer"]
 MERGING = {"ASYNC_LORA": {"unfrozen": True}, "GLAD": {}, "SARA": {}}
 
 
-def an_adapter(folder, kind, family="vit", head=None, **changes):
-    """An adapter with random values on a tiny base beside it."""
+def an_adapter(folder, kind, family="vit", head=None, fit=False, **changes):
+    """An adapter with random values on a tiny base beside it; `fit`: its head is fitted to random features."""
     tiny.base(family).save_pretrained(folder / "base")
     base = AutoModelForImageClassification.from_pretrained(folder / "base", num_labels=2)
     config = tiny.ADAPTERS[kind](class_names=list(NAMES), head=dict(head or {"type": "linear"}), **changes)
@@ -42,6 +49,11 @@ def an_adapter(folder, kind, family="vit", head=None, **changes):
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn(parameter.shape))
+    if fit:
+        labels = torch.arange(40) % len(NAMES)
+        head = build_head(config.head, 32, 0)
+        fitted_heads.run(head, [(torch.randn(40, 32) + 2 * torch.randn(len(NAMES), 32)[labels], labels)])
+        model.base_model.head_wrapper().modules_to_save["default"] = head
     model.save_pretrained(folder / "adapter", save_embedding_layers=False)
     ViTImageProcessor(size={"height": tiny.SIDE, "width": tiny.SIDE}).save_pretrained(folder / "adapter")
     return folder / "adapter"
@@ -72,6 +84,59 @@ def test_a_merged_model_needs_transformers_alone(kind, family, tmp_path):
     assert not (tmp_path / "out" / "adapter_config.json").exists() and type(bare) is type(model)
 
 
+FITTED = {"shared": {"type": "gaussian", "covariance": "shared"}, "ridge": {"type": "ridge"}}
+ALONE = """
+import sys
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
+
+for folder in sys.argv[1:]:
+    saved = load_file(f"{folder}/want.safetensors")
+    model = AutoModelForImageClassification.from_pretrained(f"{folder}/out").eval()
+    with torch.no_grad():
+        found = model(pixel_values=saved["pixels"]).logits.log_softmax(-1)
+    torch.testing.assert_close(found, saved["want"], atol=1e-5, rtol=1e-6)
+assert not [name for name in sys.modules if name.startswith("hf_cl")]
+"""
+
+
+def test_fitted_heads_that_are_linear_fold_into_a_stock_model_to_the_log_probability(tmp_path):
+    folders = []
+    for name, (kind, changes) in itertools.product(FITTED, {"ONE_PROMPT": {"layer_tokens": {}}, "GLAD": {}}.items()):
+        folder = tmp_path / f"{name}-{kind}"
+        adapter = an_adapter(folder, kind, head=FITTED[name], fit=True, **changes)
+        classifier = load(adapter)
+        pixels = tiny.images(8)
+        with torch.no_grad():
+            want = classifier.classifier.outputs(pixels).logits.log_softmax(-1)
+        export(adapter, folder / "out")
+        save_file({"pixels": pixels, "want": want}, folder / "want.safetensors")
+        folders.append(str(folder))
+    subprocess.run([sys.executable, "-c", ALONE, *folders], check=True, timeout=300)
+
+
+def test_a_bare_merge_leaves_a_stock_layer_or_a_base_that_refuses_to_be_saved(tmp_path):
+    adapter = an_adapter(tmp_path, "GLAD", head={"type": "linear", "bias": False})
+    classifier = load(adapter)
+    want = classifier.logits([image()])
+    merged = classifier.model.merge_and_unload()
+    merged.save_pretrained(tmp_path / "plain")
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "plain").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(pixel_values=pixels_of(adapter)).logits, want, atol=1e-4, rtol=1e-4)
+    assert [again.config.id2label[i] for i in range(4)] == NAMES
+
+    for kind, out in (("GLAD", "merge_and_unload"), ("ONE_PROMPT", "unload")):
+        left = getattr(load(an_adapter(tmp_path / kind, kind, head={"type": "prototype"})).model, out)()
+        for model in (left, copy.deepcopy(left)):
+            with pytest.raises(ValueError, match=r"hf_cl's PrototypeHead, .* covariance: shared"):
+                model.save_pretrained(tmp_path / kind / "bare")
+        assert not (tmp_path / kind / "bare").exists()
+        left.classifier = torch.nn.Linear(32, 4)
+        left.save_pretrained(tmp_path / kind / "mine")
+
+
 def test_a_head_without_bias_merges_too(tmp_path):
     adapter = an_adapter(tmp_path, "GLAD", head={"type": "linear", "bias": False})
     export(adapter, tmp_path / "out")
@@ -82,7 +147,14 @@ def test_a_head_without_bias_merges_too(tmp_path):
     ("kind", "head", "form", "message"),
     [
         ("ONE_PROMPT", None, "merged", "ONE_PROMPT cannot be merged: its prefix rows .* Export it as onnx"),
-        ("GLAD", {"type": "prototype"}, "merged", "has a head of kind PrototypeHead, and a merged model can only have a linear layer"),
+        (
+            "GLAD",
+            {"type": "prototype"},
+            "merged",
+            "a head of kind PrototypeHead, .* have a linear layer .* covariance: shared",
+        ),
+        ("SARA", {"type": "cosine"}, "merged", "has a head of kind CosineHead, .* or export it as onnx"),
+        ("GLAD", {"type": "linear", "probability": "stablemax"}, "merged", "another normalisation than the softmax"),
         ("GLAD", {"type": "cosine"}, "lora", "has a head of kind CosineHead, and a stock LORA adapter can only"),
         ("ASYNC_LORA", {"type": "linear", "pooler": False, "bias": True}, "lora", "copies of unfrozen weights, which LoRA cannot express"),
         ("SARA", None, "lora", "SARA is no LoRA underneath; GLAD and ASYNC_LORA are"),
@@ -112,8 +184,8 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
 
 def test_an_export_that_is_off_is_not_handed_out(tmp_path, monkeypatch):
     adapter = an_adapter(tmp_path, "GLAD")
-    monkeypatch.setattr(module, "_stock_linear", lambda head: torch.nn.Linear(head.in_features, head.num_classes))
-    with pytest.raises(RuntimeError, match="The merged model does not give the adapter's logits"):
+    monkeypatch.setattr(LinearHead, "as_linear", lambda head: torch.nn.Linear(head.in_features, head.num_classes))
+    with pytest.raises(RuntimeError, match="The merged model does not give what the adapter gives"):
         export(adapter, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -170,7 +242,7 @@ def test_onnx_holds_the_texts_of_a_text_head(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], {"pixel_values": pixels_of(tmp_path / "out").numpy()})
     torch.testing.assert_close(torch.from_numpy(found), want, atol=1e-3, rtol=1e-4)
-    with pytest.raises(ValueError, match="class names as its head, and a merged model can only have a linear layer"):
+    with pytest.raises(ValueError, match="CPE_CLIP cannot be merged: its prompts are tokens"):
         export(tmp_path / "adapter", tmp_path / "merged")
 
 

@@ -18,7 +18,8 @@ _OPEN_CLIP_VISION = r"^(?:.*\.)?visual\.transformer\.resblocks\.({layers})\.attn
 class OnePromptModel(HeadedTuner):
     """OnePrompt on the vision tower of ViT, DeiT, Dinov2, CLIP, SigLIP and open_clip models.
 
-    There is no identity at initialisation: even zero rows change the softmax. `merge` is refused, `unload` gives the base back.
+    There is no identity at initialisation: even zero rows change the softmax. `merge` is refused where there are rows; `unload` gives the
+    base back.
     """
 
     prefix: str = "one_prompt_"
@@ -80,4 +81,6 @@ class OnePromptModel(HeadedTuner):
         setattr(parent, child_name, child.restore_base() if isinstance(child, OnePromptLayer) else new_module)
 
     def _check_merge_allowed(self) -> None:
+        if not any(isinstance(module, OnePromptLayer) for module in self.model.modules()):
+            return  # the head alone
         raise NotImplementedError("Prefix rows cannot be merged into the base weights; use `unload()` for the base model.")
