@@ -75,7 +75,7 @@ def shortened(method: str, name: str) -> Run:
             settings.lora_blocks = [block for block in value if block < 2]
     settings.batch_size = 4
     if method == "cpe_clip":
-        settings.init_text = None  # it is read by the tokenizer of a published base
+        settings.init = "xavier"  # words are read by the tokenizer of a published base
 
     def made() -> Method:
         small = settings.method()

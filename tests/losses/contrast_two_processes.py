@@ -1,4 +1,4 @@
-"""The supervised contrast on two processes, as the training loop weights it. Started by several_processes.py."""
+"""The supervised contrast on two processes, as the training loop weights it. Started by launch.py."""
 
 from __future__ import annotations
 

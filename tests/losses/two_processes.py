@@ -1,4 +1,4 @@
-"""Virtual outliers in a features phase under DDP: the loss calls the bare head beside the prepared one. Started by several_processes.py."""
+"""Virtual outliers in a features phase under DDP: the head is prepared, and the loss calls the bare head too. Started by launch.py."""
 
 from __future__ import annotations
 

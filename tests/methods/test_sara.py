@@ -15,8 +15,8 @@ import torch
 from losses.fakes import session_of
 from methods.sara_case import build
 from peft import get_peft_model
+from rules.launch import on_two_processes
 from safetensors.torch import load_file
-from several_processes import result_of_two
 from torch import nn
 
 from hf_cl.adapters import SaraConfig
@@ -101,7 +101,7 @@ def test_killed_and_resumed(whole, tmp_path, step):
 
 @pytest.mark.distributed
 def test_two_processes_are_one(tmp_path):
-    found = result_of_two(Path(__file__).with_name("sara_two_processes.py"), tmp_path)
+    found = on_two_processes(Path(__file__).with_name("sara_two_processes.py"), tmp_path)
     assert found["moved"] > 0.02
     assert max(found["differences"]) < 1e-6
 

@@ -1,4 +1,4 @@
-"""Every rule under DDP: the gradient of two processes against one's, with and without accumulation. Started by several_processes.py."""
+"""Every rule under DDP: gradient of two processes against the gradient of one, with and without accumulation. Started by launch.py."""
 
 from __future__ import annotations
 

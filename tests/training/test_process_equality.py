@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import equality_case
 import pytest
 import torch
 from safetensors.torch import load_file
-from several_processes import ended, start
 
 CASE = Path(equality_case.__file__)
+TESTS = CASE.parents[1]
 TWO_GPUS = [
     pytest.mark.gpu,
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices, one for each process"),
@@ -20,11 +23,14 @@ TWO_GPUS = [
 
 def run_both(folder: Path, device: str) -> dict[tuple[str, str], tuple[Path, Path]]:
     """Run folders (of one process, of two) by method and dtype. All runs on two processes share one start."""
-    started = start(CASE, folder / "two", device)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), str(CASE.parent), *sys.path])}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, str(CASE), str(folder / "two"), device]
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     pairs = [(method, dtype) for method in equality_case.METHODS for dtype in equality_case.DTYPES]
     one = {pair: equality_case.run(folder / "one", device, *pair) for pair in pairs}
-    done = ended(started, timeout=600)
-    assert done.returncode == 0, done.stderr[-4000:]
+    output, _ = started.communicate(timeout=600)
+    assert started.returncode == 0, output[-4000:]
     return {pair: (path, folder / "two" / path.name) for pair, path in one.items()}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +13,35 @@ import pytest
 import torch
 from loop_case import build, digest
 from safetensors.torch import load_file
-from several_processes import environment, free_port, on_processes
 
 CASE = Path(__file__).with_name("loop_case.py")
+TESTS = CASE.parents[1]
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def environment() -> dict[str, str]:
+    paths = [str(TESTS), str(CASE.parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def on_two_processes(folder: Path, *flags: str) -> subprocess.CompletedProcess:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
+    command = [*launcher, str(CASE), str(folder), *flags]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+
+
 FLAGS = ("dropout=0.0", "mode=official")
 
 
 @pytest.fixture(scope="module")
 def on_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    done = on_processes(CASE, folder, *FLAGS)
+    done = on_two_processes(folder, *FLAGS)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -44,9 +65,9 @@ def test_two_processes_train_as_one_over_session_boundaries(on_two, tmp_path):
 @pytest.mark.distributed
 @pytest.mark.parametrize(("flag", "words"), [("die_at=10", ""), ("stop_at=13", "Stopped by SIGTERM")])
 def test_two_processes_that_stop_go_on_with_the_same_bits(on_two, tmp_path, flag, words):
-    stopped = on_processes(CASE, tmp_path, *FLAGS, "checkpoint_steps=3", "logging_steps=1", flag)
+    stopped = on_two_processes(tmp_path, *FLAGS, "checkpoint_steps=3", "logging_steps=1", flag)
     assert stopped.returncode != 0 and words in stopped.stderr, stopped.stderr[-3000:]
-    resumed = on_processes(CASE, tmp_path, *FLAGS, "checkpoint_steps=3", "resume=auto")
+    resumed = on_two_processes(tmp_path, *FLAGS, "checkpoint_steps=3", "resume=auto")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert digest(tmp_path) == digest(on_two)
 
@@ -55,8 +76,8 @@ def test_two_processes_that_stop_go_on_with_the_same_bits(on_two, tmp_path, flag
 def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on_alone(on_two, tmp_path, capfd):
     """Without a launcher that would end the others: as on another machine. Then on one process, as two processes train what one does."""
     flags = (*FLAGS, "checkpoint_steps=3", "die_at=10", "die_rank=1")
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "LOCAL_WORLD_SIZE": "2"}
-    ranks = [environment(**group, RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+    group = {**environment(), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "LOCAL_WORLD_SIZE": "2"}
+    ranks = [{**group, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
     with (tmp_path / "said").open("w") as output:
         both = [subprocess.Popen([sys.executable, str(CASE), str(tmp_path), *flags], env=rank, stderr=output) for rank in ranks]
     assert both[1].wait(timeout=300) == -signal.SIGKILL
