@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="tiny", help="tiny (ViT-Ti/16), base (ViT-B/16 and CLIP ViT-B/16), or both: tiny,base")
     parser.add_argument("--repeats", type=int, default=8, help="rounds A B B A per ratio")
     parser.add_argument("--compile", action="store_true", help="rows with torch.compile on our side")
+    parser.add_argument("--large", action="store_true", help="scale: 100,000 pictures too")
     parser.add_argument("--json", type=Path, help="write the rows there too")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.groups) - set(GROUPS))
@@ -60,7 +61,7 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    options = Options(torch.device(arguments.device), arguments.sizes.split(","), arguments.repeats, arguments.compile)
+    options = Options(torch.device(arguments.device), arguments.sizes.split(","), arguments.repeats, arguments.compile, arguments.large)
     sys.stdout.write(f"{datetime.date.today()}, commit {_commit()}\n{machine(options.device)}\n\n")
     sys.stdout.write("| | row | against | ratio | quartiles | goal | | |\n|---|---|---|---|---|---|---|---|\n")
     found = []

@@ -35,6 +35,8 @@ class Options:
     sizes: list[str]
     repeats: int
     compile: bool = False
+    large: bool = False
+    """Sizes that take many minutes, too."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """What grows with sessions, classes and images: counts, processor seconds and bytes against what they may be.
 
-One function per row or few, listed in `ROWS`.
+One function per row or few, listed in `ROWS`; pictures have a file of their own, `scale_pictures`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import ViTImageProcessor
 
-from benchmarks import ours
+from benchmarks import ours, scale_pictures
 from benchmarks.measure import MIB, Options, Row
 from benchmarks.streams import Stream
 from hf_cl import ContinualTrainer, TrainingSettings
@@ -129,4 +129,4 @@ def _seconds(call: Callable[[], None], options: Options) -> float:
     return clock() - started
 
 
-ROWS: list[Callable[[Options], Iterator[Row]]] = [bookkeeping, counting, one_pass]
+ROWS: list[Callable[[Options], Iterator[Row]]] = [bookkeeping, counting, one_pass, scale_pictures.rows]

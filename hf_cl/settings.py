@@ -62,7 +62,7 @@ class TrainingSettings:
     output_dir: str = "runs/latest"
     """The run folder: adapters, checkpoints, results, report, card."""
     backbone: str = "demo"
-    """A Hub id or folder, `open_clip:<model>/<weights>`, or `demo` (ships with hf_cl)."""
+    """A Hub id or folder, `open_clip:<model>/<weights>`, `demo` or `demo_clip` (both ship with hf_cl)."""
     backbone_revision: str | None = None
     """Hub revision of the base."""
     seed: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,6 +25,10 @@ def evaluate(
     skip_bad_images: Annotated[
         bool, typer.Option("--skip_bad_images", "--skip-bad-images", help="leave unreadable images out instead of stopping")
     ] = False,
+    check_images: Annotated[
+        Literal["all", "changed", "header", "none"],
+        typer.Option("--check_images", "--check-images", help="which images are decoded first to find broken ones, as in training"),
+    ] = "changed",
     include_trained: Annotated[
         bool, typer.Option("--include_trained", "--include-trained", help="evaluate also on images that the adapter was trained on")
     ] = False,
@@ -40,13 +44,19 @@ def evaluate(
     from hf_cl.hub.load import load  # noqa: PLC0415
     from hf_cl.own_parts import import_parts  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
+    from hf_cl.run.look_at_pictures import picture_check  # noqa: PLC0415
     from hf_cl.scenarios import open_images  # noqa: PLC0415
 
     quiet_libraries()
     with mistakes_in_a_line():
         import_parts(imports or ())
         source = open_images(
-            dataset, image_column=image_column, label_column=label_column, test_split=test_split, skip_bad_images=skip_bad_images
+            dataset,
+            image_column=image_column,
+            label_column=label_column,
+            test_split=test_split,
+            skip_bad_images=skip_bad_images,
+            check=picture_check(check_images, quiet=False),
         )
         images, which, trained = _chosen(source, adapter, revision, include_trained)
         classifier = load(adapter, revision=revision)

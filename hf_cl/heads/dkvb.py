@@ -114,8 +114,6 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
         rows = chosen + keys * torch.arange(codebooks, device=chosen.device)[:, None]  # of the values as one table
         if self.training:
             self.chosen.view(-1)[rows.flatten()] = True
-            if self._unchecked and self._start is None:  # before a step, and not in a hook: a resumed run gets its values after those
-                self._start = self.values.detach().clone()
         if not classes:
             return features.new_zeros(len(features), 0)
         return F.embedding_bag(rows.flatten(1), self.values.view(codebooks * keys, classes), mode="mean")
@@ -130,6 +128,10 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
             generator = trainer.generator_for("dkvb keys")
             self.keys.copy_(place_keys(self.project(features.to(self.keys)).cpu().double(), self, generator))
 
+    def begin_epoch(self, trainer: Trainer, epoch: int) -> None:
+        """Values to check the first steps against: only now, since a resumed session begins before its values are restored."""
+        self._start = self.values.detach().clone() if self._unchecked else None
+
     def after_step(self, trainer: Trainer) -> None:
         """In a session's first steps: values of keys that no image chose in the step must be where they were, and nothing before the head
         may train.
@@ -137,18 +139,17 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
         Raises ValueError otherwise.
         """
         self.visited |= self.chosen
-        if not self._unchecked:
+        if self._start is None:
             self.chosen.zero_()
             return
         trained = [name for name, p in trainer.named_parameters if p.requires_grad and not name.startswith(("head.", "losses."))]
         if trained:
             raise ValueError(f"The keys of a dkvb head belong to features that stand still, and {trained[0]} trains: train the head alone.")
         everywhere = trainer.accelerator.reduce(self.chosen.to(self.values), "sum") > 0  # [H, K]
-        before = self.values.detach() if self._start is None else self._start
-        moved = (self.values.detach() != before).any(2) & ~everywhere
+        moved = (self.values.detach() != self._start).any(2) & ~everywhere
         self.chosen.zero_()
         self._unchecked -= 1
-        self._start = None
+        self._start = self.values.detach().clone() if self._unchecked else None
         if moved.any():
             raise ValueError(f"{int(moved.sum())} values moved that no image had chosen: a dkvb head needs SGD without momentum and decay.")
 

@@ -12,6 +12,7 @@ from hf_cl.adapters import OnePromptConfig
 from hf_cl.adapters.glad import plain_lora
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy
+from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.frozen import frozen
 from hf_cl.methods.optimizers import adam
@@ -102,7 +103,7 @@ class NearestClassMeanSettings(RunSettings):
 
 
 @dataclass
-class LoraSettings(LinearProbeSettings):
+class LoraSettings(LinearProbeSettings, AdapterSettings):
     """Settings of `lora`."""
 
     epochs: int = 20
@@ -113,11 +114,14 @@ class LoraSettings(LinearProbeSettings):
     """How class statistics of heads that are fitted follow the features: none, mean, sdc, ridge, procrustes, functional."""
 
     def method(self) -> Method:
-        return lora(
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            r=self.r,
-            head=self.head,
-            drift_map=self.drift_map,
+        return adapt_sessions(
+            lora(
+                epochs=self.epochs,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                r=self.r,
+                head=self.head,
+                drift_map=self.drift_map,
+            ),
+            self.adapt_sessions,
         )

@@ -16,10 +16,10 @@ import torch
 from hf_cl.adapters import AsyncLoraConfig
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything, is_head
 from hf_cl.losses import Consistency, MaskedCrossEntropy, ProjectedContrast, Projector, SupervisedContrastive
+from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
 from hf_cl.methods.schedules import constant, cosine
 from hf_cl.parts import Prototypes
 from hf_cl.rules import Plain
-from hf_cl.settings import RunSettings
 
 CITATION = """@article{roy2025coact,
   title={Consistency-Guided Asynchronous Contrastive Tuning for Few-Shot Class-Incremental Tuning of Foundation Models},
@@ -160,7 +160,7 @@ def _is_unfrozen_weight(name: str) -> bool:
 
 
 @dataclass
-class CoactSettings(RunSettings):
+class CoactSettings(AdapterSettings):
     """Settings of the recipe `coact`; the defaults are the official setting of CIFAR-100 with 10 shots in every session."""
 
     batch_size: int = 64
@@ -236,21 +236,24 @@ class CoactSettings(RunSettings):
             ema_decay=self.ema_decay,
             head=dict(self.head),
         )
-        return coact(
-            adapter=adapter,
-            epochs=self.epochs,
-            incremental_epochs=self.incremental_epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            encoder_lr_factor=self.encoder_lr_factor,
-            incremental_lr_factor=self.incremental_lr_factor,
-            incremental_train=self.incremental_train,
-            incremental_unfrozen=self.incremental_unfrozen,
-            objective=self.objective,
-            contrast_weight=self.contrast_weight,
-            consistency_weight=self.consistency_weight,
-            start_with_prototypes=self.start_with_prototypes,
-            projector=self.projector,
+        return adapt_sessions(
+            coact(
+                adapter=adapter,
+                epochs=self.epochs,
+                incremental_epochs=self.incremental_epochs,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                encoder_lr_factor=self.encoder_lr_factor,
+                incremental_lr_factor=self.incremental_lr_factor,
+                incremental_train=self.incremental_train,
+                incremental_unfrozen=self.incremental_unfrozen,
+                objective=self.objective,
+                contrast_weight=self.contrast_weight,
+                consistency_weight=self.consistency_weight,
+                start_with_prototypes=self.start_with_prototypes,
+                projector=self.projector,
+            ),
+            self.adapt_sessions,
         )
 
 

@@ -14,12 +14,12 @@ from hf_cl.contracts import GradientRule, LossTerm, Method, NamedParameters, Par
 from hf_cl.heads import check_head
 from hf_cl.hints import build, faults_of, refuse
 from hf_cl.losses import LOSSES
+from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.schedules import cosine
 from hf_cl.parts import PARTS, DriftMap
 from hf_cl.rules import RULES
 from hf_cl.rules.recorded import record, recorded_rule
-from hf_cl.settings import RunSettings
 
 Spec = Mapping[str, Any]
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -176,7 +176,7 @@ def _rule(config: HeadedConfig, spec: Spec | None) -> GradientRule:
 
 
 @dataclass
-class ComposeSettings(RunSettings):
+class ComposeSettings(AdapterSettings):
     """Settings of `compose`: parts by their names, which `hf-cl list` shows."""
 
     adapter: dict[str, Any] = field(default_factory=lambda: {"type": "lora"})
@@ -199,14 +199,17 @@ class ComposeSettings(RunSettings):
     """adam, adamw or sgd with its arguments, such as '{type: sgd, momentum: 0.9}'; a new one in every session."""
 
     def method(self) -> Method:
-        return compose(
-            adapter=self.adapter,
-            head=self.head,
-            main=self.main,
-            losses=self.losses,
-            rule=self.rule,
-            parts=self.parts,
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
+        return adapt_sessions(
+            compose(
+                adapter=self.adapter,
+                head=self.head,
+                main=self.main,
+                losses=self.losses,
+                rule=self.rule,
+                parts=self.parts,
+                epochs=self.epochs,
+                learning_rate=self.learning_rate,
+                optimizer=self.optimizer,
+            ),
+            self.adapt_sessions,
         )

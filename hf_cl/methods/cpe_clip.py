@@ -13,9 +13,9 @@ from hf_cl.adapters import CPEClipConfig
 from hf_cl.adapters.cpe_clip.config import TEXT_HEAD
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything
 from hf_cl.losses import MaskedCrossEntropy
+from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain, SessionScaled, session_scale
-from hf_cl.settings import RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +115,11 @@ def _check(optimizer: str, regularization: str, scale: str) -> None:
 
 
 @dataclass
-class CpeClipSettings(RunSettings):
+class CpeClipSettings(AdapterSettings):
     """Settings of the recipe `cpe_clip`; the defaults are the official CIFAR-100 setting."""
 
     backbone: str = "openai/clip-vit-base-patch16"
-    """A Hub id or folder of a CLIP or SigLIP model, or `open_clip:<model>/<weights>`."""
+    """A Hub id or folder of a CLIP or SigLIP model, `open_clip:<model>/<weights>`, or `demo_clip` (ships with hf_cl)."""
     protocol: str = "few_shot_class_incremental"
     """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
     shots: int | None = 5
@@ -184,17 +184,20 @@ class CpeClipSettings(RunSettings):
             init_seed=self.seed,
             head=dict(self.head),
         )
-        return cpe_clip(
-            adapter=adapter,
-            base_epochs=self.base_epochs,
-            session_epochs=self.session_epochs,
-            session_batch_size=self.session_batch_size,
-            lr_per_epoch=self.lr_per_epoch,
-            learning_rate=self.learning_rate,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            regularization=self.regularization,
-            regularization_scale=self.regularization_scale,
-            loss_scope=self.loss_scope,
+        return adapt_sessions(
+            cpe_clip(
+                adapter=adapter,
+                base_epochs=self.base_epochs,
+                session_epochs=self.session_epochs,
+                session_batch_size=self.session_batch_size,
+                lr_per_epoch=self.lr_per_epoch,
+                learning_rate=self.learning_rate,
+                optimizer=self.optimizer,
+                momentum=self.momentum,
+                weight_decay=self.weight_decay,
+                regularization=self.regularization,
+                regularization_scale=self.regularization_scale,
+                loss_scope=self.loss_scope,
+            ),
+            self.adapt_sessions,
         )

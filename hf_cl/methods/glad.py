@@ -16,9 +16,9 @@ from hf_cl.adapters import GladConfig
 from hf_cl.adapters.glad.config import TEXT_HEAD
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Schedule, Session, everything
 from hf_cl.losses import MaskedCrossEntropy, ZeroShotKL
+from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
 from hf_cl.methods.schedules import cosine_per_step
 from hf_cl.rules import recorded_rule
-from hf_cl.settings import RunSettings
 
 CITATION = """@article{peng2025glad,
   title={{GLAD}: Generalizable Tuning for Vision-Language Models},
@@ -88,11 +88,11 @@ def glad(
 
 
 @dataclass
-class GladSettings(RunSettings):
+class GladSettings(AdapterSettings):
     """Settings of the recipe `glad`; the defaults are CLIP-LoRA's, with GLAD's rule, under base-to-novel with 16 shots."""
 
     backbone: str = "openai/clip-vit-base-patch16"
-    """A Hub id or folder of a CLIP or SigLIP model, or `open_clip:<model>/<weights>`."""
+    """A Hub id or folder of a CLIP or SigLIP model, `open_clip:<model>/<weights>`, or `demo_clip` (ships with hf_cl)."""
     protocol: str = "base_to_novel"
     """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
     shots: int | None = 16
@@ -145,12 +145,15 @@ class GladSettings(RunSettings):
             mu=self.mu,
             head=dict(self.head),
         )
-        return glad(
-            adapter=adapter,
-            iterations=self.iterations,
-            session_iterations=self.session_iterations,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
-            min_learning_rate=self.min_learning_rate,
-            weight_decay=self.weight_decay,
+        return adapt_sessions(
+            glad(
+                adapter=adapter,
+                iterations=self.iterations,
+                session_iterations=self.session_iterations,
+                optimizer=self.optimizer,
+                learning_rate=self.learning_rate,
+                min_learning_rate=self.min_learning_rate,
+                weight_decay=self.weight_decay,
+            ),
+            self.adapt_sessions,
         )

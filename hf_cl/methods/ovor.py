@@ -11,12 +11,12 @@ import torch
 from hf_cl.adapters import OnePromptConfig
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy, VirtualOutliers
+from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.optimizers import adam
 from hf_cl.methods.schedules import lagging_cosine
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
-from hf_cl.settings import RunSettings
 
 CITATION = """@inproceedings{huang2024ovor,
   title={{OVOR}: OnePrompt with Virtual Outlier Regularization for Rehearsal-Free Class-Incremental Learning},
@@ -78,7 +78,7 @@ def ovor(
 
 
 @dataclass
-class OvorSettings(RunSettings):
+class OvorSettings(AdapterSettings):
     """Settings of the recipe `ovor`; the defaults are the official CIFAR-100 setting."""
 
     epochs: int = 16
@@ -106,14 +106,17 @@ class OvorSettings(RunSettings):
 
     def method(self) -> Method:
         """The method these settings describe."""
-        return ovor(
-            epochs=self.epochs,
-            vor_epochs=self.vor_epochs,
-            warmup_epochs=self.warmup_epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            layer_tokens=self.layer_tokens,
-            head=self.head,
-            outliers=VirtualOutliers(mode=self.outlier_mode, std=self.outlier_std, weight=self.outlier_weight),
-            drift_map=self.drift_map,
+        return adapt_sessions(
+            ovor(
+                epochs=self.epochs,
+                vor_epochs=self.vor_epochs,
+                warmup_epochs=self.warmup_epochs,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                layer_tokens=self.layer_tokens,
+                head=self.head,
+                outliers=VirtualOutliers(mode=self.outlier_mode, std=self.outlier_std, weight=self.outlier_weight),
+                drift_map=self.drift_map,
+            ),
+            self.adapt_sessions,
         )

@@ -17,10 +17,10 @@ from hf_cl.adapters import SaraConfig, SaraModel
 from hf_cl.adapters.sara import attach, sara_lr
 from hf_cl.contracts import Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything
 from hf_cl.losses import MaskedCrossEntropy, NuclearNorm
+from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.schedules import cosine
 from hf_cl.rules import Plain
-from hf_cl.settings import RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def sara(
 
 
 @dataclass
-class SaraSettings(RunSettings):
+class SaraSettings(AdapterSettings):
     """Settings of the recipe `sara`. Rank term, decay, clipping, switch and rate are the published ones; the rest is our own."""
 
     epochs: int = 20
@@ -211,15 +211,18 @@ class SaraSettings(RunSettings):
             rank_on=self.rank_on,
             head=self.head,
         )
-        return sara(
-            adapter=adapter,
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            head_learning_rate=self.head_learning_rate,
-            weight_decay=self.weight_decay,
-            max_grad_norm=self.max_grad_norm,
-            sessions=self.sessions,
-            switch_after=self._switch_after,
+        return adapt_sessions(
+            sara(
+                adapter=adapter,
+                epochs=self.epochs,
+                learning_rate=self.learning_rate,
+                head_learning_rate=self.head_learning_rate,
+                weight_decay=self.weight_decay,
+                max_grad_norm=self.max_grad_norm,
+                sessions=self.sessions,
+                switch_after=self._switch_after,
+            ),
+            self.adapt_sessions,
         )
 
     def _switch_after(self, session: Session) -> int | None:

@@ -68,7 +68,8 @@ class ContinualTrainer(SessionLoop):
         settings = asdict(self.settings)
         results = replace(self.results.results, comparisons=dict(comparisons or {}))
         if self.accelerator.is_main_process:
-            results.save(self.folder / "results.json")
+            if results.comparisons or not (self.folder / "results.json").exists():  # else `fit` has written the same
+                results.save(self.folder / "results.json")
             write_report(self.folder, results, settings, method=self.method.title)
             write_run_card(self.folder, self._card(results, settings))
         self.records.say(session_table(results))

@@ -7,14 +7,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from hf_cl._peft import BaseTunerLayer, ModulesToSaveWrapper
-from hf_cl.adapters.config import HeadedConfig
-from hf_cl.contracts import Head, LossTerm, Method, NamedParameters, Phase, Probe, Session
-from hf_cl.heads import build_head
+from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Probe, Session
 from hf_cl.hints import nearest
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.session_plan import SessionPlan
@@ -34,27 +31,6 @@ _OF_IMAGES = frozenset({"two_views", "frozen_view", "pretrained", "previous", "p
 def check_method(method: Method) -> None:
     """Raise ValueError where an adapter's config records another gradient rule than the one that trains it."""
     method.adapter.check_rule(method.rule)
-
-
-def check_head_returns(config: HeadedConfig, in_features: int, head: Head) -> None:
-    """Raise ValueError for a head whose tensors a loader cannot make room for: shapes follow from the config and the class names alone.
-
-    Args:
-        config: the adapter's, with the class names so far.
-        in_features: D, width of the features.
-        head: as it is saved.
-    """
-    with torch.random.fork_rng(devices=[]):
-        built = build_head(config.head or {}, in_features, len(config.class_names or ()), device="meta")
-    wanted = {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            raise ValueError(
-                f"{type(head).__name__} cannot be loaded again: {name} is saved as {found.get(name, 'nothing')}, and a head built from the "
-                f"config has {wanted.get(name, 'nothing')} there. Let shapes follow from the head's settings and the class names, or keep "
-                "the tensor in a non-persistent buffer, which checkpoints hold and adapters do not."
-            )
 
 
 def check_unused(backbone: nn.Module) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from peft import get_peft_model
 from torch import nn
 
@@ -31,7 +32,6 @@ from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.checks import (
-    check_head_returns,
     check_method,
     check_optimizer,
     check_parts,
@@ -44,6 +44,7 @@ from hf_cl.training.deterministic import deterministic
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.loading_check import BareBase
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
@@ -175,6 +176,7 @@ class SessionLoop(Services):
             self.tuner.grow(ADAPTER, names)
             return
         check_unused(self.backbone)
+        self._bare = BareBase(self.backbone) if self.position.session == 0 else None
         config = deepcopy(self.method.adapter)  # the method's own stays as it is, for another run
         config.class_names, config.classes_per_session = names, [len(names)]
         model: Any = get_peft_model(self.backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
@@ -254,12 +256,21 @@ class SessionLoop(Services):
             part.end_session(self, session)
         self.features.clear()
         self.results.add(session, seconds, trained)
-        if session.id == 0 and not self.config.has_text_head:  # not in a user's hands, when all sessions are trained
-            check_head_returns(self.config, self.tuner.head_wrapper().in_features, self.head)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
+        if session.id == 0:  # not in a user's hands, when all sessions are trained
+            self._check_adapter(self.folder / "adapters" / "session-0")
         self.position.next_session()
         self.times.agree_to_stop(self.position.step)
         self.checkpoint()
+
+    def _check_adapter(self, folder: Path) -> None:
+        """Raise ValueError, on every process, where the adapter of session 0 cannot be loaded."""
+        bare, self._bare = self._bare, None
+        refusals = [bare.refusal(folder) if bare is not None and self.accelerator.is_main_process else None]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(refusals)
+        if refusals[0] is not None:
+            raise ValueError(refusals[0])
 
     def save_adapter(self, folder: Path) -> None:
         """Adapter, head, class names and image processor, as every loading route wants them."""

@@ -7,14 +7,17 @@ from dataclasses import asdict, replace
 
 import pytest
 from five_runs import METHODS, build, outcome
+from growing_adapter import GrowingConfig, GrowingLayer
 
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import OnePromptConfig
 from hf_cl.contracts import Part, Probe, Session
 from hf_cl.heads import HEADS, LinearHead
 from hf_cl.losses import VirtualOutliers
+from hf_cl.methods import lora
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.sara import SaraSettings
+from hf_cl.training.loading_check import BareBase
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -101,6 +104,33 @@ def test_a_head_that_grows_with_the_data_is_refused_after_session_0(tmp_path, mo
     monkeypatch.setitem(HEADS, "neighbours", Neighbours)
     trainer = build("ovor", tmp_path, sessions=2)
     trainer.method = replace(trainer.method, adapter=OnePromptConfig(layer_tokens={0: 2}, head={"type": "neighbours"}))
-    with pytest.raises(ValueError, match=r"Neighbours cannot be loaded again: bank is saved as \(18, 32\), .* has \(0, 32\)"):
+    with pytest.raises(ValueError, match=r"session 0 cannot be loaded again.*bank is floating \[18, 32\]; .* has floating \[0, 32\]"):
         trainer.fit()
     assert not (tmp_path / "adapters" / "session-0").exists()
+
+
+class Swells(Part):
+    """Gives each layer rows that the config knows nothing of."""
+
+    def end_session(self, trainer, session):
+        for module in trainer.model.modules():
+            if isinstance(module, GrowingLayer):
+                module.resize("default", len(session.train))
+
+
+def test_an_adapter_that_grows_with_the_data_is_refused_after_session_0(tmp_path):
+    trainer = build("ovor", tmp_path, sessions=2)
+    trainer.method = replace(lora(epochs=1), adapter=GrowingConfig(head={"type": "linear"}), parts=[Swells()])
+    with pytest.raises(
+        ValueError, match=r"session 0 cannot be loaded again.*growing_shift is floating \[18, 32\]; .* has floating \[1, 32\]"
+    ):
+        trainer.fit()
+    assert not (tmp_path / "adapters" / "session-0").exists() and not (tmp_path / "checkpoints" / "session-0").exists()
+
+
+def test_the_look_at_the_adapter_changes_nothing_of_the_run(tmp_path, monkeypatch):
+    """Neither random draws nor the base: it shares its tensors."""
+    build("sara", tmp_path / "with").fit()
+    monkeypatch.setattr(BareBase, "refusal", lambda *arguments: None)
+    build("sara", tmp_path / "without").fit()
+    assert outcome(tmp_path / "with") == outcome(tmp_path / "without")

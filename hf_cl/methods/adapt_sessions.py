@@ -1,0 +1,76 @@
+"""In which sessions a method's adapter trains: in all, as published, or in session 0 alone.
+
+After session 0 the features stand still then: every image goes through the backbone once, closed-form heads forget nothing, and nothing
+that was kept of earlier classes goes stale. Panos et al., "First Session Adaptation: A Strong Replay-Free Baseline for Class-Incremental
+Learning", ICCV 2023; with class means it is APER's (Zhou et al., IJCV 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from hf_cl.contracts import Head, Method, Phase, Session, is_head
+from hf_cl.heads import HEADS
+from hf_cl.parts import DriftMap
+from hf_cl.settings import RunSettings
+
+AdaptSessions = Literal["first", "all"]
+WITHOUT_IMAGES = frozenset({"index", "all_classes"})
+"""What a loss may need in a phase on features."""
+
+
+@dataclass
+class AdapterSettings(RunSettings):
+    """Settings of every method that trains an adapter."""
+
+    adapt_sessions: AdaptSessions = "all"
+    """Sessions that train the adapter: `all`, or the `first`, after which the features stand still and the head alone goes on."""
+
+
+def adapt_sessions(method: Method, which: AdaptSessions) -> Method:
+    """The method with its adapter trained in all sessions, or in the first.
+
+    With "first", a head that is fitted (prototype, gaussian, ridge, fetril) needs no phase after session 0; a head that trains (linear,
+    cosine) goes on in the method's own phases, on features that are computed once per session where the losses need no images. A drift map
+    is left out: nothing drifts.
+
+    Raises ValueError for another word, and for "first" under a text head, where nothing would be left to train.
+    """
+    if which not in ("first", "all"):
+        raise ValueError(f"adapt_sessions must be first or all, got {which!r}.")
+    if which == "all":
+        return method
+    if method.adapter.has_text_head:
+        raise ValueError(
+            "adapt_sessions: first needs a head that is fitted (gaussian, ridge, prototype, fetril) or trains alone (linear, cosine), and "
+            "under a text head the class names are the classifier: nothing would learn after session 0. Say adapt_sessions: all."
+        )
+    fitted = is_fitted(method.adapter.head)
+
+    def phases(session: Session) -> Sequence[Phase]:
+        planned = method.phases(session)
+        if session.id == 0:
+            return planned
+        return [] if fitted else [_of_the_head(phase) for phase in planned if phase.trainable("head.weight")]
+
+    parts = [part for part in method.parts if not isinstance(part, DriftMap)]
+    return replace(method, phases=phases, parts=parts, title=f"{method.title or method.name}, adapter of session 0")
+
+
+def is_fitted(head: Mapping[str, Any] | None) -> bool:
+    """Whether the head of a spec fits itself at the end of a session."""
+    make = HEADS.get((head or {}).get("type", ""))
+    return isinstance(make, type) and issubclass(make, Head) and make.fits
+
+
+def _of_the_head(phase: Phase) -> Phase:
+    """The phase with all but the head at rest."""
+
+    def trainable(name: str) -> bool:
+        return is_head(name) and phase.trainable(name)
+
+    if any(term.needs - WITHOUT_IMAGES for term in phase.losses):
+        return replace(phase, trainable=trainable)
+    return replace(phase, trainable=trainable, inputs="features", refresh="phase" if phase.inputs == "images" else phase.refresh)
