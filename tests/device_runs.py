@@ -106,10 +106,10 @@ class Run:
     tower: Callable[[Path], nn.Module] = vit
     family: str | None = None
     """Of `two_towers.FAMILIES`, for its tokenizer; None: the head needs none."""
-    probes: tuple[Callable[[], Probe], ...] = ()
     waits: dict[str, int] = field(default_factory=dict)
     """Of `REASONS` -> in how many of the seven steps: three of session 0, two of session 1 before it is killed, two after."""
     settings: dict[str, Any] = field(default_factory=dict)
+    probes: tuple[Callable[[], Probe], ...] = ()
     dies_in: int = 1
     """The session in whose second step it is killed; one that trains."""
 
