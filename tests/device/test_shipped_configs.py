@@ -30,7 +30,9 @@ def settings_of(method: str, name: str) -> Any:
     return parse_settings(METHODS[method], method, ["--config", name])
 
 
-SETTINGS = {(method, name): settings_of(method, name) for method in METHODS for name in config_names(method)}
+ELSEWHERE = {"clip_fusion"}
+"""It encodes class names with the towers that its base's name leads to; tests/methods/test_clip_fusion.py has it."""
+SETTINGS = {(method, name): settings_of(method, name) for method in METHODS if method not in ELSEWHERE for name in config_names(method)}
 
 
 def shape(settings: RunSettings) -> str:
@@ -98,4 +100,4 @@ def test_a_shipped_config(method, name, tmp_path, folder):
 
 
 def test_no_folder_of_configs_is_left_out():
-    assert {path.name for path in CONFIG_FOLDER.iterdir() if path.is_dir()} == {method for method, _ in SETTINGS}
+    assert {path.name for path in CONFIG_FOLDER.iterdir() if path.is_dir()} == {method for method, _ in SETTINGS} | ELSEWHERE
