@@ -28,6 +28,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "checkpoint_steps",
         "checkpoint_minutes",
         "keep_adapters",
+        "strict_data",
         "report_to",
         "push_to_hub",
         "private",
@@ -62,7 +63,7 @@ class TrainingSettings:
     output_dir: str = "runs/latest"
     """The run folder: adapters, checkpoints, results, report, card."""
     backbone: str = "demo"
-    """A Hub id or folder, `open_clip:<model>/<weights>`, or `demo` (ships with hf_cl)."""
+    """A Hub id or folder, `open_clip:<model>/<weights>`, `demo` or `demo_clip` (both ship with hf_cl)."""
     backbone_revision: str | None = None
     """Hub revision of the base."""
     seed: int = 0
@@ -107,6 +108,8 @@ class TrainingSettings:
     """Files and modules with parts of your own, imported before anything is made of the settings; the flag is --import, once for each."""
     resume: Literal["auto"] | None = None
     """`auto`: go on from the newest whole checkpoint of `output_dir`, or start where there is none."""
+    strict_data: bool = False
+    """Go on only where the images of taught classes are those they were: none gone, none new, none moved."""
     report_to: list[str] = field(default_factory=list)
     """Trackers of accelerate: tensorboard, wandb, trackio."""
 

@@ -35,13 +35,16 @@ from transformers import (
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, SaraConfig
 from hf_cl.contracts import Method, Probe
-from hf_cl.methods import coact, cpe_clip, glad, linear_probe, lora, nearest_class_mean, ovor, sara
+from hf_cl.methods import coact, cpe_clip, dkvb, frozen, glad, linear_probe, lora, nearest_class_mean, ovor, sara, slca
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.session_loop import SessionLoop
 from hf_cl.training.step import Stepper
 
 LINEAR, COSINE, PROTOTYPE = {"type": "linear"}, {"type": "cosine"}, {"type": "prototype"}
+GAUSSIAN, RIDGE, FETRIL = {"type": "gaussian"}, {"type": "ridge"}, {"type": "fetril"}
+RANDOM_FEATURES = {"type": "gaussian", "feature_map": "rff", "map_dim": 16, "shrinkage": 0.1}
+KEYS = {"codebooks": 4, "keys": 8, "key_dim": 4}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
 
@@ -80,6 +83,7 @@ def clip(layers: int) -> Callable[[Path], nn.Module]:
 
 
 REASONS = {
+    "heads/dkvb.py after_step": "the first three steps of a session are checked: does anything but chosen values move?",
     "cpe_clip/layer.py check_room": "a session's texts are looked at once: do they leave room for the prompts?",
     "sara/selection.py check_positions": "positions are looked at once after they were written: sorted, distinct, inside their tensor?",
     "sara/training.py <genexpr>": "a switch counts the entries that go on",
@@ -134,6 +138,10 @@ def sparse(head: dict[str, Any], **config: Any) -> Method:
     return sara(adapter=SaraConfig(density=0.1, head=dict(head), **config), epochs=1, switch_after=lambda session: 1)
 
 
+def slow_learner(**kwargs: Any) -> Method:
+    return slca(epochs=1, r=4, reverse_weight=0.1, head={"type": "linear", "age_scale": 0.02}, drift_map="ridge", **kwargs)
+
+
 RANK_TERM = {"lambda_rank": 1e-3, "rank_min_dim": 8, "rank_min_nnz": 8}
 SARA_WAITS = {"sara/selection.py check_positions": 2, "sara/layer.py <lambda>": 5, "sara/training.py <genexpr>": 2}
 RANK_WAITS = {**SARA_WAITS, "sara/sparse_linear.py cut": 2, "sara/training.py _nuclear_norm": 7}
@@ -143,7 +151,12 @@ RUNS: dict[str, Run] = {
     # heads
     "linear probe": Run(partial(linear_probe, epochs=1)),
     "nearest class mean": Run(nearest_class_mean),
-    **{f"lora, {head['type']} head": Run(partial(lora, epochs=1, r=4, head=head)) for head in (LINEAR, COSINE, PROTOTYPE)},
+    **{
+        f"lora, {head['type']} head": Run(partial(lora, epochs=1, r=4, head=head))
+        for head in (LINEAR, COSINE, PROTOTYPE, GAUSSIAN, RIDGE, FETRIL)
+    },
+    "gaussian on random features": Run(partial(frozen, RANDOM_FEATURES)),
+    "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
     # methods with several phases, losses, parts
@@ -152,6 +165,7 @@ RUNS: dict[str, Run] = {
     "coact, lora later": Run(partial(late_coact, POOLER, incremental_train="lora", incremental_unfrozen=True)),
     "coact, figure": Run(partial(late_coact, {"type": "linear"}, objective="figure", incremental_train="classifier+lora")),
     "coact, projector": Run(partial(late_coact, POOLER, incremental_train="classifier+lora", projector=(16, 8))),
+    "slca": Run(partial(slow_learner, alignment={"epochs": 1, "samples_per_class": 4})),
     "sara": Run(partial(sparse, LINEAR), waits=SARA_WAITS),
     "sara in blocks, rank term": Run(partial(sparse, COSINE, block_rows=8, **RANK_TERM), waits=RANK_WAITS),
     **{f"glad, rule {rule}": Run(partial(text_lora, rule), both("clip"), "clip") for rule in ("glad", "sam", "sagm", "prograd")},

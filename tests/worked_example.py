@@ -18,6 +18,7 @@ OTHER_FIELDS = (
     "accuracy_matrix_within",
     "class_accuracy_matrix",
     "test_accuracy",
+    "test_counts_then",
     "future_accuracy",
     "calibration",
     "continual",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_cl._peft import ModulesToSaveWrapper, TensorlessLayer
+from hf_cl.adapters.pooled import PooledOutput
 from hf_cl.contracts import Head
 from hf_cl.heads import build_head
 
@@ -23,6 +24,11 @@ class HeadSpec:
 
     head: dict[str, Any]
     class_names: list[str]
+
+    @property
+    def reads_pooled(self) -> bool:
+        """Whether the head reads the vision tower's pooled output."""
+        return self.head.get("pool") is not None
 
 
 class _EnableSwitch(TensorlessLayer):
@@ -73,6 +79,9 @@ class HeadWrapper(ModulesToSaveWrapper):
     base's, so the base may have any number of labels; and `id2label`, `label2id` and `num_labels` of the model follow the active head.
 
     Between `capture_features` and `take_features` it keeps its input: the training loop gets features and logits from one forward.
+
+    A head whose spec says `pool: pooled` gets the vision tower's pooled output instead of what the model's class feeds its classifier; the
+    base's own classifier, while adapters are off, gets what it always got.
     """
 
     def __init__(self, classifier: nn.Module, adapter_name: str, model: Any, in_features: int, spec: HeadSpec) -> None:
@@ -83,6 +92,7 @@ class HeadWrapper(ModulesToSaveWrapper):
         self._base_labels = dict(model.config.id2label)
         self._capture = False
         self._features: Tensor | None = None
+        self._pooled: PooledOutput | None = None
         super().__init__(classifier, adapter_name)
 
     def update(self, adapter_name: str, tied_module: nn.Module | None = None, **kwargs: Any) -> None:
@@ -119,6 +129,22 @@ class HeadWrapper(ModulesToSaveWrapper):
             raise RuntimeError("take_features: the model has not run since capture_features")
         return features
 
+    def attach_pool(self, model: nn.Module) -> None:
+        """Put the hook on the vision tower, where a head reads its pooled output and none did before."""
+        if self._pooled is None and any(spec.reads_pooled for spec in self.specs.values()):
+            self._pooled = PooledOutput(model.get_submodule("vision_model"))
+
+    def detach_pool(self) -> None:
+        """Take the hook off the vision tower."""
+        if self._pooled is not None:
+            self._pooled.remove()
+            self._pooled = None
+
+    @property
+    def reads_pooled(self) -> bool:
+        """Whether the active head reads the vision tower's pooled output."""
+        return any(name in self.specs and self.specs[name].reads_pooled for name in self.active_adapters)
+
     def attach_switch(self) -> None:
         """Add the switch for transformers' `enable_adapters`, once peft has injected.
 
@@ -127,14 +153,23 @@ class HeadWrapper(ModulesToSaveWrapper):
         if "switch" not in self._modules:
             self.switch = _EnableSwitch(self)
 
+    def judge(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
+        """Logits of features as `take_features` gives them, without the base."""
+        if self._pooled is not None:
+            self._pooled.take()  # what the tower said when it ran by itself belongs to other images
+        return self(features)
+
     def forward(self, features: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # [B, D] -> [B, C]
-        if not self.disable_adapters and self.active_adapters:
+        pooled = None if self._pooled is None else self._pooled.take()
+        rows = pooled if pooled is not None and self.reads_pooled else features
+        off = self.disable_adapters or not self.active_adapters
+        if not off:
             weight = next(self.modules_to_save[self.active_adapters[0]].parameters(), None)
-            if weight is not None and features.dtype != weight.dtype and not torch.is_autocast_enabled(features.device.type):
-                features = features.to(weight.dtype)  # the head stays float32 on a half-precision base
+            if weight is not None and rows.dtype != weight.dtype and not torch.is_autocast_enabled(rows.device.type):
+                rows = rows.to(weight.dtype)  # the head stays float32 on a half-precision base
         if self._capture:
-            self._features = features
-        return super().forward(features, *args, **kwargs)
+            self._features = rows
+        return super().forward(features if off else rows, *args, **kwargs)
 
     # Labels: transformers' set_adapter, disable_adapters and delete_adapter walk over modules and never reach the tuner, so the wrapper
     # itself keeps them in step.
@@ -158,4 +193,6 @@ class HeadWrapper(ModulesToSaveWrapper):
     def delete_adapter(self, adapter_name: str, new_active_adapters: list[str] | None) -> None:
         super().delete_adapter(adapter_name, new_active_adapters)
         self.specs.pop(adapter_name, None)
+        if not any(spec.reads_pooled for spec in self.specs.values()):
+            self.detach_pool()
         self.sync_labels()

@@ -16,6 +16,7 @@ from hf_cl.adapters.bases import check_signature, check_supported, classifier_pa
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
 from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
+from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.undo import undone_on_error
 from hf_cl.adapters.unloaded import settle_heads
@@ -69,6 +70,7 @@ class HeadedTuner(BaseTuner):
             check_signature(config.base_signature, model)
         self.check_config(config)
         check_text_head(config, model)
+        check_pool(config.head, model)
         _check_modules_to_save(config, model)
         headed = config.class_names and not config.has_text_head  # a text head is the model's own text tower
         if headed:
@@ -76,6 +78,7 @@ class HeadedTuner(BaseTuner):
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         if headed:
             self.head_wrapper().attach_switch()
+            self.head_wrapper().attach_pool(model)
 
     def check_config(self, config: Any) -> None:
         """Raise ValueError for a config that does not fit the base (`config.base_signature`), before anything is injected."""
@@ -97,7 +100,17 @@ class HeadedTuner(BaseTuner):
             model.set_submodule(path, HeadWrapper(current, adapter_name, model, classifier_width(model), spec))
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:  # peft says None and returns the model
+        wrappers = [m for m in self.model.modules() if isinstance(m, HeadWrapper) and m.reads_pooled]
+        if wrappers and (args[0] if args else kwargs.get("merge", True)):
+            raise ValueError(
+                "This head reads the vision tower's pooled output (pool: pooled), which a plain model does not give its classifier, so "
+                "nothing can be merged that would classify alike. Use the adapter as it is, or `hf-cl export ADAPTER DIR --form onnx`."
+            )
         model: Any = super()._unload_and_optionally_merge(*args, **kwargs)
+        for wrapper in wrappers:  # any other head stays at the classifier's place; this one would be given other features there
+            wrapper.detach_pool()
+            model.set_submodule(classifier_path(model), wrapper.original_module)
+            wrapper.enable_adapters(False)  # the base's labels
         settle_heads(model)
         return model
 

@@ -38,7 +38,7 @@ class ImageClassifier(nn.Module):
 
     def logits_of(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
         """What the model makes of features that it would feed its classifier: the same as `outputs`, without the base."""
-        return self._head_wrapper[0](features)
+        return self._head_wrapper[0].judge(features)
 
     def outputs(self, pixel_values: Tensor) -> Outputs:
         """The same as `Outputs`, for callers outside of a wrapper that wants plain tuples."""

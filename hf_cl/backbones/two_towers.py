@@ -14,7 +14,7 @@ from transformers import AutoModelForZeroShotImageClassification, AutoTokenizer
 
 from hf_cl.adapters.bases import OPEN_CLIP, family_of
 from hf_cl.adapters.text_head import has_two_towers
-from hf_cl.backbones.loading import DEMO, weights_refused
+from hf_cl.backbones.loading import DEMO, place_of, weights_refused
 from hf_cl.backbones.open_clip import OPEN_CLIP_PREFIX, create_open_clip, open_clip_tokenizer
 
 
@@ -29,7 +29,7 @@ def load_two_towers(name: str, *, revision: str | None = None) -> nn.Module:
     """A base with both towers.
 
     Args:
-        name: a Hub id or folder of a CLIP or SigLIP model, or `open_clip:<model>/<weights>`.
+        name: a Hub id or folder of a CLIP or SigLIP model, `open_clip:<model>/<weights>`, or `demo_clip`.
         revision: the Hub revision of the base.
 
     Raises ValueError, naming what was asked, where there is no such base.
@@ -37,9 +37,11 @@ def load_two_towers(name: str, *, revision: str | None = None) -> nn.Module:
     if name.startswith(OPEN_CLIP_PREFIX):
         return create_open_clip(name.removeprefix(OPEN_CLIP_PREFIX))
     if name == DEMO:
-        raise ValueError("The base `demo` is a ViT without a text tower. A text head needs a CLIP or SigLIP model: a Hub id or a folder.")
+        raise ValueError(
+            "The base `demo` is a ViT without a text tower. A text head needs a CLIP or SigLIP model: `demo_clip`, a Hub id or a folder."
+        )
     try:
-        return AutoModelForZeroShotImageClassification.from_pretrained(name, revision=revision, trust_remote_code=False)
+        return AutoModelForZeroShotImageClassification.from_pretrained(place_of(name), revision=revision, trust_remote_code=False)
     except (UnpicklingError, SafetensorError) as error:
         raise ValueError(weights_refused(name)) from error
     except (OSError, ValueError) as error:
@@ -54,7 +56,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     if name.startswith(OPEN_CLIP_PREFIX):
         return open_clip_tokenizer(name.removeprefix(OPEN_CLIP_PREFIX))
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(place_of(name), revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"There is no tokenizer under the name {name!r}; a text head reads class names through one.") from error
 

@@ -20,8 +20,8 @@ _READ_WRITE = 0o666
 def save_adapter_files(folder: Path, model: PeftModel, processor: Any, tokenizer: Any) -> None:
     """Adapter, head, class names, image processor and tokenizer; the folder is whole or absent.
 
-    The base that ships with hf_cl is named `demo`, not by where it is installed. Files have the mode that `open` gives: those of
-    safetensors would be readable by their owner alone.
+    A base that ships with hf_cl is named `demo` or `demo_clip`, not by where it is installed. Files have the mode that `open` gives: those
+    of safetensors would be readable by their owner alone.
     """
     for config in model.peft_config.values():
         config.base_model_name_or_path = shared_name(config.base_model_name_or_path or "")

@@ -114,6 +114,11 @@ class CheckpointStore:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ValueError(f"Checkpoint {path} cannot be read: {error}") from error
 
+    def read(self, step: int, key: str) -> Any:
+        """One entry of the state of `step` that holds no tensors, without reading those."""
+        tree = json.loads((self.path(step) / self._mine(self.path(step))["json"]).read_text())
+        return unpack(next((value for name, value in tree["$dict"] if name == key), None), {})
+
     def path(self, step: int) -> Path:
         """Folder of the checkpoint of `step`."""
         return self.folder / f"step-{step:09d}"

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from typer.core import TyperCommand
 
-BACKBONES = ("demo", "google/vit-base-patch16-224", "google/vit-base-patch16-224-in21k", "openai/clip-vit-base-patch16")
+BACKBONES = ("demo", "demo_clip", "google/vit-base-patch16-224", "google/vit-base-patch16-224-in21k", "openai/clip-vit-base-patch16")
 """Those that the packaged configs name."""
 _TYPED = {
     "head": ("heads/__init__.py", "HEADS"),

@@ -34,6 +34,11 @@ of the spec."""
 GIVEN = ("in_features", "num_classes", "device", "dtype")
 """What no spec sets: the base and the classes say it."""
 
+OF_EVERY_HEAD = ("pool",)
+"""What may stand in the spec of any head and is no argument of its type, since it says where the features are taken: `pool: pooled` is the
+pooled output of a CLIP or SigLIP vision tower, before the projection (`hf_cl.adapters.pooled`); absent: what the model's class feeds its
+classifier."""
+
 __all__ = [
     "HEADS",
     "ClassStatistics",
@@ -71,10 +76,26 @@ def build_head(
     check_head(spec)
     if spec["type"] == "text":
         raise ValueError("Under head type 'text' the class names are the head; it takes a base with an image and a text tower.")
-    settings = {name: value for name, value in spec.items() if name != "type"}
+    settings = {name: value for name, value in _own(spec).items() if name != "type"}
     return HEADS[spec["type"]](in_features, num_classes, **settings, device=device, dtype=dtype)
 
 
 def check_head(spec: Mapping[str, Any]) -> None:
     """Raise ValueError, with all that is wrong, for a spec without a type, an unknown type or setting, or a value of another type."""
-    refuse(faults_of("head", HEADS, spec, given=GIVEN, also=("text",)))  # text: no module of ours
+    refuse([*faults_of("head", HEADS, _own(spec), given=GIVEN, also=("text",)), *_pool_faults(spec)])  # text: no module of ours
+
+
+def _own(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec without what is no argument of its type."""
+    return {name: value for name, value in spec.items() if name not in OF_EVERY_HEAD}
+
+
+def _pool_faults(spec: Mapping[str, Any]) -> list[str]:
+    pool = spec.get("pool")
+    if spec.get("type") == "text" and pool is not None:
+        return ["A text head reads the image embedding behind the projection; leave pool out."]
+    if pool not in (None, "pooled"):
+        return [f"pool of a head is pooled (a CLIP or SigLIP vision tower's pooled output) or absent, got {pool!r}."]
+    if spec.get("type") == "gaussian" and spec.get("text", "none") != "none" and pool is None:
+        return ["text compares images with class names in the space of the pooled output: give the head `pool: pooled` too."]
+    return []

@@ -122,11 +122,15 @@ class DKVBHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]
         """In session 0, keys from its features."""
         self.visited.zero_()
         self.chosen.zero_()
-        self._start, self._unchecked = self.values.detach().clone(), CHECKED
+        self._start, self._unchecked = None, CHECKED
         if session.id == 0:
             features = own_rows(trainer, session)[0]
             generator = trainer.generator_for("dkvb keys")
             self.keys.copy_(place_keys(self.project(features.to(self.keys)).cpu().double(), self, generator))
+
+    def begin_epoch(self, trainer: Trainer, epoch: int) -> None:
+        """Values to check the first steps against: only now, since a resumed session begins before its values are restored."""
+        self._start = self.values.detach().clone() if self._unchecked else None
 
     def after_step(self, trainer: Trainer) -> None:
         """In a session's first steps: values of keys that no image chose in the step must be where they were, and nothing before the head

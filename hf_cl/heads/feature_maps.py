@@ -80,12 +80,11 @@ class FeatureMap(nn.Module):
         return F.normalize(features, dim=-1) if self.normalize else features
 
     def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, M]
-        """In the dtype of the features: float64 for fits, the map's own for predictions."""
-        dtype = features.dtype
-        z = (self._normalized(features) - self.center.to(dtype)) / self.scale.to(dtype)  # [B, D]
+        """Where the features are and in their dtype: float64 on the CPU for fits, the map's own for predictions."""
+        z = (self._normalized(features) - self.center.to(features)) / self.scale.to(features)  # [B, D]
         if self.kind == "none":
             return z
-        projected = z @ self.weight.to(dtype).T  # [B, M]
+        projected = z @ self.weight.to(features).T  # [B, M]
         if self.kind == "relu":
             return projected.relu()
-        return math.sqrt(2 / self.out_features) * torch.cos(projected + self.phase.to(dtype))
+        return math.sqrt(2 / self.out_features) * torch.cos(projected + self.phase.to(features))

@@ -68,14 +68,18 @@ def linear_head(
     bias: bool = True,
     pooler: bool = False,
     probability: Literal["softmax", "stablemax"] = "softmax",
+    age_scale: float = 0.0,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> LinearHead:
     """The head type `linear`: with `pooler`, behind a ViT's pooler.
 
-    Raises ValueError where `bias` or `pooler` is no bool, and for another `probability` than those of `LinearHead`.
+    Raises ValueError where `bias` or `pooler` is no bool, for a pooler whose rows age, and as `LinearHead`.
     """
     if not isinstance(pooler, bool):
         raise ValueError(f"LinearHead: pooler must be true or false, got {pooler!r}.")
-    head_class = PoolerHead if pooler else LinearHead
-    return head_class(in_features, num_classes, bias=bias, probability=probability, device=device, dtype=dtype)
+    if not pooler:
+        return LinearHead(in_features, num_classes, bias=bias, probability=probability, age_scale=age_scale, device=device, dtype=dtype)
+    if age_scale:
+        raise ValueError("LinearHead: age_scale scales features, which a pooler's tanh does not let through; leave one of them out.")
+    return PoolerHead(in_features, num_classes, bias=bias, probability=probability, device=device, dtype=dtype)

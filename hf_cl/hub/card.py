@@ -18,6 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from hf_cl.backbones.loading import SHIPPED
 from hf_cl.hub import snippets
 from hf_cl.hub.access import endpoint
 from hf_cl.hub.markdown import escape, fence, finalize
@@ -45,7 +46,7 @@ class ModelCardInput:
     settings: Mapping[str, Any]
     """Every resolved setting of the run. Paths are shown by their last part: cards are published."""
     base_model: str
-    """What the user gave as base: a Hub id, a folder, `open_clip:<model>/<weights>`, or `demo`."""
+    """What the user gave as base: a Hub id, a folder, `open_clip:<model>/<weights>`, `demo` or `demo_clip`."""
     adapter: str
     """The adapter's Hub id or folder, as a reader would type it."""
     method: str
@@ -152,6 +153,7 @@ def _text(card: ModelCardInput) -> str:
         results=results,
         last=results.sessions[-1].id,
         base=_base(card),
+        shipped=card.base_model in SHIPPED,
         picture=snippets.PICTURE,
         endpoint=other_endpoint(),
         policy=str(card.settings.get("keep_adapters", "all")),
@@ -171,8 +173,8 @@ def _text(card: ModelCardInput) -> str:
 def _base(card: ModelCardInput) -> Markup:
     if card.base_on_hub:  # a valid repository id holds no markup
         return Markup("[{}]({})").format(Markup(card.base_model), f"{endpoint()}/{card.base_model}")
-    if card.base_model == "demo":
-        return Markup("`demo` (it ships with hf_cl)")
+    if card.base_model in SHIPPED:
+        return Markup("`{}` (it ships with hf_cl)").format(Markup(card.base_model))
     return Markup("{} (not a repository on the Hub)").format(escape(without_folders(card.base_model)))
 
 

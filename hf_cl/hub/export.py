@@ -163,7 +163,9 @@ def _check_extra() -> None:
 
 
 def _export_lora(classifier: Classifier, folder: Path) -> None:
-    head = classifier.classifier.head
+    head, config = classifier.classifier.head, classifier.model.peft_config["default"]
+    if (config.head or {}).get("pool"):  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError("The head reads the vision tower's pooled output (pool: pooled), which stock LORA's does not. Export it as onnx.")
     if not isinstance(classifier.classifier, ClipClassifier) and type(head) is not LinearHead:
         raise ValueError(
             f"The adapter has a head of kind {type(head).__name__}, and a stock LORA adapter can only have a linear layer there. Export it "

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from hf_cl.backbones.loading import DEMO, shared_name
+from hf_cl.backbones.loading import SHIPPED, shared_name
 from hf_cl.backbones.open_clip import OPEN_CLIP_PREFIX
 from hf_cl.hub.card import ModelCardInput, is_hub_id, model_card, write_card
 from hf_cl.hub.fetch import ADAPTER_CONFIG, ADAPTER_WEIGHTS, session_folders
@@ -98,12 +98,12 @@ def _whole_adapter(folder: Path) -> dict[str, Any]:
 
 
 def published_base(name: str) -> str:
-    """How others find the base: a Hub id, `open_clip:<model>/<weights>`, or `demo`.
+    """How others find the base: a Hub id, `open_clip:<model>/<weights>`, `demo` or `demo_clip`.
 
     Raises ValueError, with the option that helps, for what only this machine has.
     """
-    if shared_name(name) == DEMO:
-        return DEMO
+    if shared_name(name) in SHIPPED:
+        return shared_name(name)
     weights = name.removeprefix(OPEN_CLIP_PREFIX).partition("/")[2]
     if name.startswith(OPEN_CLIP_PREFIX) and "/" not in weights and not Path(weights).is_file():
         return name

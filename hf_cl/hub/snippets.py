@@ -6,6 +6,7 @@ import json
 import shlex
 from pathlib import PurePath
 
+from hf_cl.backbones.loading import DEMO, SHIPPED
 from hf_cl.hub.access import HUB, endpoint
 from hf_cl.results.display import display_name, without_folders
 
@@ -80,8 +81,11 @@ def sibling(adapter: str, session: int) -> str:
 
 
 def _base(name: str, revision: str | None) -> str:
-    if name == "demo":
-        return "from hf_cl.backbones import demo_backbone\n\nbase = AutoModelForImageClassification.from_pretrained(demo_backbone())"
+    if name in SHIPPED:
+        which = "" if name == DEMO else _literal(name)
+        return (
+            f"from hf_cl.backbones import demo_backbone\n\nbase = AutoModelForImageClassification.from_pretrained(demo_backbone({which}))"
+        )
     at = f", revision={json.dumps(revision)}" if revision else ""
     return f"\nbase = AutoModelForImageClassification.from_pretrained({_literal(name)}{at})"
 

@@ -19,6 +19,7 @@ from hf_cl.losses.self_distillation import SelfDistillation
 from hf_cl.losses.slope_cap import SlopeCap
 from hf_cl.losses.stablemax import StableMax
 from hf_cl.losses.supervised_contrastive import ProjectedContrast, SupervisedContrastive, supervised_contrastive
+from hf_cl.losses.symmetric_cross_entropy import SymmetricCrossEntropy, symmetric_cross_entropy
 from hf_cl.losses.virtual_outliers import Outliers, VirtualOutliers, kth_squared_distance, synthesize_outliers, vor_penalty
 from hf_cl.losses.zero_shot_kl import ZeroShotKL
 
@@ -38,6 +39,7 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "early_learning": EarlyLearning,
     "stablemax": StableMax,
     "slope_cap": SlopeCap,
+    "symmetric_cross_entropy": SymmetricCrossEntropy,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
 
@@ -59,10 +61,12 @@ __all__ = [
     "SlopeCap",
     "StableMax",
     "SupervisedContrastive",
+    "SymmetricCrossEntropy",
     "VirtualOutliers",
     "ZeroShotKL",
     "kth_squared_distance",
     "supervised_contrastive",
+    "symmetric_cross_entropy",
     "synthesize_outliers",
     "vor_penalty",
 ]

@@ -5,10 +5,12 @@ from hf_cl.methods.baselines import LinearProbeSettings, LoraSettings, NearestCl
 from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
+from hf_cl.methods.dkvb import DkvbSettings, dkvb
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.sara import SaraSettings, sara
+from hf_cl.methods.slca import SlcaSettings, slca
 from hf_cl.settings import RunSettings
 
 METHODS: dict[str, type[RunSettings]] = {
@@ -21,6 +23,8 @@ METHODS: dict[str, type[RunSettings]] = {
     "cpe_clip": CpeClipSettings,
     "glad": GladSettings,
     "sara": SaraSettings,
+    "slca": SlcaSettings,
+    "dkvb": DkvbSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -30,6 +34,7 @@ __all__ = [
     "CoactSettings",
     "ComposeSettings",
     "CpeClipSettings",
+    "DkvbSettings",
     "FrozenSettings",
     "GladSettings",
     "LinearProbeSettings",
@@ -37,10 +42,12 @@ __all__ = [
     "NearestClassMeanSettings",
     "OvorSettings",
     "SaraSettings",
+    "SlcaSettings",
     "adapt_sessions",
     "coact",
     "compose",
     "cpe_clip",
+    "dkvb",
     "frozen",
     "glad",
     "linear_probe",
@@ -48,4 +55,5 @@ __all__ = [
     "nearest_class_mean",
     "ovor",
     "sara",
+    "slca",
 ]

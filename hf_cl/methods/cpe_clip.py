@@ -119,7 +119,7 @@ class CpeClipSettings(AdapterSettings):
     """Settings of the recipe `cpe_clip`; the defaults are the official CIFAR-100 setting."""
 
     backbone: str = "openai/clip-vit-base-patch16"
-    """A Hub id or folder of a CLIP or SigLIP model, or `open_clip:<model>/<weights>`."""
+    """A Hub id or folder of a CLIP or SigLIP model, `open_clip:<model>/<weights>`, or `demo_clip` (ships with hf_cl)."""
     protocol: str = "few_shot_class_incremental"
     """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
     shots: int | None = 5

@@ -92,7 +92,7 @@ class GladSettings(AdapterSettings):
     """Settings of the recipe `glad`; the defaults are CLIP-LoRA's, with GLAD's rule, under base-to-novel with 16 shots."""
 
     backbone: str = "openai/clip-vit-base-patch16"
-    """A Hub id or folder of a CLIP or SigLIP model, or `open_clip:<model>/<weights>`."""
+    """A Hub id or folder of a CLIP or SigLIP model, `open_clip:<model>/<weights>`, or `demo_clip` (ships with hf_cl)."""
     protocol: str = "base_to_novel"
     """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
     shots: int | None = 16

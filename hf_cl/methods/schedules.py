@@ -18,6 +18,16 @@ def cosine(rates: Sequence[float], epochs: int) -> Schedule:
     return lambda epoch, step: [rate * (1 + math.cos(math.pi * epoch / epochs)) / 2 for rate in rates]
 
 
+def cosine_to(rates: Sequence[float], epochs: int, share: float) -> Schedule:
+    """Per epoch, as `cosine`, to nearly `share` of the rates: rate * (share + (1 - share) (1 + cos(pi e / K)) / 2)."""
+    return lambda epoch, step: [rate * (share + (1 - share) * (1 + math.cos(math.pi * epoch / epochs)) / 2) for rate in rates]
+
+
+def stepped(rates: Sequence[float], at: int, share: float) -> Schedule:
+    """The rates, and from epoch `at` on `share` of them."""
+    return lambda epoch, step: [rate * (share if epoch >= at else 1.0) for rate in rates]
+
+
 def cosine_per_step(rate: float, floor: float, epochs: int, steps_per_epoch: int) -> Schedule:
     """Per step, from the rate to nearly the floor: floor + (rate - floor) * (1 + cos(pi t / T)) / 2 with T = all steps of the session."""
     total = epochs * steps_per_epoch

@@ -28,7 +28,8 @@ class AccuracyMatrix:
         self._task_aware: Rows = []
         self._within: Rows = []
         self._classes: Rows = []
-        self._test_counts = np.empty(0, np.int64)  # [sessions]
+        self._test_counts: list[NDArray[np.int64]] = []  # row t: [t + 1]
+        self._counts_changed = False
         self._between = np.empty((0, 3), np.int64)  # of the latest evaluation
         self._pairs: list[list[int]] = []
         self._running = RunningMatrix(), RunningTaskAware(), RunningWithin()
@@ -40,18 +41,17 @@ class AccuracyMatrix:
     def add(self, counts: SessionCounts) -> None:
         """Append the row of the evaluation after the next session.
 
-        Raises ValueError where the evaluation is not that of the next session, where a session has no test images, or where the number of
-        test images of an earlier session has changed.
+        The number of test images of an earlier session may have changed: a collection loses and gains pictures.
+
+        Raises ValueError where the evaluation is not that of the next session, and where a session has no test images.
         """
         expected, totals = len(self) + 1, counts.total
         if len(totals) != expected:
             raise ValueError(f"Row {expected - 1} of the accuracy matrix needs {expected} tests, got {len(totals)}.")
         if (totals == 0).any():
             raise ValueError(f"Session {int((totals == 0).argmax())} has no test images: its accuracy is not defined.")
-        if not np.array_equal(totals[:-1], self._test_counts):
-            before, now = self._test_counts.tolist(), totals[:-1].tolist()
-            raise ValueError(f"The tests changed between sessions: {before} images before, {now} now.")
-        self._test_counts = totals.copy()
+        self._counts_changed |= bool(self._test_counts) and not np.array_equal(totals[:-1], self._test_counts[-1])
+        self._test_counts.append(totals.copy())
         rows = counts.correct / totals, counts.correct_task_aware / totals, counts.correct_within / totals
         for kept, row, running in zip((self._plain, self._task_aware, self._within), rows, self._running, strict=True):
             kept.append(row)
@@ -81,14 +81,16 @@ class AccuracyMatrix:
         `accuracy_matrix`: argmax over all seen classes. `accuracy_matrix_task_aware`: over the classes of session j alone.
         `accuracy_matrix_within`: column 0 over the base classes, columns j >= 1 over all novel classes seen so far.
         `class_accuracy_matrix`: row t has every class seen so far, in order of arrival; None for a class without test images.
-        `test_counts`: n_j. `session_confusion`, `confused_pairs`: of the latest evaluation, see `hf_cl.metrics.confusions`.
+        `test_counts`: n_j of the latest evaluation; `test_counts_then`: of every one, where they changed.
+        `session_confusion`, `confused_pairs`: of the latest evaluation, see `hf_cl.metrics.confusions`.
         """
         return {
             "accuracy_matrix": [row.tolist() for row in self._plain],
             "accuracy_matrix_task_aware": [row.tolist() for row in self._task_aware],
             "accuracy_matrix_within": [row.tolist() for row in self._within],
             "class_accuracy_matrix": [[None if isnan(value) else value for value in row.tolist()] for row in self._classes],
-            "test_counts": self._test_counts.tolist(),
+            "test_counts": self._test_counts[-1].tolist() if self._test_counts else [],
+            "test_counts_then": [row.tolist() for row in self._test_counts] if self._counts_changed else None,
             "session_confusion": dense(self._between, len(self)),
             "confused_pairs": [list(pair) for pair in self._pairs],
         }

@@ -79,6 +79,8 @@ class Measurements(Protocol):
     @property
     def test_counts(self) -> Sequence[int]: ...
     @property
+    def test_counts_then(self) -> Sequence[Sequence[int]] | None: ...
+    @property
     def test_accuracy(self) -> Mapping[str, float] | None: ...
     @property
     def future_accuracy(self) -> Mapping[str, Sequence[float]] | None: ...
@@ -95,11 +97,11 @@ def summarize(results: Measurements) -> dict[str, Metric]:
     """
     values: dict[str, Metric] = dict.fromkeys(name for name in METRICS if name not in _MEASURED_APART)
     if results.accuracy_matrix:
-        values |= _of_rows(RunningMatrix(), results.accuracy_matrix, results.test_counts)
+        values |= _of_rows(RunningMatrix(), results.accuracy_matrix, results)
     if results.accuracy_matrix_within:
-        values |= _of_rows(RunningWithin(), results.accuracy_matrix_within, results.test_counts)
+        values |= _of_rows(RunningWithin(), results.accuracy_matrix_within, results)
     if results.accuracy_matrix_task_aware:
-        values |= _of_rows(RunningTaskAware(), results.accuracy_matrix_task_aware, results.test_counts)
+        values |= _of_rows(RunningTaskAware(), results.accuracy_matrix_task_aware, results)
     if results.class_accuracy_matrix:
         classes = RunningClasses()
         for row in results.class_accuracy_matrix:
@@ -127,10 +129,10 @@ _MEASURED_APART = (
 )
 
 
-def _of_rows(running: RunningMatrix | RunningWithin | RunningTaskAware, matrix: Matrix, counts: Sequence[int]) -> dict[str, Metric]:
-    n = np.asarray(counts)  # [T + 1]
-    for row in matrix:
-        running.add(np.array(row, float), n[: len(row)])
+def _of_rows(running: RunningMatrix | RunningWithin | RunningTaskAware, matrix: Matrix, results: Measurements) -> dict[str, Metric]:
+    n, then = np.asarray(results.test_counts), results.test_counts_then  # [T + 1]
+    for t, row in enumerate(matrix):
+        running.add(np.array(row, float), n[: len(row)] if then is None else np.asarray(then[t]))
     return running.metrics()
 
 

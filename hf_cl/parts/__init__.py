@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hf_cl.contracts import Part
+from hf_cl.parts.classifier_alignment import ClassifierAlignment
 from hf_cl.parts.drift_map import DriftMap
+from hf_cl.parts.old_rows_rest import OldRowsRest
 from hf_cl.parts.prototypes import Prototypes
 
-PARTS: dict[str, Callable[..., Part]] = {"drift_map": DriftMap, "prototypes": Prototypes}
+PARTS: dict[str, Callable[..., Part]] = {
+    "drift_map": DriftMap,
+    "prototypes": Prototypes,
+    "classifier_alignment": ClassifierAlignment,
+    "old_rows_rest": OldRowsRest,
+}
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
-__all__ = ["PARTS", "DriftMap", "Prototypes"]
+__all__ = ["PARTS", "ClassifierAlignment", "DriftMap", "OldRowsRest", "Prototypes"]

@@ -29,10 +29,10 @@ class PictureRecord:
 
 
 def write_pictures(folder: Path, pictures: Iterable[PictureRecord]) -> None:
-    """Write the record of a run. What an earlier part of the run was trained on stays in it, also where the picture is gone."""
+    """Write the record of a run. What it knew before stays in it, also where the picture is gone: it may come back."""
     new = list(pictures)
     known = {(picture.content, picture.part, picture.session) for picture in new}
-    gone = [old for old in read_pictures(folder) if (old.content, old.part, old.session) not in known and old.part == "train"]
+    gone = [old for old in read_pictures(folder) if (old.content, old.part, old.session) not in known]
     lines = (json.dumps(asdict(picture), ensure_ascii=False) for picture in [*gone, *new])
     write_atomically(folder / FILE, "".join(f"{line}\n" for line in lines))
 
@@ -48,6 +48,17 @@ def read_pictures(folder: Path) -> Iterator[PictureRecord]:
                 yield PictureRecord(**json.loads(line))
             except (json.JSONDecodeError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: not a picture of a run: {error}.") from error
+
+
+def differences(
+    before: Iterable[PictureRecord], now: Iterable[PictureRecord], sessions: int
+) -> tuple[list[PictureRecord], list[PictureRecord]]:
+    """(pictures that are gone, those that are new) of the first `sessions`: the same picture in the same part and class is no difference,
+    whatever it is called."""
+    then, here = ([picture for picture in pictures if picture.session < sessions] for pictures in (before, now))
+    keys_then, keys_here = ({(p.content, p.class_name, p.part) for p in pictures} for pictures in (then, here))
+    gone = [picture for picture in then if (picture.content, picture.class_name, picture.part) not in keys_here]
+    return gone, [picture for picture in here if (picture.content, picture.class_name, picture.part) not in keys_then]
 
 
 def trained_on(folder: Path, session: int | None) -> frozenset[str]:

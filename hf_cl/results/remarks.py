@@ -24,6 +24,8 @@ def remarks(results: Results) -> list[str]:
         sentences.append(SHOTS_OF[protocol.index_list.kind])
     if protocol.validation_fraction > 0:
         sentences.append(f"{100 * protocol.validation_fraction:g} % of the training images were kept out for validation.")
+    if results.test_counts_then is not None:
+        sentences.append(_tests_changed(results))
     if protocol.left_out_images:
         sentences.append(f"Images that could not be used and were left out (skip_bad_images): {protocol.left_out_images}.")
     sentences.append(f"Tested on the split {protocol.test_split!r}; the test images chose no epoch, no learning rate and no checkpoint.")
@@ -32,6 +34,13 @@ def remarks(results: Results) -> list[str]:
         sentences.append(f"Confidence and accuracy lie {off} points apart on average (expected calibration error, 15 bins, after the end).")
     sentences.append(f"One run: seed {results.seed}, {_class_order(protocol)}. Other seeds and other orders give other numbers.")
     return sentences
+
+
+def _tests_changed(results: Results) -> str:
+    pairs = enumerate(zip(results.first_test_counts, results.test_counts, strict=True))
+    changed = [f"session {j} on {now} where it had {then}" for j, (then, now) in pairs if now != then]
+    tested = f" The last evaluation tests {', '.join(changed[:10])}{' ...' if len(changed) > 10 else ''}." if changed else ""
+    return f"The test images of earlier sessions changed while the run went on: accuracies before and after are of other images.{tested}"
 
 
 def _class_order(protocol: ProtocolRecord) -> str:

@@ -75,6 +75,8 @@ class Results:
     """Row t: accuracy of each class seen so far; None for a class without test images."""
     test_counts: list[int]
     """Test images per session; per test, in order, where there is `test_accuracy`."""
+    test_counts_then: list[list[int]] | None = None
+    """Row t: test images per session in the evaluation after session t. None where they never changed: then `test_counts` says it."""
     test_accuracy: dict[str, float] | None = None
     """Accuracy of each test among its own candidates."""
     session_confusion: list[list[int]] | None = None
@@ -104,8 +106,9 @@ class Results:
         self._check_matrices()
         self._check_fractions("comparisons", self.comparisons)
         if self.calibration is not None:
-            n = self.test_counts
-            check_calibration(self.calibration, [sum(n)] if self.test_accuracy else list(accumulate(n)))
+            n, then = self.test_counts, self.test_counts_then
+            tested = [sum(row) for row in then] if then else list(accumulate(n))
+            check_calibration(self.calibration, [sum(n)] if self.test_accuracy else tested)
         if self.continual is not None:
             check_traces(self.continual)
         costs = {f"times.{name}": getattr(self.times, name) for name in ("training", "evaluation")} if self.times else {}
@@ -131,10 +134,19 @@ class Results:
         tests = len(self.sessions) if given else len(self.test_accuracy or ())
         if len(self.test_counts) != tests or any(count < 1 for count in self.test_counts):
             raise ValueError(f"test_counts must have {tests} values (one per test), each at least 1; got {self.test_counts}.")
+        if self.test_counts_then is not None:
+            self._check_counts_then(self.test_counts_then)
         if self.future_accuracy is not None:
             self._check_future(self.future_accuracy)
         if self.session_confusion is not None or self.confused_pairs is not None:
             check_confusions(self.session_confusion or [], self.confused_pairs or [], self.test_counts, self._session_of_class)
+
+    def _check_counts_then(self, rows: Sequence[Sequence[int]]) -> None:
+        lengths = [len(row) for row in rows]
+        if lengths != list(range(1, len(self.sessions) + 1)) or any(count < 1 for row in rows for count in row):
+            raise ValueError(f"test_counts_then must have {len(self.sessions)} rows, row t of t + 1 counts, each at least 1; got {rows}.")
+        if [*rows[-1]] != self.test_counts:
+            raise ValueError(f"test_counts_then must end with test_counts, {self.test_counts}; got {rows[-1]}.")
 
     def _check_future(self, accuracies: Mapping[str, Sequence[float]]) -> None:
         later = len(self.sessions) - 1
@@ -163,6 +175,11 @@ class Results:
     def class_names(self) -> list[str]:
         """All classes in order of arrival."""
         return [name for session in self.sessions for name in session.new_class_names]
+
+    @property
+    def first_test_counts(self) -> list[int]:
+        """Test images of each session when it ended; `test_counts` are those of today."""
+        return self.test_counts if self.test_counts_then is None else [row[-1] for row in self.test_counts_then]
 
     @property
     def _session_of_class(self) -> list[int]:

@@ -45,7 +45,8 @@ def forgetting_so_far(matrix: Matrix) -> list[float | None]:
 def progress(results: Results) -> list[tuple[int, float, float | None]]:
     """(session, accuracy on all seen classes, forgetting so far) after each session; empty where the protocol has no matrix."""
     matrix = results.accuracy_matrix or []
-    accuracies = session_accuracy(matrix, results.test_counts)
+    counts = results.test_counts_then or [results.test_counts] * len(matrix)
+    accuracies = [session_accuracy([row], n)[0] for row, n in zip(matrix, counts, strict=True)]
     return list(zip(range(len(matrix)), accuracies, forgetting_so_far(matrix), strict=True))
 
 
@@ -83,12 +84,18 @@ def session_table(results: Results) -> Table:
     matrix = results.accuracy_matrix
     tests = _columns(len(matrix))
     table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True, title=_TITLE, title_justify="left")
-    for heading in ("after", *("" if j is None else str(j) for j in tests), "all seen", "forgetting"):
+    for heading in ("after", *("" if j is None else _heading(results, j) for j in tests), "all seen", "forgetting"):
         table.add_column(heading, justify="right", no_wrap=True)
     for t, accuracy, forgot in progress(results):
         cells = ["…" if j is None else percent(matrix[t][j]) if j <= t else "" for j in tests]
         table.add_row(str(t), *cells, Text(percent(accuracy), style="bold"), percent(forgot))
     return table
+
+
+def _heading(results: Results, session: int) -> str:
+    """The session; with its test images now and then, where their number has changed."""
+    now, then = results.test_counts[session], results.first_test_counts[session]
+    return str(session) if now == then else f"{session} ({now} of {then})" if now < then else f"{session} ({now}, was {then})"
 
 
 def _columns(sessions: int) -> list[int | None]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hf_cl.backbones.loading import DEMO
+from hf_cl.backbones.loading import SHIPPED
 from hf_cl.errors import refuse_two_meanings, refuse_unasked
 from hf_cl.heads import check_head
 from hf_cl.hints import nearest, refuse
@@ -27,12 +27,12 @@ def check_settings(settings: RunSettings) -> None:
     """
     faults = _protocol_faults(settings)
     head = vars(settings).get("head")  # of the methods that let one choose
-    two_meanings = settings.backbone == DEMO and (Path(DEMO) / "config.json").is_file()
+    two_meanings = settings.backbone in SHIPPED and (Path(settings.backbone) / "config.json").is_file()
     checks: list[tuple[Callable[..., object], tuple[Any, ...]]] = [
         (check_augmentation, (settings.augmentation,)),
         (build_probes, (settings.probes, settings.stability_every)),
         *([(check_head, (head,))] if head is not None else []),
-        *([(refuse_two_meanings, (DEMO, "the base that ships with hf_cl"))] if two_meanings else []),
+        *([(refuse_two_meanings, (settings.backbone, "a base that ships with hf_cl"))] if two_meanings else []),
         (refuse_unasked, (Path(settings.output_dir), settings.resume)),
     ]
     for check, arguments in checks:

@@ -11,13 +11,14 @@ from typing import Any
 from torch import nn
 
 from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
+from hf_cl.checkpoints.taught import begun_classes
 from hf_cl.contracts import Method, Scenario
 from hf_cl.images import PixelStore
 from hf_cl.results.picture_record import read_pictures
-from hf_cl.results.results import Results
 from hf_cl.run.first_checks import check_settings
 from hf_cl.run.look_at_pictures import PictureCheck, picture_check
-from hf_cl.scenarios import SCENARIOS, ImageSource, open_images
+from hf_cl.run.pictures import compare_pictures
+from hf_cl.scenarios import SCENARIOS, ImageSource, KnownPictures, open_images
 from hf_cl.settings import RunSettings
 
 
@@ -32,16 +33,19 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     if store is None:
         check_settings(settings)
     protocol, check = SCENARIOS[settings.protocol], picture_check(settings.check_images, store, quiet=quiet)
-    taught = _taught(settings)
+    taught = begun_classes(Path(settings.output_dir) / "checkpoints") if settings.resume == "auto" else []
     known = vars(settings) | {"taught": taught}
     arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source"}
     if "targets" in arguments:
         arguments["targets"] = [_open_source(settings, target, check) for target in settings.targets]
     source = _open_source(settings, settings.dataset, check, [name for session in taught for name in session])
-    if taught:
-        records = read_pictures(Path(settings.output_dir))
-        source = dataclasses.replace(source, held_out={picture.content: picture.part == "test" for picture in records})
-    return protocol(source, **arguments)
+    before = list(read_pictures(Path(settings.output_dir))) if taught else []
+    if not before:
+        return protocol(source, **arguments)
+    pictures = KnownPictures((picture.content, picture.name, picture.part) for picture in before)
+    scenario = protocol(dataclasses.replace(source, known=pictures), **arguments)
+    compare_pictures(before, scenario, len(taught), strict=settings.strict_data)
+    return scenario
 
 
 def _open_source(settings: RunSettings, dataset: str, check: PictureCheck, taught: Collection[str] = ()) -> ImageSource:
@@ -54,14 +58,6 @@ def _open_source(settings: RunSettings, dataset: str, check: PictureCheck, taugh
         taught=taught,
         check=check,
     )
-
-
-def _taught(settings: RunSettings) -> list[list[str]]:
-    """The classes of each session that the run to go on with has ended."""
-    results = Path(settings.output_dir) / "results.json"
-    if settings.resume != "auto" or not results.is_file():
-        return []
-    return [session.new_class_names for session in Results.load(results).sessions]
 
 
 def open_processor(settings: RunSettings) -> Any:

@@ -49,11 +49,21 @@ class ContinualTrainer(SessionLoop):
         return super().fit()
 
     def save_adapter(self, folder: Path) -> None:
-        """The adapter's files, and with the first of them the run's record of its pictures."""
+        """The adapter's files, and the run's record of its pictures where there is none yet."""
         super().save_adapter(folder)
+        self._record_pictures()
+
+    def checkpoint(self) -> None:
+        """As `SessionLoop.checkpoint`; no checkpoint stays without the run's record of its pictures, and none waits for it."""
+        try:
+            super().checkpoint()
+        finally:
+            self._record_pictures()
+
+    def _record_pictures(self) -> None:
         if self.accelerator.is_main_process and not self._pictures_recorded:
-            write_pictures(self.folder, pictures_of(self.scenario))
             self._pictures_recorded = True
+            write_pictures(self.folder, pictures_of(self.scenario, trained_from=self.position.session))
 
     def finish(self, comparisons: Mapping[str, float] | None = None) -> Results:
         """Write report and model card of a trained run and print its summary; with the setting `push_to_hub`, publish it.

@@ -14,6 +14,7 @@ from hf_cl.scenarios.class_incremental import class_incremental
 from hf_cl.scenarios.class_order import CLASS_ORDERS, resolve_class_order
 from hf_cl.scenarios.content import content_hashes
 from hf_cl.scenarios.few_shot import few_shot_class_incremental, few_shot_class_incremental_tuning
+from hf_cl.scenarios.growth import KnownPictures
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.picture_check import UnreadableImage, check_pictures, find_unreadable
 from hf_cl.scenarios.sources import ImageSource, open_images
@@ -35,6 +36,7 @@ __all__ = [
     "DataError",
     "ImageSet",
     "ImageSource",
+    "KnownPictures",
     "SessionStream",
     "UnreadableImage",
     "UnreadableImageError",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cl.scenarios.class_order import resolve_class_order
-from hf_cl.scenarios.draws import split_per_class, tracks_of
 from hf_cl.scenarios.growth import grown_order
 from hf_cl.scenarios.sources import ImageSource
 from hf_cl.scenarios.split_lists import split_by_lists
@@ -37,7 +36,7 @@ def class_incremental(
         class_order_seed: governs the order, own splits and the validation part; the run's seed governs none of them.
         validation_fraction: share of each class's training images (at least one) that leaves `Session.train`. The tests stay the test
             images; `stream.validation[t]` holds tests of the same names and candidates on the validation images.
-        taught: class names of the sessions that a run which goes on has ended: they keep their places, whatever the order says.
+        taught: class names of the sessions that a run which goes on has begun: they keep their places, whatever the order says.
         index_list: a folder with `train.txt` and `test.txt`, which then part a data set of one split (ImageNet-R).
 
     Raises DataError for a class too small to split and for faulty lists, ValueError for sizes, orders or fractions that are none.
@@ -51,10 +50,7 @@ def class_incremental(
     source, lists = (source.split_by(class_order_seed), None) if index_list is None else split_by_lists(source, index_list)
     train, validation = source.train, None
     if validation_fraction:
-        tracks = tracks_of(train, source.short_name)
-        train, validation = split_per_class(
-            train, validation_fraction, "validation", class_order_seed, class_names=source.class_names, tracks=tracks
-        )
+        train, validation = source.part_with(train, validation_fraction, "validation", class_order_seed)
     class_names = tuple(source.class_names[label] for label in order)
     held_out = [] if validation is None else by_session(validation, order, sizes)
     protocol = make_protocol(

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from hf_cl.errors import DataError, exists, first_ten, no_such_dataset, refuse_two_meanings
 from hf_cl.scenarios.columns import read_columns
-from hf_cl.scenarios.content import content_hashes
 from hf_cl.scenarios.digits import read_digits
 from hf_cl.scenarios.draws import split_per_class, tracks_of
-from hf_cl.scenarios.growth import keep_sides
+from hf_cl.scenarios.growth import KnownPictures, Side, keep_sides
 from hf_cl.scenarios.hub import HubAddress, read_hub
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.local import read_local
@@ -49,8 +48,8 @@ class ImageSource:
     """The data set's own validation split, where it has one that is not tested on."""
     unsplit: ImageSet | None = None
     """All images, where the data set has no split of its own."""
-    held_out: Mapping[str, bool] = field(default_factory=dict)
-    """Of the pictures that a run which goes on knows by content: whether they were kept for testing. They stay where they were."""
+    known: KnownPictures | None = None
+    """The pictures of a run that goes on: they stay on the side where they were."""
     left_out_images: int = 0
     """How many images `skip_bad_images` left out."""
 
@@ -60,22 +59,44 @@ class ImageSource:
         return short_name(self.name)
 
     def split_by(self, seed: int) -> ImageSource:
-        """The same images with the own split drawn by `seed`; itself where the data set has a test split.
+        """The same images with the own split drawn by `seed`; those of the data set's own splits where it has a test split.
 
-        Per class 20% of the images, at least one, by `draws.permutation`; GTSRB by tracks. Raises DataError for a class of one image.
+        Per class 20% of the images, at least one, by `draws.permutation`; GTSRB by tracks. Where a run goes on, its known pictures stay
+        on their side: of a split of the data set itself, what has changed sides is left out with a warning.
+
+        Raises DataError for a class of one image.
         """
         if self.unsplit is None:
-            return self
+            return self if self.known is None else self._without_moved(self.known)
         drawn = own_split(self.name, self.class_names, self.unsplit, seed)
-        if self.held_out:
-            drawn = replace(drawn, **self._kept(drawn, seed))
-        return replace(drawn, left_out_images=self.left_out_images, held_out=self.held_out)
+        if self.known is not None:
+            test = np.isin(self.unsplit.indices, drawn.test.indices)
+            tracks = tracks_of(self.unsplit, self.short_name)
+            test = keep_sides(self.unsplit, test, self.known, "test", TEST_FRACTION, seed, tracks)
+            drawn = replace(drawn, train=self.unsplit.subset(~test), test=self.unsplit.subset(test))
+        return replace(drawn, left_out_images=self.left_out_images, known=self.known)
 
-    def _kept(self, drawn: ImageSource, seed: int) -> dict[str, ImageSet]:
-        assert self.unsplit is not None
-        test = np.isin(self.unsplit.indices, drawn.test.indices)
-        test = keep_sides(self.unsplit, test, content_hashes(self.unsplit), self.held_out, TEST_FRACTION, seed)
-        return {"train": self.unsplit.subset(~test), "test": self.unsplit.subset(test)}
+    def _without_moved(self, known: KnownPictures) -> ImageSource:
+        train = _without(self.train, known, ("test",), f"{self.name}: pictures that were tested on are not trained on")
+        test = _without(self.test, known, ("train", "validation"), f"{self.name}: pictures that were trained on are not tested on")
+        return replace(self, train=train, test=test)
+
+    def part_with(self, images: ImageSet, fraction: float, purpose: Literal["validation"], seed: int) -> tuple[ImageSet, ImageSet]:
+        """(rest, part) of its images, as `draws.split_per_class`; the known pictures of a run that goes on stay where they were."""
+        tracks = tracks_of(images, self.short_name)
+        rest, part = split_per_class(images, fraction, purpose, seed, class_names=self.class_names, tracks=tracks)
+        if self.known is None:
+            return rest, part
+        held = keep_sides(images, np.isin(images.indices, part.indices), self.known, purpose, fraction, seed, tracks)
+        return images.subset(~held), images.subset(held)
+
+
+def _without(images: ImageSet, known: KnownPictures, sides: Collection[Side], sentence: str) -> ImageSet:
+    moved = np.asarray([side in sides for side in known.sides_of(images)], dtype=bool)
+    if moved.any():
+        names = first_ten(images.describe(position) for position in np.flatnonzero(moved).tolist())
+        logger.warning("%s: %d left out: %s.", sentence, int(moved.sum()), names)
+    return images.subset(~moved)
 
 
 def own_split(name: str, class_names: tuple[str, ...], images: ImageSet, seed: int) -> ImageSource:

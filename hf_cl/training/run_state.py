@@ -41,11 +41,13 @@ class RunState:
             return Position()
         self._pending = self.store.load(step)
         run.last_checkpoint = f"step {step}"
-        if "trained_fields" not in self._pending or "history" not in self._pending["results"]:
+        if not {"trained_fields", "taught"} <= self._pending.keys() or "history" not in self._pending["results"]:
             raise ValueError(f"The checkpoint of step {step} was written by an earlier version of hf_cl; choose another output_dir.")
         position = Position(**self._pending["position"])
         check_protocol(self._pending["protocol"], run.scenario.protocol)
-        check_taught([*map(json.loads, self._pending["taught"])], run.plan.sessions, position.session)
+        strict, known = run.settings.strict_data, [*map(json.loads, self._pending["taught"])]
+        for change in check_taught(known, run.plan.sessions, position.session, strict=strict):
+            run.records.say(change)
         run.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
         before, now = self.store.world_of(self.store.path(step)), self.accelerator.num_processes
         if before != now:

@@ -57,7 +57,7 @@ def complete(words: str) -> list[str]:
         ("hf-cl train coact --objective ", ["fixed", "figure"]),
         ("hf-cl train glad --rule s", ["sam", "sagm"]),
         ("hf-cl train compose --rule pro", ["prograd"]),
-        ("hf-cl train lora --backbone d", ["demo"]),
+        ("hf-cl train lora --backbone d", ["demo", "demo_clip"]),
         ("hf-cl train lora --protocol base", ["base_to_novel"]),
     ],
 )

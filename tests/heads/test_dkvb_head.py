@@ -81,6 +81,7 @@ def two_sessions(optimizer_of, overlap=0.0, seed=0, whole=True):
         mine = (labels == classes[0]) | (labels == classes[1])
         head.grow([str(c) for c in classes])
         head.train().begin_session(trainer, session_of(session, "0123"[: 2 * session + 2], 2, features[mine], labels[mine]))
+        head.begin_epoch(trainer, 0)
         optimizer = optimizer_of(head.parameters(), 0.01 * int(mine.sum()) * 16)
         rows = mine.nonzero()[:, 0]
         for step in range(60):
@@ -137,6 +138,7 @@ def test_an_adapter_that_trains_is_refused():
     trainer = Trainer(head)
     features, labels = torch.randn(20, 16), torch.arange(2).repeat(10)
     head.begin_session(trainer, session_of(0, "ab", 2, features, labels))
+    head.begin_epoch(trainer, 0)
     weight = torch.nn.Parameter(torch.zeros(2))
     trainer_named = SimpleNamespace(named_parameters=[("vit.lora_A.weight", weight)], accelerator=trainer.accelerator)
     with pytest.raises(ValueError, match=r"features that stand still, and vit.lora_A.weight trains"):

@@ -92,6 +92,9 @@ def test_bases_that_hf_cl_alone_loads(changes):
 
 def test_the_demo_base_is_found_without_a_network():
     assert "AutoModelForImageClassification.from_pretrained(demo_backbone())" in text_of(base_model="demo")
+    card = text_of(base_model="demo_clip")
+    assert 'AutoModelForImageClassification.from_pretrained(demo_backbone("demo_clip"))' in card
+    assert "The base `demo_clip` is a folder of hf_cl" in card and "`demo_clip` (it ships with hf_cl)" in card
 
 
 def test_the_revision_of_the_base_is_part_of_the_code():

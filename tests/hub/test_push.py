@@ -223,6 +223,7 @@ def test_private(hub, run):
     ("base", "published"),
     [
         ("/somewhere/hf_cl/demo/vit_tiny_demo", "demo"),
+        ("/somewhere/hf_cl/demo/clip_tiny_demo", "demo_clip"),
         ("open_clip:ViT-B-16/openai", "open_clip:ViT-B-16/openai"),
         ("google/vit-base-patch16-224", "google/vit-base-patch16-224"),
     ],

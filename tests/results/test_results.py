@@ -86,6 +86,8 @@ BROKEN = [
     (("class_accuracy_matrix", 0, 0), 1.5, r"class_accuracy_matrix\[0\]: accuracies are fractions"),
     (("test_counts",), [60, 20], r"test_counts must have 3 values"),
     (("test_counts",), [60, 20, 0], r"each at least 1"),
+    (("test_counts_then",), [[60], [60, 20]], r"test_counts_then must have 3 rows"),
+    (("test_counts_then",), [[60], [60, 20], [60, 19, 20]], r"test_counts_then must end with test_counts"),
     (("test_accuracy",), {"base": 0.5}, r"either all of accuracy_matrix"),
     (("future_accuracy",), {"previous_accuracy": [0.1], "untrained_accuracy": [0.1, 0.2]}, r"future_accuracy needs"),
     (("future_accuracy",), {"previous_accuracy": [0.1, 2.0], "untrained_accuracy": [0.1, 0.2]}, r"future_accuracy.previous_accuracy: acc"),

@@ -1,33 +1,49 @@
-"""A finished run goes on with a collection that has a new class, one that sorts first, in another place."""
+"""A run goes on with a collection that has changed: new classes, one that sorts first, another place, other pictures."""
 
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from hf_cl.methods import METHODS
+from hf_cl.results.remarks import remarks
 from hf_cl.results.results import Results
+from hf_cl.results.table import session_table
 from hf_cl.run import parse_settings, run
+from hf_cl.run.trainer import ContinualTrainer
 
 COLOURS = {"ant": (240, 240, 240), "cat": (220, 30, 30), "dog": (30, 220, 30), "hen": (30, 30, 220)}
 
 
-def photos(root, *classes):
+def photo(root, name, number):
+    (root / name).mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(number).integers(-20, 20, (24, 24, 3))
+    Image.fromarray(np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)).save(root / name / f"{number}.png")
+
+
+def photos(root, *classes, count=5):
     for name in classes:
-        (root / name).mkdir(parents=True)
-        for number in range(5):
-            noise = np.random.default_rng(number).integers(-20, 20, (24, 24, 3))
-            Image.fromarray(np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)).save(root / name / f"{number}.png")
+        for number in range(count):
+            photo(root, name, number)
     return root
 
 
-def go(folder, dataset, **more):
+def go(folder, dataset, method="nearest_class_mean", **more):
     settings = {"dataset": dataset, "output_dir": folder, "num_base_classes": 2, "classes_per_session": 1, "class_order": "natural", **more}
     flags = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return run(parse_settings(METHODS["nearest_class_mean"], "nearest_class_mean", [*flags, "--cpu"]))
+    return run(parse_settings(METHODS[method], method, [*flags, "--cpu"]))
+
+
+def record(folder):
+    return [json.loads(line) for line in (folder / "pictures.jsonl").read_text().splitlines()]
+
+
+def held(folder, name):
+    return [row["name"] for row in record(folder) if row["part"] == "test" and row["class_name"] == name]
 
 
 def test_new_classes_follow_wherever_they_sort_and_the_folder_may_move(tmp_path):
@@ -38,11 +54,12 @@ def test_new_classes_follow_wherever_they_sort_and_the_folder_may_move(tmp_path)
     moved = root.rename(tmp_path / "elsewhere")
     order = tmp_path / "order.txt"
     order.write_text("cat\ndog\nhen\nant\n")
-    grown = go(tmp_path / "run", moved, resume="auto", class_order=order)
+    grown = go(tmp_path / "run", moved, resume="auto", class_order=order, strict_data=True)
     assert [session.new_class_names for session in grown.sessions] == [["cat", "dog"], ["hen"], ["ant"]]
+    assert grown.test_counts_then is None
     assert go(tmp_path / "run", moved, resume="auto").class_names == ["cat", "dog", "hen", "ant"]
     assert Results.load(tmp_path / "run" / "results.json").metrics["final_accuracy"] == 1
-    rows = [json.loads(line) for line in (tmp_path / "run" / "pictures.jsonl").read_text().splitlines()]
+    rows = record(tmp_path / "run")
     assert sorted({row["name"] for row in rows if row["part"] == "train" and row["class_name"] == "ant"}) != []
     assert len(rows) == 20
 
@@ -53,3 +70,93 @@ def test_a_taught_class_that_is_gone_is_named(tmp_path):
     (root / "cat").rename(root / "tabby")
     with pytest.raises(ValueError, match="taught have no images now: cat"):
         go(tmp_path / "run", root, resume="auto")
+
+
+def test_known_pictures_keep_their_side_and_one_that_is_gone_is_named(tmp_path, caplog):
+    root, folder = photos(tmp_path / "photos", "cat", "dog", count=10), tmp_path / "run"
+    go(folder, root)
+    before = {row["content"]: row for row in record(folder)}
+    lost, *kept = held(folder, "cat")
+    assert len(kept) == 1
+    (root / lost).unlink()
+    replaced = next(row["name"] for row in before.values() if row["part"] == "train" and row["class_name"] == "dog")
+    (root / replaced).unlink()
+    Image.new("RGB", (24, 24), (0, 200, 0)).save(root / replaced)  # as many pictures as before, another one among them
+    for number in range(100, 130):
+        photo(root, "dog", number)
+    (root / held(folder, "dog")[0]).rename(root / "dog" / "zzz.png")
+    photos(root, "ant")
+    with pytest.raises(ValueError, match=rf"--strict_data: .*: 2 gone \(.*test: {lost}.*\), \d\d new \("):
+        go(folder, root, resume="auto", strict_data=True)
+    with caplog.at_level(logging.WARNING):
+        grown = go(folder, root, resume="auto")
+    assert f"Gone: 1 picture that session 0 was tested on: {lost}. From now on its column is the accuracy on" in caplog.text
+    after = {row["content"]: row for row in record(folder)}
+    assert all(after[content]["part"] == row["part"] for content, row in before.items())
+    new = {content: row for content, row in after.items() if content not in before and row["class_name"] == "dog"}
+    assert {row["part"] for row in new.values()} == {"test"}  # what a session that has ended did not train on is not called trained on
+    assert 1 <= len(new) <= 14
+    left = 3 + len(new)
+    assert grown.test_counts == [left, 1] and grown.test_counts_then == [[4], [left, 1]]
+    assert f"0 ({left}, was 4)" in [str(column.header) for column in session_table(grown).columns]
+    assert any(f"session 0 on {left} where it had 4" in sentence for sentence in remarks(grown))
+    loaded = Results.load(folder / "results.json")
+    assert loaded.metrics["final_accuracy"] == pytest.approx(np.average(loaded.accuracy_matrix[-1], weights=[left, 1]))
+    assert loaded.metrics["session_accuracy"][0] == loaded.accuracy_matrix[0][0]
+
+
+def test_a_session_without_a_test_picture_is_refused(tmp_path):
+    root = photos(tmp_path / "photos", "cat", "dog", "hen")
+    go(tmp_path / "run", root)
+    (root / held(tmp_path / "run", "hen")[0]).unlink()
+    with pytest.raises(ValueError, match="Session 1 of the run was tested on 1 images, and none is left"):
+        go(tmp_path / "run", root, resume="auto")
+
+
+def test_a_picture_that_changes_sides_of_the_own_split_is_left_out(tmp_path, caplog):
+    root = tmp_path / "photos"
+    photos(root / "train", "cat", "dog")
+    for name in ("cat", "dog"):
+        photo(root / "test", name, 50)
+        photo(root / "test", name, 51)
+    go(tmp_path / "run", root)
+    (root / "train" / "cat" / "3.png").rename(root / "test" / "cat" / "3.png")
+    photos(root / "train", "ant")
+    photo(root / "test", "ant", 50)
+    with caplog.at_level(logging.WARNING):
+        grown = go(tmp_path / "run", root, resume="auto")
+    assert "pictures that were trained on are not tested on: 1 left out: " in caplog.text and "cat/3.png" in caplog.text
+    assert grown.test_counts == [4, 1]
+
+
+@pytest.fixture
+def stopping(monkeypatch):
+    """Stops a run after its first checkpoint inside session 1."""
+    write = ContinualTrainer.checkpoint
+
+    def checkpoint(self):
+        write(self)
+        if self.position.session == 1 and self.position.begun:
+            raise RuntimeError("stopped")
+
+    def stop(*arguments, **settings):
+        with monkeypatch.context() as patched:
+            patched.setattr(ContinualTrainer, "checkpoint", checkpoint)
+            with pytest.raises(RuntimeError, match="stopped"):
+                go(*arguments, **settings)
+
+    return stop
+
+
+def test_a_run_that_stopped_inside_a_session_goes_on_when_a_class_sorts_earlier(tmp_path, stopping):
+    root, folder = photos(tmp_path / "photos", "cat", "dog", "hen", count=10), tmp_path / "run"
+    settings = {"method": "linear_probe", "epochs": 2, "batch_size": 4, "checkpoint_steps": 1}
+    stopping(folder, root, **settings)
+    assert {row["session"] for row in record(folder)} == {0, 1}
+    photos(root, "ant")
+    photo(root, "hen", 99)
+    with pytest.raises(ValueError, match=r"Session 1 of the run had 8 training .* Inside a session its images stay as they are"):
+        go(folder, root, resume="auto", **settings)
+    (root / "hen" / "99.png").unlink()
+    grown = go(folder, root, resume="auto", **settings)
+    assert [session.new_class_names for session in grown.sessions] == [["cat", "dog"], ["hen"], ["ant"]]

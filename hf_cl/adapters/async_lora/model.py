@@ -16,6 +16,7 @@ from hf_cl.adapters.async_lora.pooler_weights import read_pooler
 from hf_cl.adapters.async_lora.roles import RolePlayer
 from hf_cl.adapters.async_lora.states import RoleStates
 from hf_cl.adapters.bases import check_supported
+from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.heads import PoolerHead
 
 _VISION_QUERY_VALUE = r"^(?!.*\btext_model\b).*\blayers\.({blocks})\.self_attn\.[qv]_proj$"
@@ -92,9 +93,9 @@ class AsyncLoraModel(RolePlayer):
         parameter_name: str | None = None,
     ) -> None:
         base = target.base_layer if isinstance(target, AsyncLoraLayer) else target
-        # quantised Linears are subclasses with weights of another kind
-        if not isinstance(base, nn.Linear) or type(base.weight) is not nn.Parameter or not base.weight.is_floating_point():
-            raise ValueError(f"ASYNC_LORA puts LoRA on unquantised nn.Linear modules; {current_key!r} is a {type(base).__name__}.")
+        refuse_quantised("ASYNC_LORA", current_key, base)
+        if not isinstance(base, nn.Linear):
+            raise ValueError(f"ASYNC_LORA puts LoRA on nn.Linear modules; {current_key!r} is a {type(base).__name__}.")
         AsyncLoraLayer.at(parent, target_name, adapter_name).add_lora(adapter_name, peft_config)
 
     # Several adapters

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from hf_cl.adapters.files import Entry, check_entries
+from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.adapters.sara.config import SaraConfig
 from hf_cl.adapters.sara.layer import NORMS, PartNames, SaraLayer, SaraLinear, SaraModule
 from hf_cl.adapters.sara.selection import check_positions
@@ -102,12 +103,13 @@ class SaraModel(SaraTraining):
                 f"SARA cannot adapt {name!r} ({kind}): nn.MultiheadAttention reads its tensors (in_proj_weight, out_proj) without calling "
                 "the modules. Target the Linears of the blocks instead (open_clip: mlp.c_fc, mlp.c_proj)."
             )
+        refuse_quantised("SARA", name, target)
         _check_norm(config, target, name)
         if not isinstance(target, (nn.Linear, nn.Conv2d, *NORMS)):
             raise ValueError(f"SARA adapts nn.Linear, nn.Conv2d and norms; {name!r} is a {kind}.")
         weight = dict(target.named_parameters(recurse=False)).get("weight")
-        if weight is None or not weight.is_floating_point():
-            raise ValueError(f"SARA needs a plain floating-point weight; that of {name!r} ({kind}) is quantised, parametrized or absent.")
+        if weight is None:
+            raise ValueError(f"SARA needs a plain floating-point weight; that of {name!r} ({kind}) is parametrized or absent.")
         for other, layer in self.model.named_modules():
             if isinstance(layer, SaraLayer) and layer.get_base_layer().weight is weight:
                 raise ValueError(f"SARA: {name!r} and {other!r} share one weight; target only one of them.")
