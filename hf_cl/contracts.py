@@ -276,6 +276,11 @@ class Head(nn.Module):
         """Append rows for `class_names`; old rows keep their values to the bit."""
         raise NotImplementedError(f"{type(self).__name__} does not implement grow")
 
+    def write_texts(self, rows: Tensor, projection: Tensor) -> None:
+        """Copy in what the class names say, after each growth: text embeddings [C, E] at unit length and the image tower's projection
+        [E, D]. Called where the head's spec has a `text` other than "none"."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement write_texts")
+
     def embed(self, features: Tensor) -> Tensor:
         """[B, D] -> [B, E]. Identity by default."""
         return features

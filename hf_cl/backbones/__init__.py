@@ -1,5 +1,6 @@
 """One view of all bases."""
 
+from hf_cl.backbones.class_texts import EncodedNames, encode_names, reads_texts
 from hf_cl.backbones.clip_classifier import AnyClassifier, ClipClassifier, TextHead, check_class_names, classifier_of
 from hf_cl.backbones.image_classifier import FeatureClassifier, ImageClassifier
 from hf_cl.backbones.loading import demo_backbone, load_backbone, load_processor
@@ -9,6 +10,7 @@ from hf_cl.backbones.two_towers import enable_gradient_checkpointing, load_token
 __all__ = [
     "AnyClassifier",
     "ClipClassifier",
+    "EncodedNames",
     "FeatureClassifier",
     "ImageClassifier",
     "OpenClipForImageClassification",
@@ -17,8 +19,10 @@ __all__ = [
     "classifier_of",
     "demo_backbone",
     "enable_gradient_checkpointing",
+    "encode_names",
     "load_backbone",
     "load_processor",
     "load_tokenizer",
     "load_two_towers",
+    "reads_texts",
 ]

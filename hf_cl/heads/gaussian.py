@@ -6,28 +6,27 @@ Shapes: B batch, C classes seen so far, c classes of the session, D feature widt
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hf_cl.contracts import Part, Session, Trainer
+from hf_cl.heads.class_texts import ClassTexts, TextUse
 from hf_cl.heads.cosine import CosineHead
 from hf_cl.heads.feature_maps import FeatureMap
-from hf_cl.heads.fitted import as_on_rank_0, check_bool, check_count, check_number, own_rows
+from hf_cl.heads.fitted import as_on_rank_0, check_count, own_rows
 from hf_cl.heads.gaussian_fit import Gaussians, log_det
 from hf_cl.heads.gaussian_forms import inverse_cholesky, make_form, pack, triangle, unpack
-from hf_cl.heads.gaussian_votes import Candidates, Choice, Form, Setting, Votes
+from hf_cl.heads.gaussian_settings import check_settings, form_of
+from hf_cl.heads.gaussian_votes import Candidates, Choice, Setting, Votes
 from hf_cl.heads.held_back import held_back
 from hf_cl.heads.map_store import MapStore
 from hf_cl.memory.class_statistics import ClassStatistics
 
 logger = logging.getLogger(__name__)
-
-MIXED_UP_TO = 384
-"""Width up to which "auto" keeps whole covariances of classes, 4 D (D + 1) / 2 bytes each."""
 
 
 class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMethodOverride]  # as a Part, its state is the module's
@@ -56,6 +55,13 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         feature_map, map_dim, gamma, map_seed: "rff" or "relu" (`FeatureMap`); with the shared covariance.
         normalize: features have length 1 first; with the shared covariance.
         temperature: by which scores are divided; "auto": by the held-back images of all sessions.
+        text: class names join in: "scores" (cosines to their texts beside the pictures' scores, both standardised) or "means" (class means
+            are drawn towards what the texts predict). Needs `pool: pooled`; the run encodes the texts once.
+        visual_weight: of the pictures beside the texts ("scores").
+        text_images: how many pictures a text counts for ("means").
+        text_lam: ridge penalty of what texts predict ("means").
+        template: text of a class; `{}` is its name.
+        text_width: E, width of the space of texts and pictures; the run writes it down.
         scale: of the training rows.
         device, dtype: of the parameters; the meta device is fine.
 
@@ -91,13 +97,19 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         map_seed: int = 0,
         normalize: bool = False,
         temperature: float | Literal["auto"] = "auto",
+        text: TextUse = "none",
+        visual_weight: float = 2.5,
+        text_images: float = 5.0,
+        text_lam: float = 1.0,
+        template: str = "a photo of a {}.",
+        text_width: int | None = None,
         scale: float = 16.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, 0, scale=scale, device=device, dtype=dtype)
-        form = _form(in_features, covariance, rank, own_share, prior, prior_flatness, feature_map, normalize)
-        _check(shrinkage, own_share, temperature, map_dim, gamma)
+        form = form_of(in_features, covariance, rank, own_share, prior, prior_flatness, feature_map, normalize)
+        check_settings(shrinkage, own_share, temperature, map_dim, gamma)
         self.candidates, self.fixed_temperature = Candidates(shrinkage, own_share, form), temperature
         factory: Any = {"device": self.weight.device, "dtype": self.weight.dtype}  # peft puts parameters alone on the meta device
         self.feature_map: FeatureMap | None = None
@@ -105,6 +117,11 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
             self.feature_map = FeatureMap(in_features, feature_map, map_dim, gamma=gamma, seed=map_seed, normalize=normalize, **factory)
         self.map_features = in_features if self.feature_map is None else self.feature_map.out_features
         self.form = make_form(form, self.map_features, **factory)
+        self.texts: ClassTexts | None = None
+        if text != "none":
+            weights: Any = {"visual_weight": visual_weight, "images": text_images, "lam": text_lam}
+            check_count("GaussianHead", "text_width", text_width, 1, 2**16)
+            self.texts = ClassTexts(in_features, int(text_width or 0), text, **weights, **factory)
         self.register_buffer("means", torch.empty(0, in_features, **factory))
         self.register_buffer("temperature", torch.full((), torch.nan, **factory))
         self._register_training_state()
@@ -148,6 +165,12 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         self.form.grow(self.num_classes)
         if self.map_store is not None:
             self.map_store.grow(count)
+        if self.texts is not None:
+            self.texts.grow(count)
+
+    def write_texts(self, rows: Tensor, projection: Tensor) -> None:
+        assert self.texts is not None
+        self.texts.write(rows, projection)
 
     # Prediction
     def train(self, mode: bool = True) -> GaussianHead:
@@ -171,7 +194,7 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
             scores = self.form.scores(rows, self.means)
             if self._fitted < self.num_classes:
                 scores = torch.where(self.form.fitted(), scores, self._scores_at_rows(rows))
-            return scores / self.temperature
+            return (scores if self.texts is None else self.texts.fuse(scores, features)) / self.temperature
 
     def _scores_at_rows(self, rows: Tensor) -> Tensor:
         """[B, C] as if each class were a Gaussian at its row, with the shared covariance of the last fit; -inf in a loaded head, which has
@@ -188,7 +211,8 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
 
     def as_linear(self) -> nn.Linear | None:
         """Where every class has the same covariance: `scores / temperature` up to a number per image, so the same log-probabilities."""
-        layer = None if self.feature_map is not None or not 0 < self._fitted == self.num_classes else self.form.layer(self.means)
+        linear_so_far = self.feature_map is None and (self.texts is None or self.texts.use == "means")
+        layer = self.form.layer(self.means) if linear_so_far and 0 < self._fitted == self.num_classes else None
         if layer is None:
             return None
         linear = nn.Linear(self.in_features, self.num_classes, device=self.means.device, dtype=self.means.dtype)
@@ -228,7 +252,8 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         if held.any() and (len(self.hits) > 1 or self.fixed_temperature == "auto"):
             before.update(rows[~held], labels[~held])
             images = len(labels) / len(labels.unique())
-            votes.add(self.candidates, self._gaussians(before), rows[held], labels[held], of.counts, images)
+            fuse = None if self.texts is None else partial(self.texts.fuse, features=features[held])
+            votes.add(self.candidates, self._gaussians(before), rows[held], labels[held], of.counts, images, fuse)
         setting, curve = votes.choose(self.candidates)
         temperature = votes.temperature(curve) if self.fixed_temperature == "auto" else float(self.fixed_temperature)
         self._fit(of, setting, temperature, store.means(range(self.num_classes)))
@@ -237,7 +262,8 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         self._count_fitted()
 
     def _gaussians(self, statistics: ClassStatistics) -> Gaussians:
-        return Gaussians.of(statistics, self.num_classes, own=self.candidates.form.covariance != "shared")
+        of = Gaussians.of(statistics, self.num_classes, own=self.candidates.form.covariance != "shared")
+        return of if self.texts is None else self.texts.draw(of)
 
     def _fit(self, of: Gaussians, setting: Setting, temperature: float, means: Tensor) -> None:
         shrinkage, shares = setting.shrinkage_of(of), setting.shares_of(of, of.counts)
@@ -253,36 +279,6 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
     def _buffers_from(self, votes: Votes) -> None:
         for name in ("hits", "voted", "curves"):
             getattr(self, name).copy_(getattr(votes, name))
-
-
-def _form(width: int, covariance: Any, rank: Any, own_share: Any, prior: Any, flatness: Any, feature_map: Any, normalize: Any) -> Form:
-    """What the settings say of a class's Gaussian. Raises ValueError where they contradict each other."""
-    name = "GaussianHead"
-    check_bool(name, prior=prior, normalize=normalize)
-    check_number(name, "prior_flatness", flatness, 0.0, math.nextafter(1.0, 2.0), "a number from 0 to 1")
-    if prior or normalize or feature_map != "none":
-        if covariance not in ("auto", "shared"):
-            raise ValueError(f"{name}: a prior, a feature map or normalize goes with the shared covariance, not with {covariance!r}.")
-        covariance = "shared"
-    elif covariance == "auto":
-        covariance = "mixed" if width <= MIXED_UP_TO else "low_rank"
-    if covariance == "shared" and own_share != "auto":
-        raise ValueError(f"{name}: under a shared covariance no class has one of its own; leave own_share out.")
-    if covariance == "low_rank":
-        check_count(name, "rank", rank, 1, width - 1)
-    return Form(covariance, rank if covariance == "low_rank" else None, float(flatness) if prior else None)
-
-
-def _check(shrinkage: Any, own_share: Any, temperature: Any, map_dim: Any, gamma: Any) -> None:
-    name = "GaussianHead"
-    if shrinkage not in ("auto", "rule"):
-        check_number(name, "shrinkage", shrinkage, 0.0, math.nextafter(1.0, 2.0), "auto, rule or a number from 0 to 1")
-    if own_share not in ("auto", "rule"):
-        check_number(name, "own_share", own_share, 0.0, 1.0, "auto, rule or a number from 0 to below 1")
-    if temperature != "auto":
-        check_number(name, "temperature", temperature, math.ulp(0.0), math.inf, "auto or a positive number")
-    check_count(name, "map_dim", map_dim, 1, 2**20)
-    check_number(name, "gamma", gamma, math.ulp(0.0), math.inf, "a positive number")
 
 
 # Loaders find a head's keys by its state_dict, before and after the first fit: the set of keys must be the same.

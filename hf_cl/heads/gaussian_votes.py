@@ -8,7 +8,7 @@ Shapes: B held-back images, C classes, S candidates for the own share, A candida
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from hf_cl.heads.gaussian_fit import Gaussians, own_scores, own_spectra, posterior, shared_layer, whiten
 
 Choice = float | Literal["auto", "rule"]
+Fuse = Callable[[Tensor], Tensor]
+"""[B, C] scores of the head -> those it judges by."""
 
 SHRINKAGES = (0.001, 0.01, 0.03, 0.1, 0.3)
 OWN_SHARES = (0.0, 0.05, 0.1, 0.2)
@@ -147,7 +149,9 @@ class Votes:
         zeros = torch.zeros(count, len(TEMPERATURES), dtype=torch.float64)
         return Votes(torch.zeros(count - 1, dtype=torch.int64), torch.zeros((), dtype=torch.int64), zeros)
 
-    def add(self, candidates: Candidates, of: Gaussians, rows: Tensor, labels: Tensor, counts: Tensor, images: float) -> None:
+    def add(
+        self, candidates: Candidates, of: Gaussians, rows: Tensor, labels: Tensor, counts: Tensor, images: float, fuse: Fuse | None = None
+    ) -> None:
         """Let a session's held-back images vote.
 
         Args:
@@ -155,11 +159,13 @@ class Votes:
             rows: [B, D] float64, what is held back, with `labels` [B].
             counts: [C] images of each class, the held-back ones among them.
             images: the session's images a class, on average.
+            fuse: what becomes of the scores before they are judged; None: nothing.
         """
         if not len(rows):
             return
         votes = images >= FEW
         for number, scores in candidates.scores(of, rows, counts):
+            scores = scores if fuse is None else fuse(scores)  # noqa: PLW2901
             self.curves[number] += losses(scores, labels)
             if votes and number < len(self.hits):
                 self.hits[number] += (scores.argmax(1) == labels).sum()

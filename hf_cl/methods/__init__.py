@@ -2,6 +2,7 @@
 
 from hf_cl.methods.adapt_sessions import adapt_sessions
 from hf_cl.methods.baselines import LinearProbeSettings, LoraSettings, NearestClassMeanSettings, linear_probe, lora, nearest_class_mean
+from hf_cl.methods.clip_fusion import ClipFusionSettings, clip_fusion
 from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
@@ -18,6 +19,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "linear_probe": LinearProbeSettings,
     "nearest_class_mean": NearestClassMeanSettings,
     "frozen": FrozenSettings,
+    "clip_fusion": ClipFusionSettings,
     "lora": LoraSettings,
     "coact": CoactSettings,
     "cpe_clip": CpeClipSettings,
@@ -31,6 +33,7 @@ METHODS: dict[str, type[RunSettings]] = {
 
 __all__ = [
     "METHODS",
+    "ClipFusionSettings",
     "CoactSettings",
     "ComposeSettings",
     "CpeClipSettings",
@@ -44,6 +47,7 @@ __all__ = [
     "SaraSettings",
     "SlcaSettings",
     "adapt_sessions",
+    "clip_fusion",
     "coact",
     "compose",
     "cpe_clip",

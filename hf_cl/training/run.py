@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from hf_cl.backbones import AnyClassifier
+from hf_cl.backbones import AnyClassifier, EncodedNames
 from hf_cl.checkpoints.position import Position
 from hf_cl.checkpoints.tensors import named_parameters
 from hf_cl.checkpoints.times import CheckpointTimes
@@ -45,6 +45,8 @@ class Run:
     accelerator: RunAccelerator
     generator: torch.Generator
     """On the CPU; the same draws on every process; checkpointed, so what it gives depends on what was drawn before."""
+    texts: EncodedNames | None = None
+    """What the class names say, for heads that judge by pictures and names."""
     position: Position = field(default_factory=Position)
     last_checkpoint: str = "none"
     """In words, for error messages."""

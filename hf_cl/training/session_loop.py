@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from peft import get_peft_model
 from torch import nn
 
-from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing
+from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, encode_names, reads_texts
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.tensors import first_not_finite, snapshot
@@ -93,6 +93,12 @@ class SessionLoop(Services):
         check_unused(backbone)
         if tokenizer is not None and method.adapter.has_text_head:
             check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
+        texts = None
+        if reads_texts(method.adapter.head):
+            named: Any = backbone
+            texts = encode_names(
+                named.name_or_path, scenario.class_names, method.adapter.head.get("template"), revision=settings.backbone_revision
+            )
         protocol_record(scenario.protocol)
         self._store = store
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
@@ -110,6 +116,7 @@ class SessionLoop(Services):
             probes=probes,
             quiet=quiet,
             plan=plan,
+            texts=texts,
             accelerator=accelerator,
             generator=torch.Generator().manual_seed(settings.seed),
         )
@@ -174,11 +181,14 @@ class SessionLoop(Services):
         if self._model is not None:
             self.classifier.read_names(names)
             self.tuner.grow(ADAPTER, names)
+            self._write_texts()
             return
         check_unused(self.backbone)
         self._bare = BareBase(self.backbone) if self.position.session == 0 else None
         config = deepcopy(self.method.adapter)  # the method's own stays as it is, for another run
         config.class_names, config.classes_per_session = names, [len(names)]
+        if self.texts is not None:
+            config.head["text_width"] = self.texts.width
         model: Any = get_peft_model(self.backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
         self._model = model.to(self.accelerator.device)
         if self.settings.gradient_checkpointing:
@@ -186,12 +196,18 @@ class SessionLoop(Services):
         if self.accelerator.compiled_by != "no":
             compile_backbone(self.backbone, **self.accelerator.compile_arguments)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
+        self._write_texts()
         for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
             check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
         self.features = FeatureCache(self.images, self.classifier, self.frozen)
         self.statistics = ClassStatistics(self._declared_statistics())
+
+    def _write_texts(self) -> None:
+        """What the names of the classes so far say, to a head that judges by it."""
+        if self.texts is not None:
+            self.head.write_texts(self.texts.rows(self.config.class_names), self.texts.projection)
 
     def _declared_statistics(self) -> frozenset[str]:
         """What heads and parts of any session read of the class statistics beyond counts and means."""
