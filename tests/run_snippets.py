@@ -35,6 +35,8 @@ LOOP = re.compile(r"for (\w+) in ([^;]+); do (.+); done")
 ASSIGNMENT = re.compile(r"(\w+)=(\S+|\"[^\"]*\")")
 TINY: dict[str, Any] = {"epochs": 1, "vor_epochs": 0, "shots": 2}
 DEMO = Path("runs", "demo")
+COMMANDS = ("train", "predict", "report", "compare", "push", "evaluate", "export", "classes", "list", "env")
+"""Those that are called as they stand."""
 
 
 def steps(document: Path) -> Iterator[tuple[str, str]]:
@@ -126,7 +128,7 @@ def run_command(line: str) -> None:
     if words[:2] == ["hf-cl", "train"] and "--help" not in words:
         if str(DEMO) not in words:  # which was made by this very command
             train(words[2:])
-    elif words[0] == "hf-cl" and words[1] in ("train", "predict", "report", "compare", "push", "evaluate", "export", "list", "env"):
+    elif words[0] == "hf-cl" and words[1] in COMMANDS:
         if words[1] == "compare":
             copy_runs([Path(word) for word in itertools.takewhile(lambda word: not word.startswith("--"), words[2:])])
         result = CliRunner().invoke(app, words[1:])

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hf_cl.cli import train, sweep, demo
 from hf_cl.cli import predict, evaluate, app_page
 from hf_cl.cli import report, compare, list_, env
-from hf_cl.cli import push, export
+from hf_cl.cli import push, export, classes
 
 # isort: on
 from hf_cl.cli.app import app

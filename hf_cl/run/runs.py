@@ -16,8 +16,8 @@ from hf_cl.training.pixel_store import open_store
 
 def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     """Open data and base, train; the trainer holds the results. `quiet` prints nothing."""
-    check_settings(settings)
     with naming_what_is_missing(Path(settings.output_dir)):
+        check_settings(settings)
         method = settings.method()  # first: what it is made of is refused before any image is opened
     processor, accelerator = open_processor(settings), RunAccelerator(settings)
     store = open_store(processor, settings, accelerator)  # before the data: what is decoded to look at them need not be decoded again

@@ -35,7 +35,7 @@ class CheckRecord:
 
     def __init__(self, name: str) -> None:
         digest = hashlib.blake2b(f"{RULES} {PIL.__version__} {name}".encode(errors="surrogateescape"), digest_size=16).hexdigest()
-        self.path = cache_folder() / "checked" / f"{digest}.npy"
+        self.path = cache_folder() / "checked" / f"{digest}.stamps"
 
     def known(self, stamps: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Which of `stamps` [n] are those of pictures that were found whole."""
@@ -47,8 +47,7 @@ class CheckRecord:
         aside = self.path.with_suffix(f".{os.getpid()}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                np.save(file, known)
+            aside.write_bytes(known.astype("<u8").tobytes())
             aside.rename(self.path)
             _forget_oldest(self.path.parent)
         except OSError as error:
@@ -56,13 +55,14 @@ class CheckRecord:
 
     def _read(self) -> NDArray[np.uint64]:
         try:
-            found = np.load(self.path)
-        except (OSError, ValueError, EOFError):  # none yet, or what a full disk left of it
-            return np.empty(0, dtype=np.uint64)
-        return found if found.dtype == np.uint64 and found.ndim == 1 else np.empty(0, dtype=np.uint64)
+            found = self.path.read_bytes()
+        except OSError:  # none yet
+            found = b""
+        whole = len(found) // 8 * 8  # a full disk may have left a part
+        return np.frombuffer(found[:whole], dtype="<u8").astype(np.uint64)
 
 
 def _forget_oldest(folder: Path) -> None:
-    records = sorted(folder.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    records = sorted(folder.glob("*.stamps"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for old in records[KEPT:]:
         old.unlink(missing_ok=True)

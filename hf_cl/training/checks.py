@@ -104,12 +104,17 @@ def _check_sessions(sessions: Sequence[Session]) -> None:
                 f"Session {number} trains on labels from {labels.min()} to {labels.max()}; with {len(names)} classes so far they go from 0 "
                 f"to {len(names) - 1}."
             )
-        if labels.size and (absent := sorted(set(range(len(seen), len(names))) - set(labels.tolist()))):
-            raise ValueError(
-                f"Session {number} brings the class {names[absent[0]]!r} and no training image of it"
-                f"{f', nor of {len(absent) - 1} more' if len(absent) > 1 else ''}; leave such classes out, or give them images."
-            )
         seen = names
+
+
+def _check_classes(session: Session) -> None:
+    """Of a session that is to be trained: those of one that has ended may be gone by now."""
+    names, first = session.class_names, len(session.class_names) - len(session.new_class_names)
+    if absent := sorted(set(range(first, len(names))) - set(np.asarray(session.train.labels).tolist())):
+        raise ValueError(
+            f"Session {session.id} brings the class {names[absent[0]]!r} and no training image of it"
+            f"{f', nor of {len(absent) - 1} more' if len(absent) > 1 else ''}; leave such classes out, or give them images."
+        )
 
 
 def check_optimizer(made: Any, named: NamedParameters, phases: Sequence[Phase]) -> None:
@@ -167,6 +172,7 @@ def check_session(
     _check_tests(session, names_unseen)
     if len(session.train) == 0:
         raise ValueError(f"Session {session.id} has no training images.")
+    _check_classes(session)
     empty = [test.name for test in session.tests if len(test.data) == 0]
     if empty:
         raise ValueError(f"Session {session.id} has tests without images: {', '.join(empty)}.")

@@ -27,8 +27,14 @@ FORBIDDEN_CALLS = {
 }
 ALLOWED = {
     ("hf_cl/demo/__init__.py", "subprocess.run"),  # the demo's own command line, without a shell
+    ("hf_cl/tuning/job.py", "subprocess.run"),  # `hf-cl train` of a study, without a shell
+    # statements of the package's own modules, or of a file the user gave by --import: what importing them would run
+    ("hf_cl/run/source.py", "exec"),
+    ("hf_cl/run/source.py", "compile"),
 }
-"""(file, call) that starts another process."""
+"""(file, call) that starts another process, or runs code that is the user's own."""
+ALLOWED_IMPORTS = {"UnpicklingError", "Parallel", "delayed"}
+"""Names of a forbidden library that read nothing: an error, and joblib's way to wait for several runs."""
 
 
 def name_of(node: ast.expr) -> str:
@@ -46,12 +52,11 @@ def test_no_module_reads_code(path):
         if isinstance(node, ast.Import):
             assert not {alias.name.split(".")[0] for alias in node.names} & FORBIDDEN_IMPORTS
         elif isinstance(node, ast.ImportFrom):
-            only_the_name_of_an_error = {alias.name for alias in node.names} == {"UnpicklingError"}
-            assert only_the_name_of_an_error or (node.module or "").split(".")[0] not in FORBIDDEN_IMPORTS
+            harmless = {alias.name for alias in node.names} <= ALLOWED_IMPORTS
+            assert harmless or (node.module or "").split(".")[0] not in FORBIDDEN_IMPORTS
     for call in calls(path):
         name = name_of(call.func)
-        assert name not in FORBIDDEN_CALLS, f"line {call.lineno}: {name}"
-        if name.startswith("subprocess."):
+        if name in FORBIDDEN_CALLS or name.startswith("subprocess."):
             assert (str(path.relative_to(ROOT)), name) in ALLOWED, f"line {call.lineno}: {name}"
         keywords = {keyword.arg: keyword.value for keyword in call.keywords}
         for argument in ("shell", "allow_pickle", "trust_remote_code", "weights_only"):
@@ -69,4 +74,4 @@ def test_what_transformers_loads_brings_no_code(path):
 
 def test_modules_are_imported_by_names_of_our_own():
     users = {str(path.relative_to(ROOT)) for path in MODULES for call in calls(path) if name_of(call.func) == "importlib.import_module"}
-    assert users <= {"hf_cl/__init__.py"}
+    assert users == {"hf_cl/__init__.py", "hf_cl/run/__init__.py", "hf_cl/own_parts.py"}  # the last imports what the user names

@@ -54,4 +54,4 @@ class Gap(Stream):
 def test_a_class_without_training_images_is_refused_before_any_session(tmp_path, monkeypatch):
     monkeypatch.setattr("loop_case.Stream", Gap)
     with pytest.raises(ValueError, match="Session 1 brings the class 'class 3' and no training image of it; leave"):
-        build(tmp_path)
+        build(tmp_path).fit()

@@ -1,0 +1,89 @@
+"""Classes renamed, merged and dropped without training; the adapter loads as any other."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+import torch
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
+
+import hf_cl
+from hf_cl.adapters import OnePromptConfig
+from hf_cl.backbones import demo_backbone
+from hf_cl.hub.classes import change_classes, new_classes
+from hf_cl.results.picture_record import read_pictures
+
+NAMES = ["ant", "bee", "cat", "dog"]
+
+
+def test_what_becomes_of_the_classes():
+    made = new_classes(NAMES, rename={"ant": "emmet"}, merge={"pet": ("cat", "dog")}, drop=["bee"])
+    assert [(new.name, new.parts) for new in made] == [("emmet", (0,)), ("pet", (2, 3))]
+    made = new_classes(NAMES, rename={"ant": "bee", "bee": "ant"}, merge={"dog": ("cat", "dog")}, drop=[])
+    assert [(new.name, new.parts) for new in made] == [("bee", (0,)), ("ant", (1,)), ("dog", (2, 3))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rename": {"catt": "x"}, "drop": ["cow"]}, r"'catt' is no class of the adapter\. Did you mean 'cat'\? 'cow' is no class"),
+        ({"rename": {"cat": "x"}, "drop": ["cat"]}, "'cat' is named 2 times"),
+        ({"rename": {"cat": "dog"}}, "Two classes would be called 'dog'; --merge makes one of them"),
+        ({"merge": {"ant": ("cat", "dog")}}, "Two classes would be called 'ant'"),
+        ({"merge": {"pet": ("cat",)}}, "'pet' joins 1 class; merging takes two or more"),
+        ({"drop": NAMES}, "No class would be left"),
+        ({"rename": {"cat": "cat"}}, "Nothing changes"),
+    ],
+)
+def test_changes_that_make_no_sense(changes, message):
+    with pytest.raises(ValueError, match=message):
+        new_classes(NAMES, **({"rename": {}, "merge": {}, "drop": []} | changes))
+
+
+def test_from_the_command_line(call, trained, tmp_path):
+    out, before = tmp_path / "out", hf_cl.load(trained)
+    a, b, c, d, *rest = before.class_names
+    changes = ["--rename", f"{a}=nought", "--merge", f"{b},{c}=pair", "--drop", d]
+    result = call("classes", trained, "--output_dir", out, *changes)
+    assert result.exit_code == 0, result.stderr
+    after = hf_cl.load(out)
+    assert after.class_names == ["nought", "pair", *rest]
+    old, new = before.classifier.head.class_vectors().detach(), after.classifier.head.class_vectors().detach()
+    assert torch.equal(new[[0, *range(2, len(new))]], old[[0, *range(4, len(old))]])
+    counts = [sum(p.part == "train" and p.class_name == name for p in read_pictures(trained)) for name in (b, c)]
+    mean = (counts[0] * old[1].double() + counts[1] * old[2].double()) / sum(counts)
+    assert torch.equal(new[1], mean.float())
+    card = (out / "README.md").read_text()
+    assert f"{b}, {c}: merged as pair" in card and f"{d}: dropped" in card and "weighted by the pictures" in card
+    stock = PeftModel.from_pretrained(AutoModelForImageClassification.from_pretrained(demo_backbone()), str(out))
+    assert [*stock.config.id2label.values()] == after.class_names
+    again = call("classes", trained, "--output_dir", out, *changes)
+    assert again.exit_code == 2 and "exists; choose a new --output_dir" in again.stderr
+    assert call("classes", trained, "--output_dir", tmp_path / "x", "--rename", "cat").exit_code == 2
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine", "prototype", "gaussian", "ridge", "fetril", "dkvb"])
+def test_every_head_loses_a_class(head, tmp_path):
+    config = OnePromptConfig(class_names=NAMES, classes_per_session=[2, 2], head={"type": head})
+    model = get_peft_model(tiny.base("vit"), config)
+    model.save_pretrained(str(tmp_path / "old"))
+    change_classes(tmp_path / "old", tmp_path / "new", drop=["ant"], rename={"dog": "hound"})
+    loaded = PeftModel.from_pretrained(tiny.base("vit"), str(tmp_path / "new"))
+    assert loaded.peft_config["default"].classes_per_session == [1, 2]
+    assert [*loaded.config.id2label.values()] == ["bee", "cat", "hound"]
+    assert loaded(pixel_values=torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)).logits.shape == (1, 3)
+    old, new = (load_file(tmp_path / folder / "adapter_model.safetensors") for folder in ("old", "new"))
+    changed = [name for name in old if old[name].shape != new[name].shape]
+    assert changed
+    for name in old.keys() - set(changed):  # a temperature that was never fitted is NaN
+        torch.testing.assert_close(new[name], old[name], rtol=0, atol=0, equal_nan=True)
+    if head in ("linear", "cosine", "prototype"):
+        change_classes(tmp_path / "old", tmp_path / "merged", merge={"pet": ("cat", "dog")})
+        assert json.loads((tmp_path / "merged" / "adapter_config.json").read_text())["class_names"] == ["ant", "bee", "pet"]
+    else:
+        with pytest.raises(ValueError, match=f"The head '{head}' keeps more of a class than one vector"):
+            change_classes(tmp_path / "old", tmp_path / "merged", merge={"pet": ("cat", "dog")})
