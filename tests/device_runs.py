@@ -35,7 +35,8 @@ from transformers import (
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, SaraConfig
 from hf_cl.contracts import Method, Probe
-from hf_cl.methods import coact, cpe_clip, dkvb, frozen, glad, linear_probe, lora, nearest_class_mean, ovor, sara, slca
+from hf_cl.methods import coact, compose, cpe_clip, dkvb, frozen, glad, linear_probe, lora, nearest_class_mean, ovor, sara, slca
+from hf_cl.probes import SharpnessProbe, SoftmaxCollapse, SuspectedLabels
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.session_loop import SessionLoop
@@ -108,6 +109,9 @@ class Run:
     waits: dict[str, int] = field(default_factory=dict)
     """Of `REASONS` -> in how many of the seven steps: three of session 0, two of session 1 before it is killed, two after."""
     settings: dict[str, Any] = field(default_factory=dict)
+    probes: tuple[Callable[[], Probe], ...] = ()
+    dies_in: int = 1
+    """The session in whose second step it is killed; one that trains."""
 
 
 # Methods, each with a head
@@ -159,6 +163,14 @@ RUNS: dict[str, Run] = {
     "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
+    # losses and probes by name
+    "anchors": Run(
+        partial(compose, losses={name: {} for name in ("l2_anchor", "ewc", "feature_distillation", "prediction_distillation")}, epochs=1)
+    ),
+    "memories": Run(
+        partial(compose, losses={"early_learning": {}, "slope_cap": {}}, rule={"type": "perp_grad"}, epochs=1),
+        probes=(partial(SoftmaxCollapse, every=1), SuspectedLabels, SharpnessProbe),
+    ),
     # methods with several phases, losses, parts
     "ovor": Run(partial(three_phases, LINEAR)),
     "coact": Run(partial(late_coact, POOLER, incremental_train="classifier+lora")),
@@ -218,7 +230,8 @@ def build(run: Run, output_dir: Path, folder: Path, *, probes: Any = (), session
         if run.family == "siglip":
             tokenizer.model_input_names = ["input_ids"]  # as the published ones: SigLIP reads its padding
     chosen = TrainingSettings(output_dir=str(output_dir), **{**values, **run.settings, **settings})
-    return ContinualTrainer(base, processor, run.method(), stream, chosen, quiet=True, tokenizer=tokenizer, probes=probes)
+    observers = [*(make() for make in run.probes), *probes]
+    return ContinualTrainer(base, processor, run.method(), stream, chosen, quiet=True, tokenizer=tokenizer, probes=observers)
 
 
 @dataclass
@@ -232,12 +245,12 @@ class Found:
 
 
 def on_the_device(run: Run, output_dir: Path, folder: Path) -> Found:
-    """Run it on the fake device, killed and resumed inside session 1.
+    """Run it on the fake device, killed and resumed inside a session.
 
     Raises MixedDevicesError where an operation met tensors of both memories.
     """
     found, steps = Found(), defaultdict(set)
-    for dies in (1, -1):
+    for dies in (run.dies_in, -1):
         trainer = build(run, output_dir, folder, probes=[Kill(dies)], checkpoint_steps=1, resume="auto")
         with FakeDevice() as device, _watched(device), suppress(_Killed):
             trainer.fit()

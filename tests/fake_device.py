@@ -77,8 +77,14 @@ class _Hooks(torch._C._acc.PrivateUse1Hooks):
 
 
 def device() -> torch.device:
-    """The device; made known to PyTorch the first time, which lasts for the process."""
+    """The device; made known to PyTorch the first time, which lasts for the process.
+
+    PyTorch has one accelerator in a process, and from then on it is this one. So where there is a real one, the test is skipped.
+    """
     if torch._C._get_privateuse1_backend_name() != NAME:
+        if torch.accelerator.is_available():
+            real = torch.accelerator.current_accelerator()
+            pytest.skip(f"there is a {real} device: the fake one would hide it from every other test of this process (make gpu uses it)")
         backend_registration._setup_privateuseone_for_python_backend(NAME, _Module(), _Hooks())
     return torch.device(NAME, 0)
 

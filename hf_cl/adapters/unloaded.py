@@ -21,7 +21,7 @@ def stock_linear(head: Head) -> nn.Linear | None:
     """The head as transformers' classes have their classifier, a linear layer with a bias; None where it is no linear layer."""
     linear = head.as_linear()
     if linear is not None and linear.bias is None:
-        linear.bias = nn.Parameter(linear.weight.new_zeros(linear.out_features))  # [C]
+        linear.register_parameter("bias", nn.Parameter(linear.weight.new_zeros(linear.out_features)))  # [C]
     return linear
 
 

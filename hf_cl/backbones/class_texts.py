@@ -68,7 +68,8 @@ def encode_names(base: str, class_names: Sequence[str], template: str | None = N
     tokens = ClassTokens(model, load_tokenizer(base, revision=revision), reserved=0)
     tokens.add(class_names, texts)
     chunks = [range(start, min(start + AT_ONCE, len(texts))) for start in range(0, len(texts), AT_ONCE)]
-    rows = torch.cat([F.normalize(encode_texts(model, tokens.batch(chunk, model.device)), dim=-1) for chunk in chunks])  # [C, E]
+    batches = [tokens.batch(chunk, model.device) for chunk in chunks]  # pyright: ignore[reportAttributeAccessIssue] (torch's decorator)
+    rows = torch.cat([F.normalize(encode_texts(model, batch), dim=-1) for batch in batches])  # [C, E]
     if family == "siglip":  # its pooled output lies in the joint space as it is
         projection = torch.eye(rows.shape[1])
     else:

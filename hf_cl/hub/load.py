@@ -53,6 +53,9 @@ class Classifier(Predictor):
     def logits_of(self, pixels: Tensor) -> Tensor:
         return self.classifier.outputs(pixels.to(self.device, self._dtype)).logits.float()  # [B, C]
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return self.classifier.head.probabilities(logits)
+
 
 def load(
     adapter: str | Path,

@@ -55,6 +55,10 @@ class Predictor:
         """[B, 3, S, S] float32 as the processor makes them -> [B, C] float32."""
         raise NotImplementedError
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """[B, C] -> [B, C]; the softmax, unless the head says otherwise."""
+        return logits.softmax(-1)
+
     def rows(self, images: Any, top_k: int = 5, batch_size: int = 32, num_workers: int = 4) -> Iterator[Row]:
         """A row for each picture, in order, as they come; one that cannot be read is a row with its reason.
 
@@ -106,7 +110,7 @@ class Predictor:
         readable = [pixels for _, pixels, _ in batch if pixels is not None]
         found: Iterable[list[Prediction]] = ()
         if readable:
-            scores, classes = self.logits_of(torch.stack(readable)).softmax(-1).topk(top_k)  # [B, top_k]
+            scores, classes = self.probabilities(self.logits_of(torch.stack(readable))).topk(top_k)  # [B, top_k]
             found = [
                 [Prediction(self.class_names[c], s) for c, s in zip(row_classes, row_scores, strict=True)]
                 for row_scores, row_classes in zip(scores.tolist(), classes.tolist(), strict=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_cl.contracts import Context, LossTerm, NamedParameters, Session, Trainer
-from hf_cl.losses.l2_anchor import check_shapes, outside_head, snapshot
+from hf_cl.losses.l2_anchor import beside, check_shapes, outside_head, snapshot
 
 
 class EWC(LossTerm):
@@ -70,6 +70,7 @@ class EWC(LossTerm):
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         self._parameters = outside_head(self.scope, trainer.named_parameters, "EWC")
+        self._anchors, self._fisher = beside(self._anchors, self._parameters), beside(self._fisher, self._parameters)
         if self._anchors:
             check_shapes(self._anchors, self._parameters, "EWC")
 
@@ -91,7 +92,7 @@ class EWC(LossTerm):
         return {"anchors": dict(self._anchors), "fisher": dict(self._fisher)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._anchors, self._fisher = dict(state["anchors"]), dict(state["fisher"])
+        self._anchors, self._fisher = beside(state["anchors"], self._parameters), beside(state["fisher"], self._parameters)
 
 
 def fisher_of(

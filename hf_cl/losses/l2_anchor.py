@@ -63,8 +63,7 @@ class L2Anchor(LossTerm):
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         self._parameters = outside_head(self.scope, trainer.named_parameters, "L2Anchor")
         self._scalings = lora_scalings(trainer.tuner, self._parameters) if self.space == "delta" else {}
-        if not self._anchors:
-            self._anchors = snapshot(self._parameters)
+        self._anchors = beside(self._anchors, self._parameters) or snapshot(self._parameters)
         check_shapes(self._anchors, self._parameters, "L2Anchor")
 
     def end_session(self, trainer: Trainer, session: Session) -> None:
@@ -83,7 +82,7 @@ class L2Anchor(LossTerm):
         return {"anchors": dict(self._anchors)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._anchors = dict(state["anchors"])
+        self._anchors = beside(state["anchors"], self._parameters)
 
 
 def delta_distance(a: Tensor, b: Tensor, a_anchor: Tensor, b_anchor: Tensor) -> Tensor:
@@ -102,6 +101,12 @@ def outside_head(scope: str, named_parameters: NamedParameters, who: str) -> Nam
 def snapshot(parameters: NamedParameters) -> dict[str, Tensor]:
     """A copy of each, float32 or wider."""
     return {name: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for name, p in parameters}
+
+
+def beside(kept: Mapping[str, Tensor], parameters: NamedParameters) -> dict[str, Tensor]:
+    """What was kept, on the devices of the parameters: from a checkpoint it comes back on the CPU."""
+    devices = {name: p.device for name, p in parameters}
+    return {name: tensor.to(devices.get(name, tensor.device)) for name, tensor in kept.items()}
 
 
 def check_shapes(kept: Mapping[str, Tensor], parameters: NamedParameters, who: str) -> None:

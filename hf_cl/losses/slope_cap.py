@@ -32,7 +32,7 @@ class SlopeCap(LossTerm):
         of: "rows" or "margin".
 
     Raises ValueError for values out of range, and at the beginning of a session for a head without rows under `of="rows"`, for one whose
-    slope is fixed (cosine, prototype), and where no session 0 was seen.
+    slope is fixed (cosine, prototype), and where session 0 was not seen or has one class.
     """
 
     name = "slope_cap"
@@ -57,6 +57,8 @@ class SlopeCap(LossTerm):
         self._head = trainer.head
         if self.of == "rows":
             linear_rows(trainer.head)
+            if session.id == 0 and self.alpha == "first_session" and len(session.class_names) == 1:
+                raise ValueError("SlopeCap: session 0 has one class, so no pair that alpha could come from; give alpha as a number.")
             if session.id > 0 and len(session.new_class_names) == 1:
                 logger.warning("SlopeCap: session %d has one class, so no pair; the term is 0 there.", session.id)
 
@@ -98,8 +100,10 @@ def linear_rows(head: nn.Module) -> Tensor:
 
 def pair_norms(rows: Tensor) -> Tensor:
     """[c, D] -> [c (c - 1)] the distances of all ordered pairs."""
-    different = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    return (rows[:, None] - rows)[different].norm(dim=-1)
+    c = len(rows)
+    pairs = (rows[:, None] - rows).flatten(0, 1)  # [c c, D]: every c + 1 rows one of a class to itself
+    # cut out by shape: a mask would be counted on the host, which waits for the device
+    return pairs[1:].view(c - 1, c + 1, rows.shape[1])[:, :-1].flatten(0, 1).norm(dim=-1)
 
 
 def pair_hinge(rows: Tensor, cap: float) -> Tensor:

@@ -45,10 +45,11 @@ class SoftmaxCollapse(Probe):
         self._types = [known[name] for name in self.dtypes]
         self._steps = 0
         self._sums: Tensor | None = None
+        self._device = torch.device("cpu")
         self._sessions: list[dict[str, float | int | None]] = []
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
-        self._steps, self._sums = 0, None
+        self._steps, self._sums, self._device = 0, None, trainer.accelerator.device
 
     @torch.no_grad()
     def after_step(self, trainer: Trainer) -> None:
@@ -100,7 +101,8 @@ class SoftmaxCollapse(Probe):
         return {"steps": self._steps, "sums": self._sums, "sessions": self._sessions}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._steps, self._sums, self._sessions = state["steps"], state["sums"], list(state["sessions"])
+        self._steps, self._sessions = state["steps"], list(state["sessions"])
+        self._sums = None if state["sums"] is None else state["sums"].to(self._device)
 
 
 def collapsed(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,14 @@ def test_waits_are_seen(name):
     assert [where for where, _ in fake.waits] == ["device/test_fake_device.py <lambda>"] * (name in WAITS)
 
 
+def test_beside_a_real_device_it_is_not_made(monkeypatch):
+    monkeypatch.setattr(torch._C, "_get_privateuse1_backend_name", lambda: "privateuseone")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    with pytest.raises(pytest.skip.Exception, match="there is a cuda device: the fake one would hide it"), FakeDevice():
+        pass
+
+
 def test_outside_of_it_the_device_is_not_there():
     with FakeDevice():
         assert torch.accelerator.is_available()

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from benchmarks import on_a_gpu
+from benchmarks import gpu, on_a_gpu, two_pass
+from benchmarks.measure import Options, Pair
 
 
 @pytest.mark.slow
@@ -19,8 +20,34 @@ def test_rehearsal_ends_with_a_table(tmp_path):
     table = file.read_text()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in table.splitlines()[0] and "ended early" not in table
-    for row in ("input pipeline on", "by hand", "peak memory of a step", "two passes", "compiled"):
-        assert row in table
+    assert [line.split("|")[2].strip() for line in table.splitlines() if line.startswith(("| gpu", "| two passes"))] == ROWS
+
+
+ROWS = [
+    *(
+        row
+        for kind in ("ONE_PROMPT", "CPE_CLIP", "ASYNC_LORA", "GLAD", "SARA")
+        for row in (
+            f"{kind}, tiny, batch 4, on a batch that is there",
+            f"{kind}, step, tiny",
+            *([f"{kind}, operations per second, tiny"] if kind != "CPE_CLIP" else []),
+        )
+    ),
+    *(f"{kind}, peak memory of a step beyond weights, tiny" for kind in ("SARA", "ASYNC_LORA")),
+    "LoRA through the trainer, input pipeline on, tiny",
+    *(f"OnePrompt {what}{precision}, tiny" for precision in ("", " in bf16") for what in ("training step", "evaluation")),
+    "OnePrompt's step compiled, tiny",
+]
+
+
+def test_the_rows(monkeypatch):
+    """Both sides of every row are built, and the trainer runs; nothing is timed."""
+    for module in (gpu, two_pass):
+        monkeypatch.setattr(module, "paired", lambda *sides, **arguments: Pair([1.0], [1.0]))
+        monkeypatch.setattr(module, "flops", lambda call: 1)
+    monkeypatch.setattr(gpu, "seconds", lambda call, device: 1.0)
+    monkeypatch.setattr(gpu, "_peak", lambda call, options: 1.0)
+    assert [row.name for row in gpu.rows(Options(torch.device("cpu"), ["tiny"], repeats=1))] == ROWS
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -14,10 +14,11 @@ from huggingface_hub import constants
 from loopback_hub import Account
 from peft import PeftModel, get_peft_model
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPImageProcessor, pipeline
+from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPImageProcessor, ViTImageProcessor, pipeline
 
 import hf_cl
 from hf_cl.adapters import CPEClipConfig
+from hf_cl.heads.stablemax import stablemax
 from hf_cl.hub.access import HubError
 from hf_cl.hub.load import load
 from hf_cl.pictures import to_rgb
@@ -291,3 +292,19 @@ def test_an_adapter_that_peft_saved_gets_the_processor_of_its_base(local, base_f
     assert load(saved).processor.to_dict() == hf_cl.load_processor(str(base_folder)).to_dict()
     (said,) = [record.getMessage() for record in caplog.records if record.name == "hf_cl.hub.load"]
     assert "has no image processor beside it" in said
+
+
+def test_predictions_show_the_probabilities_of_the_head(tmp_path):
+    base = tiny.base("vit")
+    base.save_pretrained(tmp_path / "base")
+    head = {"type": "linear", "probability": "stablemax"}
+    model = get_peft_model(
+        AutoModelForImageClassification.from_pretrained(tmp_path / "base"), tiny.ADAPTERS["GLAD"](class_names=["a", "b"], head=head)
+    )
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    ViTImageProcessor(size={"height": tiny.SIDE, "width": tiny.SIDE}).save_pretrained(tmp_path / "adapter")
+    classifier, (picture,) = load(tmp_path / "adapter"), pictures(1)
+    logits = classifier.logits([picture])
+    want = stablemax(logits)[0]
+    found = {row.name: row.score for row in classifier.predict([picture])[0]}
+    assert [found["a"], found["b"]] == pytest.approx(want.tolist()) and not torch.allclose(want, logits.softmax(-1)[0])

@@ -70,6 +70,13 @@ def test_other_heads_are_refused(head, message):
         SlopeCap().begin_session(FakeTrainer(head, None, session_of(2, 2)), session_of(2, 2))
 
 
+def test_a_session_0_of_one_class_has_no_slope_to_begin_with():
+    trainer = FakeTrainer(LinearHead(3, 1), None, session_of(1, 1))
+    with pytest.raises(ValueError, match="session 0 has one class, so no pair that alpha could come from"):
+        SlopeCap().begin_session(trainer, session_of(1, 1))
+    SlopeCap(alpha=1.0).begin_session(trainer, session_of(1, 1))
+
+
 def test_a_run_without_session_0_is_refused():
     term = SlopeCap()
     term.begin_session(FakeTrainer(LinearHead(3, 4), None, session_of(4, 2)), session_of(4, 2))

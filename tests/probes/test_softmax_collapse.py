@@ -23,7 +23,7 @@ def test_where_a_precision_collapses(dtype):
 
 
 def trainer_of(head, *contexts):
-    accelerator = SimpleNamespace(reduce=lambda value, reduction: value)
+    accelerator = SimpleNamespace(device=torch.device("cpu"), reduce=lambda value, reduction: value)
     return SimpleNamespace(head=head, contexts=contexts, accelerator=accelerator)
 
 

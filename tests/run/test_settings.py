@@ -121,7 +121,7 @@ def test_own_pictures_take_their_own_config(tmp_path, capsys):
     seen = []
     words = ["--dataset", str(tmp_path), "--epochs", "3"]
     assert launch(seen.append, OvorSettings, "ovor", words) == 0
-    assert (seen[0].head, seen[0].epochs, seen[0].num_base_classes) == ({"type": "prototype"}, 3, 2)
+    assert (seen[0].head, seen[0].epochs, seen[0].num_base_classes) == ({"type": "gaussian"}, 3, 2)
     assert capsys.readouterr().err.startswith("hf-cl: no --config: took --config own_images, made for own pictures; --config none")
     assert launch(seen.append, OvorSettings, "ovor", [*words, "--config", "none"]) == 0
     assert launch(seen.append, OvorSettings, "ovor", ["--dataset", "digits"]) == 0

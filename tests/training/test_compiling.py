@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from device_runs import LINEAR, Run, both, build, late_coact, one_prompt, text_lora
+from device_runs import LINEAR, Run, both, build, late_coact, one_prompt, prompts, sparse, text_lora
+from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from hf_cl.methods import lora
@@ -16,6 +17,8 @@ RUNS = {
     "lora": (Run(partial(lora, epochs=1, r=4)), 1),
     "one prompt, cosine head": (Run(partial(one_prompt, {"type": "cosine"})), 1),
     "coact": (Run(partial(late_coact, LINEAR, incremental_train="classifier+lora")), 3),
+    "sara": (Run(partial(sparse, LINEAR)), 1),
+    "cpe_clip": (Run(prompts, both("clip"), "clip"), 2),
     "text lora": (Run(text_lora, both("clip"), "clip"), 2),
 }
 """Name -> a run, and its graphs: one for each tower and each set of parameters that trains."""
@@ -40,3 +43,17 @@ def test_twelve_sessions_take_the_graphs_of_the_first_ones(name, tmp_path, monke
     monkeypatch.setattr(trainer, "save_adapter", lambda folder: (save(folder), counts.append(counters["stats"]["unique_graphs"])))
     trainer.fit()
     assert len(counts) == SESSIONS and counts[2] == counts[-1] == graphs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lora", "coact"])
+def test_inductor_trains_what_is_trained_without(name, tmp_path):
+    run, graphs = RUNS[name]
+    build(run, tmp_path / "plain", tmp_path, sessions=3).fit()
+    assert counters["stats"]["unique_graphs"] == 0
+    build(run, tmp_path / "compiled", tmp_path, sessions=3, compile=True).fit()
+    assert counters["stats"]["unique_graphs"] == graphs
+    for session in range(3):
+        file = f"adapters/session-{session}/adapter_model.safetensors"
+        plain, compiled = (load_file(tmp_path / way / file) for way in ("plain", "compiled"))
+        torch.testing.assert_close(compiled, plain, atol=1e-4, rtol=1e-3)
