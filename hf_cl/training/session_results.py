@@ -61,14 +61,12 @@ class SessionResults:
             sizes = run.config.classes_per_session
             counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept)
             record["calibration"] = asdict(bins)
-        record |= {
-            "num_train": len(session.train),
-            "num_test": len(session.tests[-1].data),
-            "trained": trained,
-            "training_seconds": training_seconds,
-            "evaluation_seconds": time.perf_counter() - started,
-            "peak_bytes": take_peak_bytes(run.accelerator.device),
-        }
+        record |= {"num_train": len(session.train), "num_test": len(session.tests[-1].data), "trained": trained}
+        peak = take_peak_bytes(run.accelerator.device)
+        measured = [{"training_seconds": training_seconds, "evaluation_seconds": time.perf_counter() - started, "peak_bytes": peak}]
+        if run.accelerator.num_processes > 1:  # those of the main process, which writes them: a checkpoint of any knows the same lines
+            broadcast_object_list(measured)
+        record |= measured[0]
         self._history.add(record, counts)
         self._current = None
         self._publish(session)
