@@ -26,6 +26,7 @@ from hf_cl.methods import METHODS
 from hf_cl.rules import RULES
 from hf_cl.run import config_names, parse_settings
 from hf_cl.scenarios import CLASS_ORDERS, SCENARIOS
+from hf_cl.tuning.arguments import LISTS, SINGLE
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -155,7 +156,9 @@ def test_settings_and_options_exist(document):
     named = {word.split()[0].removeprefix("--") for word in inline_code(document) if word.startswith("--")}
     options = {option.removeprefix("--") for command in SUBCOMMANDS.values() for parameter in command.params for option in parameter.opts}
     scripts = [path.read_text() for folder in ("benchmarks", "tests/faults") for path in (ROOT / folder).rglob("*.py")]
-    options |= {"help", *re.findall(r'add_argument\("--(\w+)"', "\n".join(scripts))}
+    options |= {"help", "version", "status", *(flag.removeprefix("--") for flag in (*LISTS, *SINGLE))}  # of hf-cl itself and of sweep
+    options |= {"num_machines", "machine_rank", "main_process_ip", "config"}  # of accelerate launch, and of every method
+    options |= {*re.findall(r'add_argument\("--(\w+)"', "\n".join(scripts))}
     assert named <= SETTINGS | options, named - SETTINGS - options
 
 
@@ -236,7 +239,8 @@ def test_names_in_code_font_occur_in_the_code(document):
 
 # Tables of the architecture page
 def test_the_table_of_rooms_is_the_one_that_is_enforced():
-    rows = re.findall(r"^\| (\d+) \| (.+?) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    section = (ROOT / "docs/architecture.md").read_text().split("| level | room |")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|", section, re.MULTILINE)
     drawn = {int(level): set(re.findall(r"`hf_cl/(\w+?)(?:\.py)?`", rooms)) for level, rooms in rows}
     assert drawn == dict(enumerate(LEVELS))
 

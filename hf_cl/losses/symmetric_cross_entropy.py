@@ -14,8 +14,10 @@ from hf_cl.losses.columns import Classes, check_classes, competing, needed
 
 
 class SymmetricCrossEntropy(LossTerm):
-    """`a CE(q, p) + b CE(p, q)` with p the prediction and q the label (Wang et al., "Symmetric Cross Entropy for Robust Learning with Noisy
-    Labels", ICCV 2019), which SLCA++ trains with (Zhang et al., arXiv 2408.08295).
+    """`a CE(q, p) + b CE(p, q)` with p the prediction and q the label, which a wrong label pulls less.
+
+    Wang et al., "Symmetric Cross Entropy for Robust Learning with Noisy Labels" (ICCV 2019); SLCA++ trains with it (Zhang et al., arXiv
+    2408.08295).
 
     The second direction is -sum_k p_k log q_k, where log 0 is log 1e-4: four times the probability given to wrong classes, times log 10. It
     is bounded, so a wrong label pulls no harder the surer the model is.
