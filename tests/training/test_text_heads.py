@@ -61,7 +61,7 @@ def test_a_loss_among_all_classes_gets_all_columns(photos, tmp_path):
 @pytest.mark.parametrize("rule", ["glad", "prograd"])
 def test_sessions_of_glad(rule, photos, tmp_path):
     run = trainer(photos, tmp_path, glad(adapter=GladConfig(rule=rule), iterations=4, session_iterations=2))
-    assert len(run.fit().sessions) == 3 and run.method.adapter.head["type"] == "text"
+    assert len(run.fit().sessions) == 3 and run.config.head["type"] == "text"
     moved = [p for name, p in run.named_parameters if "lora_B" in name]
     assert moved and all(p.isfinite().all() and p.abs().sum() > 0 for p in moved)
 
