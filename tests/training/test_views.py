@@ -36,7 +36,7 @@ def test_coact_runs_its_second_view_through_the_teacher_alone(tmp_path, objectiv
     trainer.fit()
     # 18 images: steps of 8, 8 and 2; two epochs of session 0, one of session 1
     assert count.model == [8, 8, 2] * 3
-    evaluation = [18] * 2 + [8, 8, 8]  # prototypes of two sessions; tests after session 0 and 1
+    evaluation = [18] * 2 + [8, 16]  # prototypes of two sessions; tests after session 0, and those of both sessions in one batch
     assert sorted(count.frozen) == sorted([8, 8, 2] * 2 + [8, 8, 2] * later + evaluation)
 
 
