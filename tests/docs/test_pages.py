@@ -62,6 +62,7 @@ def test_every_metric_has_its_row_with_a_formula():
 
 def test_every_function_of_the_metrics_is_on_the_page():
     plumbing = {"count_correct", "description", "evaluate_predictions", "harmonic_mean", "session_of_class", "summarize"}
+    plumbing |= {"summarize_tests", "summarize_traces"}
     functions = {
         name for name in metrics.__all__ if inspect.isfunction(getattr(metrics, name)) and not name.startswith("check_")
     } - plumbing
@@ -75,7 +76,8 @@ def test_the_lists_of_sessions_are_marked():
     matrix = {"accuracy_matrix": [[1.0], [0.5, 1.0]], "accuracy_matrix_within": [[1.0], [1.0, 1.0]]}
     matrix |= {"accuracy_matrix_task_aware": matrix["accuracy_matrix"], "class_accuracy_matrix": matrix["accuracy_matrix"]}
     traces = metrics.StabilityTraces(every=1, steps=[1, 2], session_ends=[1, 2], traces=[[1.0, 0.5], [1.0]])
-    rest = {"test_counts": [2, 2], "test_accuracy": None, "future_accuracy": None, "continual": traces}
+    rest = {"test_counts": [2, 2], "test_accuracy": None, "future_accuracy": None, "continual": traces, "test_counts_then": None}
+    rest |= {"calibration": [metrics.CalibrationBins(), metrics.CalibrationBins()]}
     values = metrics.summarize(type("Measured", (), {**matrix, **rest})())
     assert marked == {name for name, value in values.items() if isinstance(value, list)}
 

@@ -143,7 +143,7 @@ def test_help_lists_every_setting(capsys, monkeypatch):
 def test_help_shows_the_values_of_the_config_that_was_named():
     text = describe(OvorSettings, "ovor", ["--config", "own_images", "--help", "--seed", "3"], width=300)
     lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  --")}
-    ends = {"--head": "['{type: prototype}']", "--epochs": "[10]", "--vor_epochs": "[0]", "--class_order": "[natural]", "--seed": "[3]"}
+    ends = {"--head": "['{type: gaussian}']", "--epochs": "[10]", "--vor_epochs": "[0]", "--class_order": "[natural]", "--seed": "[3]"}
     for flag, value in ends.items():
         assert lines[flag].endswith(value), lines[flag]
     assert launch(lambda settings: None, OvorSettings, "ovor", ["--config", "own_image", "--help"]) == 2
