@@ -287,7 +287,7 @@ def test_gradient_norm_needs_mu():
 
 
 def test_names_and_defaults():
-    assert list(RULES) == ["none", "glad", "sam", "sagm", "gradient_norm", "prograd"]
+    assert list(RULES) == ["none", "glad", "sam", "sagm", "gradient_norm", "prograd", "perp_grad"]
     defaults = {name: {k: p.default for k, p in inspect.signature(rule).parameters.items()} for name, rule in RULES.items()}
     assert defaults["glad"] == {"rho": 0.05, "lam": 0.5, "adaptive": False, "per_tensor": False}
     assert defaults["sagm"] == {"rho": 0.05, "alpha": 1e-3}
