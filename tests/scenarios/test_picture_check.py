@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 
 import numpy as np
@@ -128,14 +129,11 @@ def test_a_record_of_other_rules_or_another_pillow_is_not_believed(look, monkeyp
     assert look() == ([], ALL, ALL)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00cut off", np.arange(3.0)], ids=["empty", "torn", "of another type"])
+@pytest.mark.parametrize("content", [b"", b"cut off", np.arange(3.0).tobytes()], ids=["empty", "torn", "of another type"])
 def test_a_record_that_cannot_be_read_is_no_record(look, cache, content):
     look()
     (record,) = cache.iterdir()
-    if isinstance(content, bytes):
-        record.write_bytes(content)
-    else:
-        np.save(record, content)
+    record.write_bytes(content)
     assert look() == ([], ALL, ALL)
     assert look() == ([], [], []), "it has been written anew"
 
@@ -143,7 +141,7 @@ def test_a_record_that_cannot_be_read_is_no_record(look, cache, content):
 def test_a_record_is_never_unpickled(look, cache):
     look()
     (record,) = cache.iterdir()
-    np.save(record, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    record.write_bytes(pickle.dumps({"a": 1}))
     assert look() == ([], ALL, ALL)
 
 
