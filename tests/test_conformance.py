@@ -68,7 +68,7 @@ def test_all_types_run_and_every_explanation_is_about_a_case(conformance):
 
     ids = list(conformance.cases.BY_ID)
     assert len(ids) == len(conformance.cases.CASES)
-    assert {case.split("/")[0] for case in ids} == SUPPORT.keys()
+    assert {case.split("/")[0] for case in ids} == SUPPORT.keys() - {"GROWING"}  # a type that other tests register
     for pattern in conformance.explained.EXPLAINED:
         assert any(fnmatch(f"{pattern.split(' ')[0]} {case}", pattern) for case in ids), pattern
 
