@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from hf_cl.contracts import GradientRule, NamedParameters, Session, Trainer
+from hf_cl.contracts import GradientRule, NamedParameters
+from hf_cl.rules.around import AroundRule
 from hf_cl.rules.plain import Plain
 from hf_cl.scopes import scoped
 
 _TINY = 1e-30
 
 
-class PerpGrad(GradientRule):
+class PerpGrad(AroundRule):
     """`g_perp = g - (w.g)/(w.w) w`, at the length of g: scaling the weights can no longer lower the loss.
 
     Prieto, Barsbey, Mediano, Birdal: "Grokking at the Edge of Numerical Stability" (arXiv 2501.04697; code: LucasPrietoAl/
@@ -47,19 +47,10 @@ class PerpGrad(GradientRule):
         if per not in ("tensor", "row", "pair"):
             raise ValueError(f"PerpGrad: per must be 'tensor', 'row' or 'pair', got {per!r}.")
         self.scope, self.rescale, self.min_ratio, self.per = scope, rescale, min_ratio, per
-        self.inner = inner or Plain()
-
-    def compute(
-        self,
-        closures: Sequence[Callable[[], dict[str, Tensor]]],
-        named_parameters: NamedParameters,
-        accelerator: Any,
-        model: nn.Module,
-    ) -> dict[str, Tensor]:
-        return self.inner.compute(closures, named_parameters, accelerator, model)
+        super().__init__(inner or Plain())
 
     def transform(self, named_parameters: NamedParameters) -> None:
-        self.inner.transform(named_parameters)
+        super().transform(named_parameters)
         chosen = scoped(self.scope, named_parameters, "PerpGrad")
         if self.scope in ("adapter", "qkv", "head", "all"):
             chosen = [(name, p) for name, p in chosen if p.dim() > 1]
@@ -87,24 +78,6 @@ class PerpGrad(GradientRule):
             factor = torch.where(after < self.min_ratio * before, 1.0, before / (after + _TINY))
             for g in gradients:
                 g.mul_(factor)
-
-    def begin_session(self, trainer: Trainer, session: Session) -> None:
-        self.inner.begin_session(trainer, session)
-
-    def begin_epoch(self, trainer: Trainer, epoch: int) -> None:
-        self.inner.begin_epoch(trainer, epoch)
-
-    def after_step(self, trainer: Trainer) -> None:
-        self.inner.after_step(trainer)
-
-    def end_session(self, trainer: Trainer, session: Session) -> None:
-        self.inner.end_session(trainer, session)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.inner.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.inner.load_state_dict(state)
 
 
 def _total(products: list[Tensor], dims: tuple[int, ...] | None) -> Tensor:
