@@ -49,7 +49,7 @@ def slurm(folder: Path, names: Sequence[str], jobs: int, options: Options) -> No
     The option `cluster=local` is submitit's executor without a cluster, and is waited for.
     """
     try:
-        from submitit import AutoExecutor  # noqa: PLC0415 (an extra)
+        from submitit import AutoExecutor  # noqa: PLC0415 (an extra)  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ValueError("--engine slurm needs submitit: pip install 'hf-cl[slurm]'.") from error
     cluster = options.get("cluster", "slurm")
@@ -68,7 +68,7 @@ def slurm(folder: Path, names: Sequence[str], jobs: int, options: Options) -> No
 def ray(folder: Path, names: Sequence[str], jobs: int, options: Options) -> None:
     """Run on the Ray cluster that RAY_ADDRESS names, or a Ray of this machine. `options` are those of a task, such as `num_gpus`."""
     try:
-        import ray as cluster  # noqa: PLC0415 (an extra)
+        import ray as cluster  # noqa: PLC0415 (an extra)  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ValueError("--engine ray needs Ray: pip install 'hf-cl[ray]'.") from error
     cluster.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False)
