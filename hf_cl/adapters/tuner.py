@@ -18,6 +18,7 @@ from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_
 from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
 from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.text_head import check_text_head
+from hf_cl.adapters.text_logits import place_text_logits, remove_text_logits, sync_text_labels
 from hf_cl.adapters.undo import undone_on_error
 from hf_cl.adapters.unloaded import settle_heads
 
@@ -79,6 +80,9 @@ class HeadedTuner(BaseTuner):
         if headed:
             self.head_wrapper().attach_switch()
             self.head_wrapper().attach_pool(model)
+        if config.has_text_head:
+            place_text_logits(model, self.peft_config)
+        sync_text_labels(model)
 
     def check_config(self, config: Any) -> None:
         """Raise ValueError for a config that does not fit the base (`config.base_signature`), before anything is injected."""
@@ -112,7 +116,18 @@ class HeadedTuner(BaseTuner):
             model.set_submodule(classifier_path(model), wrapper.original_module)
             wrapper.enable_adapters(False)  # the base's labels
         settle_heads(model)
+        remove_text_logits(model)
         return model
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """As peft's; labels follow."""
+        super().set_adapter(adapter_name, inference_mode)
+        sync_text_labels(self.model)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """As peft's; labels follow."""
+        super().delete_adapter(adapter_name)
+        sync_text_labels(self.model)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # at unload peft's own copies `.weight`, which a block or an attention module does not have
@@ -150,6 +165,7 @@ class HeadedTuner(BaseTuner):
         before = config.classes_per_session or [len(config.class_names)]
         if config.has_text_head:
             config.class_names = [*config.class_names, *class_names]
+            sync_text_labels(self.model)
         else:
             self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
         config.classes_per_session = [*before, len(class_names)]

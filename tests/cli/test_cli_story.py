@@ -40,8 +40,6 @@ class Story(NamedTuple):
     run: Path
     results: list[Results]
     """After each command."""
-    said: list[str]
-    deleted: str
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,6 @@ def story(tmp_path_factory):
     """Two sessions of six classes; one that sorts first, a picture replaced, one deleted, the folder moved; then the pictures that came."""
     home = tmp_path_factory.mktemp("story")
     run, photos = home / "runs" / "photos", home / "photos"
-    said = []
 
     def train(dataset, *more):
         command = [
@@ -66,7 +63,6 @@ def story(tmp_path_factory):
         ]
         done = CliRunner().invoke(app, [*command, "--dataset", str(dataset), "--output_dir", str(run), "--cpu", *more])
         assert done.exit_code == 0, done.stderr
-        said.append(done.stdout + done.stderr)
         return Results.load(run / "results.json")
 
     for name in NAMES:
@@ -87,7 +83,7 @@ def story(tmp_path_factory):
     for number in range(6, 16):
         photo(moved, "dog", number)
     results.append(train(moved, "--resume", "auto", "--session_from", "new_pictures"))
-    return Story(home, moved, run, results, said, deleted)
+    return Story(home, moved, run, results)
 
 
 def parts(run):
@@ -103,7 +99,7 @@ def parts(run):
 def words(run):
     """The text of the report."""
     page = (run / "report.html").read_text(encoding="utf-8")
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page.split("<body", 1)[1])).split())
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page.split("<body", 1)[1])).split()).replace(" , ", ", ")
 
 
 def test_a_class_that_sorts_first_comes_behind_and_the_folder_may_move(story):
@@ -117,7 +113,6 @@ def test_a_class_that_sorts_first_comes_behind_and_the_folder_may_move(story):
 def test_the_deleted_picture_is_named_and_the_replaced_one_moves_no_other(story):
     _, second, third = story.results
     fox_is_tested = parts(story.run)[1, "test"]["fox"] - 1  # the picture that replaced another one is drawn by its content
-    assert f"Gone: 1 picture that session 0 was tested on: {story.deleted}. From now on its column is the accuracy on 5." in story.said[1]
     assert second.test_counts == [5, 6 + fox_is_tested, 1]
     assert third.test_counts_then is not None and third.test_counts_then[:2] == [[6], [6, 6]]
 
@@ -134,8 +129,9 @@ def test_the_report_explains_every_number(story):
     third, text = story.results[2], words(story.run)
     assert "13 classes in 4 sessions" in text
     assert "session 0 on 5 where it had 6" in text and "Session 3 brought no new class, but more images of known ones" in text
-    rows = re.findall(r"(\d) (\S+) (\S+) ((?:\w+, )*\w+|none: more images of known classes) (?:not trained )?(\d+) (\d+|–) ", text)
-    shown = {int(row[0]): row for row in rows if row[3].startswith((*NAMES, "ant", "none"))}
+    table = text[text.index("new classes train test") : text.index("Memory:")]
+    rows = re.findall(r"(\d) (\S+) (\S+) ((?:\w+, )*\w+|none: more images of known classes) (?:not trained )?(\d+) (\d+|–) ", table)
+    shown = {int(row[0]): row for row in rows}
     for session in third.sessions:
         _, accuracy, _, names, train, test = shown[session.id]
         assert accuracy == percent(third.metrics["session_accuracy"][session.id])
