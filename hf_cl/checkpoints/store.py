@@ -48,7 +48,7 @@ class CheckpointStore:
                 shutil.rmtree(unfinished)
             aside.mkdir(parents=True)
         self.barrier()
-        self._write(aside, state, needs or {})
+        self._write(aside, state, needs)
         self.barrier()
         if self.rank == 0:
             _sync(aside)
@@ -60,7 +60,7 @@ class CheckpointStore:
         self.barrier()
         return final
 
-    def _write(self, folder: Path, state: dict[str, Any], needs: Mapping[str, str]) -> None:
+    def _write(self, folder: Path, state: dict[str, Any], needs: Mapping[str, str] | None = None) -> None:
         tensors: dict[str, Any] = {}
         tree = pack(state, tensors)
         names = _names(self.rank, self.world)
@@ -70,7 +70,7 @@ class CheckpointStore:
         except SafetensorError as error:
             raise OSError(f"Cannot write {folder / names['tensors']}: {error}") from error
         sums = {name: _checksum(folder / name) for name in (names["json"], names["tensors"])}
-        (folder / names["sums"]).write_text(json.dumps(sums | {f"../{path}": checksum for path, checksum in needs.items()}))
+        (folder / names["sums"]).write_text(json.dumps(sums | {f"../{path}": checksum for path, checksum in (needs or {}).items()}))
         for name in names.values():
             _sync(folder / name)
 

@@ -43,7 +43,7 @@ def read(files, folder, statistics):
 
 def test_each_session_adds_a_file_and_changes_none(tmp_path):
     statistics, files = ClassStatistics({"full", "pooled"}), StatisticsFiles(tmp_path)
-    stamps = {}
+    stamps, named = {}, {}
     for session in range(4):
         named = files.write(with_session(statistics, session))
         assert [*named.values()] == [[2 * k, 2 * k + 1] for k in range(session + 1)]
@@ -82,7 +82,7 @@ def test_what_a_drift_map_has_moved_is_written_anew_and_the_old_goes_with_its_la
 
 def test_a_checkpoint_without_its_statistics_is_not_whole(tmp_path, caplog):
     store, files = CheckpointStore(tmp_path), StatisticsFiles(tmp_path)
-    statistics = ClassStatistics({"full"})
+    statistics, named = ClassStatistics({"full"}), {}
     for step in range(2):
         named = files.write(with_session(statistics, step))
         store.save(step, {"files": named}, files.sums(named))
