@@ -13,6 +13,7 @@ from torch import nn
 
 from hf_cl._peft import BaseTuner, TunerLayer
 from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
+from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
 from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
@@ -21,6 +22,7 @@ from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.text_logits import place_text_logits, remove_text_logits, sync_text_labels
 from hf_cl.adapters.undo import undone_on_error
 from hf_cl.adapters.unloaded import settle_heads
+from hf_cl.hints import refuse
 
 _WIDTH = 4096
 """Taken for a base whose config names no width."""
@@ -169,6 +171,21 @@ class HeadedTuner(BaseTuner):
         else:
             self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
         config.classes_per_session = [*before, len(class_names)]
+
+
+def check_fit(config: HeadedConfig, model: nn.Module) -> None:
+    """Before a run opens its data: does its adapter fit the base? Nothing is injected, and the config stays as it is.
+
+    Raises ValueError with all that can be seen without putting the adapter in.
+    """
+    check_supported(config.peft_type.value, model)  # pyright: ignore[reportAttributeAccessIssue]
+    faults = config.misfits(model)
+    for check in (lambda: check_text_head(config, model), lambda: check_pool(config.head, model)):
+        try:
+            check()
+        except ValueError as error:
+            faults.append(str(error))
+    refuse(faults)
 
 
 def _check_modules_to_save(config: Any, model: nn.Module) -> None:
