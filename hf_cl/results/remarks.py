@@ -16,6 +16,9 @@ SHOTS_OF = {
 def remarks(results: Results) -> list[str]:
     """One sentence each, most important first."""
     sentences = [_trained(results)] if len(results.sessions) > 1 else []
+    if results.started_from_adapter and "start_from" in results.protocol.details:
+        started = display_name(str(results.protocol.details["start_from"]))
+        sentences.append(f"The run started from the adapter {started}: session 0 is what that knew, measured before anything was learned.")
     if alone := [session.id for session in results.sessions if len(session.new_class_names) == 1 and session.trained]:
         which = f"{'session' if len(alone) == 1 else 'sessions'} {', '.join(map(str, alone))}"
         sentences.append(f"One new class came in {which}: a loss that compares a session's own classes is 0 there and trains nothing.")
@@ -51,10 +54,10 @@ def _class_order(protocol: ProtocolRecord) -> str:
 
 
 def _trained(results: Results) -> str:
-    idle = [session.id for session in results.sessions if not session.trained]
+    idle = [session.id for session in results.sessions if not session.trained and session.num_train]
     if not idle:
         return "Every session was trained."
-    if len(idle) == len(results.sessions):
+    if len(idle) == sum(session.num_train > 0 for session in results.sessions):
         return "Nothing was trained: no optimizer step was taken, classes were only added to the head."
     if idle == [session.id for session in results.sessions[1:]]:
         return "Nothing was trained after session 0: no optimizer step was taken, later classes were only added to the head."

@@ -173,7 +173,8 @@ def _confusions(results: Results) -> Confusions | None:
     ]
     sessions = sorted({*session_of})
     table = between[np.ix_(sessions, sessions)]
-    shares = (table / table.sum(axis=1, keepdims=True)).tolist() if 1 < len(sessions) <= NUMBERED_CELLS else None
+    images = np.maximum(table.sum(axis=1, keepdims=True), 1)  # what a run started from may have no test images
+    shares = (table / images).tolist() if 1 < len(sessions) <= NUMBERED_CELLS else None
     return Confusions(int(between.sum()), int(np.triu(between, 1).sum()), int(np.tril(between, -1).sum()), shares, sessions, pairs)
 
 
