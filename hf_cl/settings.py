@@ -30,6 +30,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "keep_adapters",
         "strict_data",
         "report_to",
+        "memory_dir",
         "push_to_hub",
         "private",
         "license",

@@ -51,6 +51,10 @@ class BinaryCrossEntropy(LossTerm):
         self.distill = distill and classes == "seen"
         self.needs = needed(classes) | ({"previous_if_any"} if self.distill else set())
 
+    @property
+    def own_classes_only(self) -> bool:
+        return self.classes == "new"
+
     def __call__(self, ctx: Context) -> Tensor:
         logits, labels = competing(self.classes, ctx)  # [B, C], [B]
         targets = F.one_hot(labels, logits.shape[1]).to(logits.dtype)  # [B, C]

@@ -46,6 +46,10 @@ class MaskedCrossEntropy(LossTerm):
         self.weight = weight
         self.needs = frozenset({"all_classes"} if classes == "seen" else ())
 
+    @property
+    def own_classes_only(self) -> bool:
+        return self.classes == "new"
+
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         if self.classes == "new" and len(session.new_class_names) == 1:
             logger.warning(

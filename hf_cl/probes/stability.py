@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_cl.contracts import ImageDataset, Probe, Session, Trainer
+from hf_cl.contracts import ImageDataset, Probe, Session, Trainer, source_of
 from hf_cl.heads import PrototypeHead
-from hf_cl.images import source_of
 from hf_cl.metrics import StabilityTraces
 
 logger = logging.getLogger(__name__)

@@ -18,12 +18,12 @@ from hf_cl.training.session_plan import SessionPlan
 
 logger = logging.getLogger(__name__)
 
-PROVIDED = frozenset({"index", "two_views", "frozen_view", "pretrained", "previous", "previous_if_any", "all_classes"})
+PROVIDED = frozenset({"index", "two_views", "frozen_view", "pretrained", "previous", "previous_if_any", "all_classes", "memory"})
 """What the loop can hand to a loss term that says it needs it, beside the roles of the adapter. "previous" exists from session 1 on;
 "previous_if_any" is it for a loss that is there in session 0 too, and does not ask for it then.
 
 "two_views": two augmented views, both through the model. "frozen_view": a second augmented view for `frozen` alone, which costs the model
-no forward."""
+no forward. "memory": images of earlier sessions among those of a batch, from session 1 on."""
 
 _OF_IMAGES = frozenset({"two_views", "frozen_view", "pretrained", "previous", "previous_if_any"})
 
@@ -65,6 +65,7 @@ def check_parts(plan: SessionPlan, probes: Sequence[Probe]) -> None:
     another.
     """
     _check_sessions(plan.sessions)
+    _check_memory(plan)
     for number, of_session in enumerate(plan.phases):
         for phase in of_session:
             if isinstance(phase.losses, LossTerm):
@@ -79,6 +80,22 @@ def check_parts(plan: SessionPlan, probes: Sequence[Probe]) -> None:
     names = [probe.name for probe in probes]
     if len(set(names)) != len(names):
         raise ValueError(f"Probes need different names, got {names}.")
+
+
+def _check_memory(plan: SessionPlan) -> None:
+    """Losses that have no label for an image of another session, and those that read a memory which is not there."""
+    for number, phases in enumerate(plan.phases):
+        for term in (term for phase in phases if not isinstance(phase.losses, LossTerm) for term in phase.losses):
+            if plan.method.memory is None and "memory" in term.needs:
+                raise ValueError(
+                    f"Loss {term.name!r} compares with images of earlier sessions, and the run keeps none; add a memory, such as "
+                    "--memory '{type: exemplars, per_class: 20}'."
+                )
+            if plan.method.memory is not None and number > 0 and term.own_classes_only:
+                raise ValueError(
+                    f"Loss {term.name!r} lets a session's own classes compete alone, and the memory brings images of others, which have no "
+                    "label among them. Let all compete: loss_scope: seen, in a loss's own settings classes: seen."
+                )
 
 
 def _check_sessions(sessions: Sequence[Session]) -> None:
