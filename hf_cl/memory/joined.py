@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hf_cl.contracts import ImageDataset, source_of
 
@@ -27,11 +26,13 @@ class Joined:
         self._indices = np.concatenate([np.asarray(part.indices, dtype=np.int64) for part in (own, kept)])
 
     @property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Any:
+        """int64 array."""
         return self._labels
 
     @property
-    def indices(self) -> NDArray[np.int64]:
+    def indices(self) -> Any:
+        """int64 array."""
         return self._indices
 
     def __len__(self) -> int:

@@ -6,17 +6,18 @@ Letters: m images.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from hf_cl.contracts import ImageDataset
 
 
-class Kept(NamedTuple):
+@dataclass(frozen=True)
+class Kept:
     """One image, and where it is read."""
 
     label: int
@@ -37,11 +38,13 @@ class KeptImages:
         self._indices = np.array([entry.index for entry in entries], dtype=np.int64)
 
     @property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Any:
+        """int64 array."""
         return self._labels
 
     @property
-    def indices(self) -> NDArray[np.int64]:
+    def indices(self) -> Any:
+        """int64 array."""
         return self._indices
 
     def __len__(self) -> int:
