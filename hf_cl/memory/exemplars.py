@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -223,7 +223,7 @@ class Exemplars(Memory):
         images, position = self._sessions[exemplar.session].train, self._found.get(exemplar.number)
         if exemplar.content or position is None or not isinstance(images, Recognisable):
             return exemplar
-        return Exemplar(*astuple(exemplar)[:-1], images.content_hash(position))
+        return replace(exemplar, content=images.content_hash(position))
 
     # The pictures
     def _entry(self, exemplar: Exemplar, source: Any, own: set[int]) -> Kept:
