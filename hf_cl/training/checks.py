@@ -65,7 +65,6 @@ def check_parts(plan: SessionPlan, probes: Sequence[Probe]) -> None:
     another.
     """
     _check_sessions(plan.sessions)
-    _check_memory(plan)
     for number, of_session in enumerate(plan.phases):
         for phase in of_session:
             if isinstance(phase.losses, LossTerm):
@@ -76,6 +75,7 @@ def check_parts(plan: SessionPlan, probes: Sequence[Probe]) -> None:
             raise ValueError(
                 f"Session {number} has two losses of the name {twice[0]!r}; give them names of their own, or list one object twice."
             )
+    _check_memory(plan)
     _check_kind(probes, Probe, "The trainer")
     names = [probe.name for probe in probes]
     if len(set(names)) != len(names):
@@ -85,7 +85,7 @@ def check_parts(plan: SessionPlan, probes: Sequence[Probe]) -> None:
 def _check_memory(plan: SessionPlan) -> None:
     """Losses that have no label for an image of another session, and those that read a memory which is not there."""
     for number, phases in enumerate(plan.phases):
-        for term in (term for phase in phases if not isinstance(phase.losses, LossTerm) for term in phase.losses):
+        for term in (term for phase in phases for term in phase.losses):
             if plan.method.memory is None and "memory" in term.needs:
                 raise ValueError(
                     f"Loss {term.name!r} compares with images of earlier sessions, and the run keeps none; add a memory, such as "
