@@ -36,28 +36,30 @@ class LogitReplay(LossTerm):
     def __init__(self, weight: float | Callable[[int], float] = 0.5) -> None:
         self.weight = weight
         self._logits: dict[int, Tensor] = {}  # number of an exemplar -> [K]
-        self._tables: tuple[Tensor, Tensor] | None = None
+        self._kept: list[int] = []  # numbers, in the order of the memory's images
+        self._classes, self._device = 0, torch.device("cpu")
+        self._table = self._known = torch.empty(0, 0)
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         self._kept, self._classes = [exemplar.number for exemplar in _exemplars(trainer).kept], len(session.class_names)
-        self._device, self._tables = trainer.accelerator.device, None
+        self._device = trainer.accelerator.device
+        self._tabulate()
 
-    def _tabulated(self) -> tuple[Tensor, Tensor]:
-        """In the order of the memory's images, made when they are asked for: the logits [m, C], and which of them are known [m, C]."""
-        if self._tables is None:
-            table = torch.full((len(self._kept), self._classes), torch.nan)  # [m, C]
-            for row, number in enumerate(self._kept):
-                if number in self._logits:
-                    table[row, : len(self._logits[number])] = self._logits[number]
-            self._tables = table.nan_to_num(0.0).to(self._device), table.isfinite().to(self._device)
-        return self._tables
+    def _tabulate(self) -> None:
+        """In the order of the memory's images, on the device before a step needs them: the logits [m, C], and which are known [m, C]."""
+        self._logits = {number: row.to(self._device) for number, row in self._logits.items()}  # a checkpoint has them on the host
+        table = torch.full((len(self._kept), self._classes), torch.nan, device=self._device)  # [m, C]
+        for row, number in enumerate(self._kept):
+            if number in self._logits:
+                table[row, : len(self._logits[number])] = self._logits[number]
+        self._table, self._known = table.nan_to_num(0.0), table.isfinite()
 
     def __call__(self, ctx: Context) -> Tensor:
         exemplar = ctx.batch.get("exemplar")
         if exemplar is None:
             return 0.0 * ctx.logits.sum()
         rows = exemplar.clamp(min=0)  # [B]
-        then, known = (table[rows] for table in self._tabulated())  # [B, C], [B, C]
+        then, known = self._table[rows], self._known[rows]  # [B, C], [B, C]
         distances = (ctx.logits.float() - then).square()  # [B, C]
         values = distances.masked_fill(~known, 0.0).sum(1) / known.sum(1).clamp(min=1)  # [B]
         return mean_of_replayed(values, ctx)
@@ -75,7 +77,7 @@ class LogitReplay(LossTerm):
             was_training = trainer.head.training
             trainer.head.train()  # the rows that train, where eval mode has others
             with torch.no_grad():
-                logits = trainer.head(data.features[chosen]).float().cpu()  # [k, K]
+                logits = trainer.head(data.features[chosen]).float()  # [k, K]
             trainer.head.train(was_training)
             self._logits |= {exemplar.number: row for exemplar, row in zip(new, logits, strict=True)}
 
@@ -83,7 +85,8 @@ class LogitReplay(LossTerm):
         return {"numbers": list(self._logits), "logits": list(self._logits.values())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._logits, self._tables = dict(zip(state["numbers"], state["logits"], strict=True)), None
+        self._logits = dict(zip(state["numbers"], state["logits"], strict=True))
+        self._tabulate()
 
 
 def _exemplars(trainer: Trainer) -> Exemplars:
