@@ -89,6 +89,7 @@ def measure(spec: Mapping[str, Any], sessions: Sequence[tuple[Session, FeatureSe
     head: Any = build_head(spec, sessions[0][1].features.shape[1], 0)
     trainer = StandIn(head, settings.seed, {id(session.train): train for session, train, _ in sessions})
     started, accuracies = time.process_time(), []
+    labels, logits, right = torch.empty(0), torch.empty(0), torch.empty(0)
     for number, (session, _, _) in enumerate(sessions):
         head.train()
         head.grow(session.new_class_names)
@@ -110,7 +111,7 @@ def measure(spec: Mapping[str, Any], sessions: Sequence[tuple[Session, FeatureSe
         "final_accuracy": accuracies[-1],
         "average_incremental_accuracy": statistics.mean(accuracies),
         "harmonic_accuracy": statistics.harmonic_mean(parts),
-        "expected_calibration_error": float(expected_calibration_error(bins)),
+        "expected_calibration_error": expected_calibration_error(bins) or 0.0,
         "seconds": time.process_time() - started,
     }
 

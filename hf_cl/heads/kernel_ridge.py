@@ -19,14 +19,15 @@ from hf_cl.heads.feature_maps import FeatureMap
 from hf_cl.heads.fitted import as_on_rank_0, check_bool, check_count, check_number, own_rows
 from hf_cl.heads.kernel_fit import Kernel, kernel_of, left_out_errors, solve_dual
 from hf_cl.heads.linear import LinearHead
-from hf_cl.heads.ridge import FINER, GRID
 from hf_cl.hints import nearest
 from hf_cl.memory.feature_cvae import FeatureCVAE
 from hf_cl.memory.gaussian import GaussianMemory
 
 logger = logging.getLogger(__name__)
 
-GAMMA = {"rbf": 0.1, "laplace": 0.25}
+GAMMA = {"rbf": 0.5, "laplace": 0.25}
+PENALTIES = tuple(10.0 ** (k / 2) for k in range(-6, 7))
+"""That "loo" chooses from, times the mean of the kernel's diagonal."""
 CVAE = {"latent": 32, "hidden": 256, "beta": 1.0, "supcon_weight": 0.1, "supcon_tau": 0.1, "epochs": 50, "lr": 1e-3}
 
 
@@ -46,10 +47,10 @@ class KernelRidgeHead(LinearHead, Part):  # pyright: ignore[reportIncompatibleMe
 
     Args:
         kernel: "rbf", "laplace", "linear" or "poly" (`kernel_fit.kernel_of`).
-        gamma: of rbf (0.1 where it is not given) and of laplace (0.25), for rows of mean squared length 1.
-        lam: the penalty, or "loo": of halves of powers of ten the one under which rows of the coreset are predicted best when left out.
+        gamma: of rbf (0.5 where it is not given) and of laplace (0.25), for rows of mean squared length 1.
+        lam: the penalty, or "loo": of half powers of ten the one under which rows of the coreset are predicted best when left out.
         coreset_per_class: m.
-        memory: "gaussian" (a shrunk Gaussian per class), "cvae" (`FeatureCVAE`, trained on the session's features) or "features" (real ones
+        memory: "gaussian" (a Gaussian per class), "cvae" (`FeatureCVAE`, trained on the session's features) or "features" (real ones
             by lot: an upper bound, which keeps something of single images).
         cvae: settings of "cvae": latent, hidden, beta, supcon_weight, supcon_tau, epochs, lr.
         normalize: rows have length 1 first.
@@ -99,8 +100,7 @@ class KernelRidgeHead(LinearHead, Part):  # pyright: ignore[reportIncompatibleMe
         self.register_buffer("penalty", torch.full((), torch.nan, **factory))
         self.register_buffer("alpha", torch.empty(0, coreset_per_class, 0, dtype=self.weight.dtype), persistent=False)
         self._solved = False
-        self.register_state_dict_post_hook(_leave_rows_out)
-        self.register_load_state_dict_pre_hook(_start_rows_at_nothing)
+        self.register_state_dict_post_hook(_save_rows_without_a_coreset)
         self.register_load_state_dict_post_hook(_forget_solution)
         self.grow([""] * num_classes)
 
@@ -167,10 +167,8 @@ class KernelRidgeHead(LinearHead, Part):  # pyright: ignore[reportIncompatibleMe
         lam = self.lam
         if lam == "loo":
             scale = float(gram.diagonal().mean()) or 1.0
-            for factors in (GRID, FINER):
-                grid = [scale * factor for factor in factors]
-                scale = min(zip(left_out_errors(gram, targets, grid), grid, strict=True))[1]
-            lam = scale
+            grid = [scale * factor for factor in PENALTIES]
+            lam = min(zip(left_out_errors(gram, targets, grid), grid, strict=True))[1]
         logger.info("Kernel ridge head: lam %.3g", lam)
         self.penalty.fill_(float(lam))
         self._solve()
@@ -181,9 +179,8 @@ class KernelRidgeHead(LinearHead, Part):  # pyright: ignore[reportIncompatibleMe
             return GaussianMemory(statistics)
         if self.memory == "features":
             return _Kept(features, labels)
-        sizes = {name: self.cvae[name] for name in ("latent", "hidden")}
-        weights = {name: self.cvae[name] for name in ("beta", "supcon_weight", "supcon_tau")}
-        cvae = _OfClasses(FeatureCVAE(features.shape[1], len(labels.unique()), **{k: int(v) for k, v in sizes.items()}, **weights), labels)
+        settings: Any = {name: self.cvae[name] for name in ("latent", "hidden", "beta", "supcon_weight", "supcon_tau")}
+        cvae = _OfClasses(FeatureCVAE(features.shape[1], len(labels.unique()), **settings), labels)
         epochs, lr = int(self.cvae["epochs"]), self.cvae["lr"]
         cvae.model.fit(features, cvae.positions(labels), trainer.generator_for("cvae", session.id), epochs=epochs, lr=lr)
         return cvae
@@ -232,26 +229,24 @@ class _OfClasses:
 
 
 def _cvae_settings(given: Mapping[str, float] | None) -> dict[str, float]:
-    """Raises ValueError for an unknown setting or a value that is no positive number (beta and the weight may be 0)."""
+    """Raises ValueError for an unknown setting, a size that is no whole number, and a number that is not positive (weights may be 0)."""
     for name, value in (given or {}).items():
         if name not in CVAE:
             raise ValueError(f"KernelRidgeHead: cvae has no setting {name!r}; it has {', '.join(CVAE)}.{nearest(name, CVAE)}")
-        least = 0.0 if name in ("beta", "supcon_weight") else math.ulp(0.0)
-        check_number("KernelRidgeHead", f"cvae.{name}", value, least, math.inf, "a positive number")
+        if name in ("latent", "hidden", "epochs"):
+            check_count("KernelRidgeHead", f"cvae.{name}", value, 1, 2**20)
+        else:
+            least = 0.0 if name in ("beta", "supcon_weight") else math.ulp(0.0)
+            check_number("KernelRidgeHead", f"cvae.{name}", value, least, math.inf, "a positive number")
     return CVAE | dict(given or {})
 
 
-# Loaders find a head's keys by its state_dict, before and after the first fit: the set of keys must be the same.
-def _leave_rows_out(head: KernelRidgeHead, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    for name in ("weight", "bias"):
-        del state_dict[f"{prefix}{name}"]
-
-
-def _start_rows_at_nothing(head: KernelRidgeHead, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    coreset = state_dict.get(f"{prefix}coreset")
-    if coreset is not None:
-        for name in ("weight", "bias"):
-            state_dict[f"{prefix}{name}"] = torch.zeros(getattr(head, name).shape, dtype=coreset.dtype, device=coreset.device)
+# Rows whose class has a coreset are training state. Loaders find a head's keys by its state_dict: they must be the same before the first fit.
+def _save_rows_without_a_coreset(head: KernelRidgeHead, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    known = head._known()
+    state_dict[f"{prefix}weight"] = head.weight.detach().masked_fill(known[:, None], 0.0)
+    assert head.bias is not None
+    state_dict[f"{prefix}bias"] = head.bias.detach().masked_fill(known, 0.0)
 
 
 def _forget_solution(head: KernelRidgeHead, keys: Any) -> None:

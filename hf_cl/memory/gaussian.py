@@ -7,12 +7,9 @@ from torch import Tensor
 
 from hf_cl.memory.class_statistics import ClassStatistics
 
-SHRINKAGE = 0.1
-"""Of a class's covariance towards a multiple of the identity: of fewer images than dimensions it is flat in most directions."""
-
 
 class GaussianMemory:
-    """Draws from N(mean, covariance) of each class, the covariance shrunk by `SHRINKAGE`.
+    """Draws from N(mean, covariance) of each class.
 
     Args:
         statistics: with scatters of single classes.
@@ -23,4 +20,4 @@ class GaussianMemory:
 
     def sample(self, label: int, count: int, generator: torch.Generator) -> Tensor:
         """[count, D] float64. Raises as `ClassStatistics.sample`."""
-        return self.statistics.sample(label, count, generator, shrinkage=SHRINKAGE)
+        return self.statistics.sample(label, count, generator)

@@ -36,12 +36,10 @@ class TestBatch(NamedTuple):
 
 
 class FeatureRows(NamedTuple):
-    """Features of some images of a data set."""
+    """Features of some images of a data set, on the device."""
 
     positions: Sequence[int]  # B of them
-    features: Tensor  # [B, D] float32 or wider, on the device
-    labels: Tensor  # [B]
-    index: Tensor  # [B]
+    rows: FeatureSet  # of B images; float32 or wider
 
 
 class ImageStream:
@@ -122,8 +120,9 @@ class ImageStream:
             shelf: where features of this forward, not augmented, are kept beyond the run.
         """
         with evaluating(classifier):
-            _, features, labels, index = zip(*self.rows(outputs or classifier.outputs, dataset, epoch=epoch, shelf=shelf), strict=True)
-        gathered = [self._gather(torch.cat(part), len(dataset)) for part in (features, labels, index)]
+            sets = [found.rows for found in self.rows(outputs or classifier.outputs, dataset, epoch=epoch, shelf=shelf)]
+        parts = ([s.features for s in sets], [s.labels for s in sets], [s.index for s in sets])
+        gathered = [self._gather(torch.cat(part), len(dataset)) for part in parts]
         return FeatureSet(*gathered)
 
     @torch.no_grad()
@@ -142,7 +141,7 @@ class ImageStream:
             return
         shares = self._shares(dataset)
         for share, batch in zip(shares, self._batches(dataset, shares, epoch, test), strict=True):
-            yield FeatureRows(share, self._forward(forward, batch["pixel_values"]), batch["labels"], batch["index"])
+            yield FeatureRows(share, FeatureSet(self._forward(forward, batch["pixel_values"]), batch["labels"], batch["index"]))
 
     def _rows_by_shelf(
         self, forward: Callable[[Tensor], Outputs], dataset: ImageDataset, test: bool, shelf: FeatureShelf
@@ -161,7 +160,7 @@ class ImageStream:
                     chosen = to_device(pixels[[*missing.values()]], device)  # [b, 3, S, S]
                     shelf.add([*missing], self._forward(forward, self.preprocessor.normalize(chosen)))
                 own = labels_of(stored, share, device)
-                yield FeatureRows(share, to_device(shelf.rows(keys), device), own["labels"], own["index"])
+                yield FeatureRows(share, FeatureSet(to_device(shelf.rows(keys), device), own["labels"], own["index"]))
 
     def _forward(self, forward: Callable[[Tensor], Outputs], pixel_values: Tensor) -> Tensor:
         with self.accelerator.autocast():

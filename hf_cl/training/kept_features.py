@@ -78,8 +78,8 @@ class KeptFeatures:
             yield _joined(waiting)
 
     def _computed(self, classifier: AnyClassifier, dataset: ImageDataset) -> Iterator[_Part]:
-        for rows in self.images.rows(classifier.outputs, dataset, test=True, shelf=self.shelf):
-            yield _Part(np.asarray(rows.positions, dtype=np.int64), rows.features, rows.labels)
+        for positions, rows in self.images.rows(classifier.outputs, dataset, test=True, shelf=self.shelf):
+            yield _Part(np.asarray(positions, dtype=np.int64), rows.features, rows.labels)
 
 
 def _joined(parts: Sequence[tuple[int, _Part]]) -> FeatureBatch:

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ def run(folder, method, *, base=None, process=None, cache=None, sessions=2, **se
     made = TrainingSettings(output_dir=str(folder), feature_cache=str(cache or folder.parent / "cache"), **values)
     trainer = ContinualTrainer(base or backbone(0.0), process or processor(), method, Stream(sessions), made, quiet=True)
     seen = []
-    trainer.backbone.vit.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    vit: Any = trainer.backbone.vit
+    vit.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     trainer.fit()
     return sum(seen), trainer
 
@@ -89,6 +91,7 @@ def test_another_precision_misses_and_stays_near(filled):
     assert seen == ALL
     assert run(filled / "bf16 again", nearest_class_mean(), mixed_precision="bf16")[0] == 0
     shelf = trainer.features.shelf()
+    assert shelf is not None
     assert shelf.rows(list(shelf._where)[:3]).dtype == torch.float32
 
 
@@ -129,7 +132,8 @@ class Forward:
 
 
 def rows_of(stream, dataset, shelf, forward):
-    return {p: row for rows in stream.rows(forward, dataset, shelf=shelf) for p, row in zip(rows.positions, rows.features, strict=True)}
+    batches = stream.rows(forward, dataset, shelf=shelf)
+    return {p: row for positions, rows in batches for p, row in zip(positions, rows.features, strict=True)}
 
 
 def test_processes_fill_one_folder_and_each_reads_all_of_it(tmp_path):
