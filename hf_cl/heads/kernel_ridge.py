@@ -241,7 +241,7 @@ def _cvae_settings(given: Mapping[str, float] | None) -> dict[str, float]:
     return CVAE | dict(given or {})
 
 
-# Rows whose class has a coreset are training state. Loaders find a head's keys by its state_dict: they must be the same before the first fit.
+# Rows whose class has a coreset are training state. Loaders find keys by the head's state_dict: the same before and after the first fit.
 def _save_rows_without_a_coreset(head: KernelRidgeHead, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     known = head._known()
     state_dict[f"{prefix}weight"] = head.weight.detach().masked_fill(known[:, None], 0.0)
