@@ -211,6 +211,7 @@ class SessionLoop(Services):
             return None
         folder, precision = Path(self.settings.feature_cache).expanduser(), str(self.accelerator.mixed_precision)
         return FeatureFiles(folder, self.model, self.tuner.prefix, self.config, self.images.preprocessor, precision)
+
     def _check_coming(self) -> None:
         """Of all sessions that are to be trained, so that no mistake waits for a late one."""
         without = [session.id for session in self.plan.sessions if not session.new_class_names]
