@@ -46,7 +46,7 @@ class ExperienceReplay(LossTerm):
         replayed = ctx.batch.get("replayed")
         losses = F.cross_entropy(logits, labels, reduction="none")  # [B]
         own = losses
-        first = ctx.session.first_new_class
+        first = ctx.session.own.start
         if self.own_classes == "new" and first:
             left_out = torch.arange(logits.shape[1], device=logits.device) < first  # [C]
             masked = logits.masked_fill(left_out, -torch.inf)  # [B, C]

@@ -69,10 +69,6 @@ class SelfDistillation(LossTerm):
         self._read: SampleTable | None = None
         self._written: SampleTable | None = None
 
-    @property
-    def own_classes_only(self) -> bool:
-        return self.classes == "new"
-
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         first = first_column(self.classes, session)
         images, device = session.training_images, trainer.accelerator.device

@@ -46,10 +46,6 @@ class StableMax(LossTerm):
         self.dtype, self.weight = dtype, weight
         self.needs = needed(classes)
 
-    @property
-    def own_classes_only(self) -> bool:
-        return self.classes == "new"
-
     def __call__(self, ctx: Context) -> Tensor:
         logits, labels = competing(self.classes, ctx)  # [B, c], [B]
         return stablemax_cross_entropy(logits.to(self._dtype(logits)), labels)

@@ -40,10 +40,6 @@ class SymmetricCrossEntropy(LossTerm):
         self.classes: Classes = classes
         self.needs = needed(classes)
 
-    @property
-    def own_classes_only(self) -> bool:
-        return self.classes == "new"
-
     def __call__(self, ctx: Context) -> Tensor:
         return symmetric_cross_entropy(*competing(self.classes, ctx), self.a, self.b)
 

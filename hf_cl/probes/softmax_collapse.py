@@ -115,4 +115,4 @@ def collapsed(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> tuple[Tenso
 
 def _first(ctx: Context) -> int:
     """The first column that competes: of the session's own classes, or of all where images of others are replayed."""
-    return 0 if "replayed" in ctx.batch else ctx.session.first_new_class
+    return 0 if "replayed" in ctx.batch else ctx.session.own.start

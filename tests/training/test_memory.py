@@ -179,4 +179,4 @@ def test_two_processes_train_what_one_trains(tmp_path):
 
 def test_the_default_loss_of_compose_sees_all():
     (phase,) = compose().phases(memory_case.FIRST)
-    assert isinstance(phase.losses[0], MaskedCrossEntropy) and not phase.losses[0].own_classes_only
+    assert isinstance(phase.losses[0], MaskedCrossEntropy) and "own_classes" not in phase.losses[0].needs
