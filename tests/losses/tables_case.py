@@ -1,4 +1,4 @@
-"""Runs whose losses keep a row per image, watched by probes, in float64: `tables_case.py RESULT.json`, started by launch.py.
+"""Runs whose losses keep a row per image, watched by probes, in float64: `tables_case.py RESULT.json`, by two processes or none.
 
 The last step of an epoch has one image, so that one of two processes has no share of it.
 """
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from loop_case import backbone, digest, processor
 from safetensors.torch import save_file
 from stream import Images, Stream
-from training.loop_case import backbone, digest, processor
 
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.contracts import Part, Probe

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from losses import tables_case
-from rules.launch import on_two_processes
+from processes import result_of_two
 from safetensors.torch import load_file
 
 BY_PROCESS = {"median_gap", "alignment"}
@@ -28,7 +28,7 @@ def flat(value: Any, name="") -> dict[str, Any]:
 @pytest.mark.distributed
 def test_tables_of_two_processes(tmp_path):
     """One test, so that the processes are started once."""
-    found = on_two_processes(Path(tables_case.__file__), tmp_path)
+    found = result_of_two(Path(tables_case.__file__), tmp_path)
     one = tables_case.run(tmp_path / "one")
     for session in (0, 1):
         alone = load_file(tmp_path / "one" / f"tables-{session}-0.safetensors")

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from loop_case import backbone, build
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from training.loop_case import backbone, build
 
 from hf_cl.probes import SharpnessProbe
 
