@@ -28,7 +28,9 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "checkpoint_steps",
         "checkpoint_minutes",
         "keep_adapters",
+        "export_statistics",
         "strict_data",
+        "session_from",
         "report_to",
         "push_to_hub",
         "private",
@@ -100,6 +102,8 @@ class TrainingSettings:
     """Minutes between two checkpoints inside a session; None: only the steps and the session's end count."""
     keep_adapters: str = "all"
     """Whose adapter stays in `adapters/`: `all` sessions', the `last` one's, or `every:10` (of sessions 0, 10, 20, ... and the last)."""
+    export_statistics: bool = False
+    """Write means and scatters of the classes' features beside every adapter, as `class_statistics.safetensors`: to go on from it."""
     stability_every: int | None = None
     """Optimizer steps between two evaluations on all sessions so far, for the stability gap; None: evaluate at the end of sessions."""
     probes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -173,6 +177,8 @@ class RunSettings(TrainingSettings):
     """A folder with published lists of images; absent: an own draw by class_order_seed."""
     targets: list[str] = field(default_factory=list)
     """Data sets to test on, for protocols that train on one and test on others."""
+    session_from: Literal["new_classes", "new_pictures"] = "new_classes"
+    """What makes the next session of a run that goes on: `new_classes` alone, or first the `new_pictures` of classes that it has taught."""
     validation_fraction: float = 0.0
     """Share of the training images that is kept out for validation."""
     push_to_hub: str | None = None

@@ -20,6 +20,7 @@ from torch import nn
 from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, encode_names, reads_texts
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
+from hf_cl.checkpoints.statistics_files import SavedStatistics, training_state
 from hf_cl.checkpoints.tensors import first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import Method, Phase, Probe, Scenario, Session
@@ -33,6 +34,7 @@ from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.checks import (
     check_method,
+    check_new_classes,
     check_optimizer,
     check_parts,
     check_session,
@@ -197,12 +199,20 @@ class SessionLoop(Services):
             compile_backbone(self.backbone, **self.accelerator.compile_arguments)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
         self._write_texts()
-        for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
-            world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
-            check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
+        self._check_coming()
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
         self.features = FeatureCache(self.images, self.classifier, self.frozen)
         self.statistics = ClassStatistics(self._declared_statistics())
+
+    def _check_coming(self) -> None:
+        """Of all sessions that are to be trained, so that no mistake waits for a late one."""
+        without = [session.id for session in self.plan.sessions if not session.new_class_names]
+        always = [self.head, *self.method.parts, *self.probes]
+        for coming in self.plan.sessions[self.position.session :]:
+            world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
+            check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead), without)
+            training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
+            check_new_classes(coming, [*always, *training])
 
     def _write_texts(self) -> None:
         """What the names of the classes so far say, to a head that judges by it."""
@@ -270,6 +280,8 @@ class SessionLoop(Services):
             part.before_statistics(self, session)
         for part in self.named_parts().values():
             part.end_session(self, session)
+        if self.settings.export_statistics:
+            self.class_statistics(session)  # counted by now, unless no head or part reads them
         self.features.clear()
         self.results.add(session, seconds, trained)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
@@ -291,6 +303,9 @@ class SessionLoop(Services):
     def save_adapter(self, folder: Path) -> None:
         """Adapter, head, class names and image processor, as every loading route wants them."""
         if self.accelerator.is_main_process:
-            save_adapter_files(folder, self.model, self.processor, self.tokenizer)
+            saved = None
+            if self.settings.export_statistics:
+                saved = SavedStatistics(self.statistics, tuple(self.config.class_names), training_state(self.head))
+            save_adapter_files(folder, self.model, self.processor, self.tokenizer, saved)
             remove_adapters(folder.parent, self.settings.keep_adapters, self.session.id)
         self.accelerator.wait_for_everyone()
