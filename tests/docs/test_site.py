@@ -21,13 +21,15 @@ MISSING = [name for name in ("material", "mkdocstrings_handlers.python") if impo
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}: pip install '.[docs]'")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
+def build(folder: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+
+
+@pytest.fixture(scope="module")
+def site(once):
+    return once("site", build)
 
 
 def test_it_has_the_pages_of_the_repository_too(site):
