@@ -42,7 +42,8 @@ class ProgressiveSwitch(Part):
 
     Args:
         switch_after: session -> optimizer steps before its switch, None for no switch.
-        sessions: "protect" (what earlier sessions moved to the threshold or beyond stays exactly where it is) or "continue".
+        sessions: "protect" (what earlier sessions moved to the threshold or beyond stays exactly where it is, so that
+            after a few sessions hardly an entry trains) or "continue".
 
     Raises ValueError for another value of `sessions`, and at the beginning of a session whose adapter is not SARA.
     """
@@ -99,7 +100,7 @@ def sara(
     head_learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     max_grad_norm: float | None = 1.0,
-    sessions: Sessions = "protect",
+    sessions: Sessions = "continue",
     switch_after: Callable[[Session], int | None] | None = None,
     loss_scope: LossScope = "new",
 ) -> Method:
@@ -187,8 +188,8 @@ class SaraSettings(AdapterSettings):
     """Share of a session's steps before the switch; null: no switch."""
     progressive_sessions: Literal["all", "first"] = "all"
     """Sessions with a switch."""
-    sessions: Sessions = "protect"
-    """Whether later sessions leave alone what earlier ones moved to the threshold or beyond."""
+    sessions: Sessions = "continue"
+    """`protect`: later sessions leave alone what earlier ones moved to the threshold or beyond, until hardly an entry trains."""
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
     """The head and its settings."""
 

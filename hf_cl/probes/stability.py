@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_cl.contracts import ImageDataset, Probe, Session, Trainer, source_of
+from hf_cl.contracts import ImageDataset, Probe, Session, Trainer
 from hf_cl.heads import PrototypeHead
 from hf_cl.metrics import StabilityTraces
 from hf_cl.probes.subset import Subset
