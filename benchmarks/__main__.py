@@ -49,7 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("groups", nargs="*", default=[], metavar="group", help=f"of {', '.join(GROUPS)}; all by default")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--sizes", default="tiny", help="tiny (ViT-Ti/16), base (ViT-B/16 and CLIP ViT-B/16), or both: tiny,base")
+    parser.add_argument(
+        "--sizes", default="tiny", help="tiny (ViT-Ti/16), base (ViT-B/16 and CLIP ViT-B/16), or both: tiny,base; rehearsal: all narrow"
+    )
     parser.add_argument("--repeats", type=int, default=8, help="rounds A B B A per ratio")
     parser.add_argument("--compile", action="store_true", help="rows with torch.compile on our side")
     parser.add_argument("--large", action="store_true", help="scale: 100,000 pictures too")

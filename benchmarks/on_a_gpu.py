@@ -29,7 +29,7 @@ def main() -> int:
         "python -m benchmarks.on_a_gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: a rehearsal")
-    parser.add_argument("--tiny", action="store_true", help="a few tests and small shapes")
+    parser.add_argument("--tiny", action="store_true", help="a few tests and narrow towers")
     parser.add_argument("--minutes", type=float, default=9.5, help="for all of it; half of that for the tests at most")
     parser.add_argument("--output", type=Path, default=Path("gpu.md"), help="where the table goes too")
     arguments = parser.parse_args()
@@ -91,7 +91,7 @@ def _rows(arguments: argparse.Namespace, environment: dict[str, str], seconds: f
     with tempfile.TemporaryDirectory() as folder:
         said, file = Path(folder) / "said", Path(folder) / "rows.json"
         command = [sys.executable, "-m", "benchmarks", "gpu", "--device", arguments.device, "--json", str(file)]
-        command += ["--sizes", "tiny", "--repeats", "1"] if arguments.tiny else ["--sizes", "base"]
+        command += ["--sizes", "rehearsal", "--repeats", "1"] if arguments.tiny else ["--sizes", "base"]
         with said.open("w") as out:
             try:
                 done = subprocess.run(

@@ -27,9 +27,9 @@ from hf_cl.training.step import MicroBatch, Stepper
 
 CLASSES = tuple(f"w{i}" for i in range(20))
 FIRST_NEW = 10
-WIDTHS = {"tiny": (192, 3), "base": (768, 12)}
+WIDTHS = {"rehearsal": (24, 3), "tiny": (192, 3), "base": (768, 12)}
 """Size -> width and heads of a ViT/16 with 12 layers."""
-BATCH = {"tiny": 4, "base": 2}
+BATCH = {"rehearsal": 2, "tiny": 4, "base": 2}
 BOS, EOS, WORDS = 298, 299, 300
 PRECISION = "no"
 """Of accelerators that are not told otherwise; the GPU's rows set it."""
@@ -59,7 +59,7 @@ def clip(size: str = "tiny") -> CLIPModel:
     """Vision and text tower with random weights: ViT-B/16 shapes of CLIP for `base`."""
     torch.manual_seed(0)
     width, heads = WIDTHS[size]
-    text_width, text_heads = (192, 3) if size == "tiny" else (512, 8)
+    text_width, text_heads = (512, 8) if size == "base" else (width, heads)
     text = {
         "hidden_size": text_width,
         "num_attention_heads": text_heads,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SaraModel,
     )
     from hf_cl.adapters.sara import sara_lr
+    from hf_cl.adapters.text_logits import set_tokenizer
     from hf_cl.backbones import load_backbone, load_processor
     from hf_cl.hub.load import load
     from hf_cl.hub.push import push_to_hub
@@ -46,6 +47,7 @@ _LAZY = {
     "load_processor": "hf_cl.backbones",
     "push_to_hub": "hf_cl.hub.push",
     "sara_lr": "hf_cl.adapters.sara",
+    "set_tokenizer": "hf_cl.adapters.text_logits",
 }
 _LAZY_MODULES = ("heads", "losses", "methods", "metrics", "rules", "scenarios")
 
@@ -73,6 +75,7 @@ __all__ = [
     "rules",
     "sara_lr",
     "scenarios",
+    "set_tokenizer",
 ]
 
 

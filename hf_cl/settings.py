@@ -28,6 +28,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "checkpoint_steps",
         "checkpoint_minutes",
         "keep_adapters",
+        "export_statistics",
         "strict_data",
         "report_to",
         "push_to_hub",
@@ -100,6 +101,8 @@ class TrainingSettings:
     """Minutes between two checkpoints inside a session; None: only the steps and the session's end count."""
     keep_adapters: str = "all"
     """Whose adapter stays in `adapters/`: `all` sessions', the `last` one's, or `every:10` (of sessions 0, 10, 20, ... and the last)."""
+    export_statistics: bool = False
+    """Write means and scatters of the classes' features beside every adapter, as `class_statistics.safetensors`: to go on from it."""
     stability_every: int | None = None
     """Optimizer steps between two evaluations on all sessions so far, for the stability gap; None: evaluate at the end of sessions."""
     probes: dict[str, dict[str, Any]] = field(default_factory=dict)

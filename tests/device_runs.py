@@ -244,13 +244,13 @@ class Found:
     """Tensors of adapter, head, losses, parts and rule that are not on the device, as paths of attributes."""
 
 
-def on_the_device(run: Run, output_dir: Path, folder: Path) -> Found:
-    """Run it on the fake device, killed and resumed inside a session.
+def on_the_device(run: Run, output_dir: Path, folder: Path, *, killed: bool = True) -> Found:
+    """Run it on the fake device, killed inside a session and resumed, or (`killed=False`) in one go.
 
     Raises MixedDevicesError where an operation met tensors of both memories.
     """
     found, steps = Found(), defaultdict(set)
-    for dies in (run.dies_in, -1):
+    for dies in (run.dies_in, -1) if killed else (-1,):
         trainer = build(run, output_dir, folder, probes=[Kill(dies)], checkpoint_steps=1, resume="auto")
         with FakeDevice() as device, _watched(device), suppress(_Killed):
             trainer.fit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from filelock import FileLock
 from loopback_hub import serving
 from peft import PeftType
 from run_snippets import shell_lines, steps
@@ -58,29 +60,64 @@ STANDS_FOR = {"RUN": "runs/demo", "RUN...": "runs/demo", "ADAPTER": "runs/demo/a
 
 
 # Snippets
+FIRST = [ROOT / "README.md", ROOT / "docs" / "quick_start.md", *NOTEBOOKS]
+LATER = [page for page in PAGES if page not in FIRST]
+
+
+def follow(documents: list[Path], folder: Path) -> dict:
+    """Do what `documents` say, in a process of their own and a folder each, once for all workers of the suite.
+
+    Returns the process's `status` and `output`, and what was `pushed` to the Hub that it met.
+    """
+    with FileLock(f"{folder}.lock"):
+        said = folder / "said.json"
+        if not said.exists():
+            folder.mkdir()
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+            environment |= {"HF_TOKEN": "hf_loopback", "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
+            command = [sys.executable, str(ROOT / "tests" / "run_snippets.py"), *(str(page) for page in documents if any(steps(page)))]
+            with serving() as hub:
+                environment["HF_ENDPOINT"] = hub.url
+                done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            pushed = {name: sorted(repository.tags) for name, repository in hub.repositories.items()}
+            said.write_text(json.dumps({"status": done.returncode, "output": done.stdout, "pushed": pushed}))
+        return json.loads(said.read_text())
+
+
+@pytest.fixture(scope="session")
+def readers(tmp_path_factory):
+    """The folder in which groups of documents are followed, the same for all workers."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "readers"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """The folder in which all documents were followed, in a process of their own, one folder each; its output, its exit status."""
-    folder = tmp_path_factory.mktemp("readers")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
-    documents = [document for document in (ROOT / "README.md", *PAGES, *NOTEBOOKS) if any(steps(document))]
-    command = [sys.executable, str(ROOT / "tests" / "run_snippets.py"), *map(str, documents)]
-    with serving() as hub:
-        environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_loopback", "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode != 0 or hub.repositories["me/photos"].tags.keys() == {"session-0", "session-1"}
-    return folder, done.stdout, done.returncode
+def ran(readers):
+    """The folder in which the first pages were followed."""
+    follow(FIRST, readers / "first")
+    return readers / "first"
 
 
-def test_the_snippets_run(ran):
-    folder, output, status = ran
-    assert status == 0, output[-3000:]
-    copied = {"ovor-0", "ovor-1", "lora-0", "lora-1"}
-    assert {path.name for path in (folder / "README" / "runs").iterdir()} == {"demo", "first", "means", "photos", "digits"} | copied
-    assert {path.name for path in (folder / "docs-quick_start" / "runs").iterdir()} == {"demo", "first", "second", "means"}
+def runs_of(document: Path) -> set[str]:
+    return {path.name for path in (document / "runs").iterdir()}
+
+
+def test_the_later_snippets_run(readers):
+    said = follow(LATER, readers / "later")
+    assert said["status"] == 0, said["output"][-3000:]
     compared = {f"{method}-{seed}" for method in ("means", "ovor") for seed in range(3)}
-    assert {path.name for path in (folder / "docs-choosing_a_method" / "runs").iterdir()} == {"demo", "frozen"} | compared
-    assert {path.name for path in (folder / "notebooks-quick_start" / "runs").iterdir()} == {"demo", "notebook"}
+    assert runs_of(readers / "later" / "docs-choosing_a_method") == {"demo", "frozen"} | compared
+
+
+def test_the_first_snippets_run(ran):
+    said = follow(FIRST, ran)
+    assert said["status"] == 0, said["output"][-3000:]
+    assert said["pushed"]["me/photos"] == ["session-0", "session-1"]
+    assert runs_of(ran / "README") == {"demo", "first", "means", "photos", "digits"} | {"ovor-0", "ovor-1", "lora-0", "lora-1"}
+    assert runs_of(ran / "docs-quick_start") == {"demo", "first", "second", "means"}
+    assert runs_of(ran / "notebooks-quick_start") == {"demo", "notebook"}
 
 
 @per_document
@@ -94,7 +131,7 @@ def test_the_run_folder_is_as_the_readme_draws_it(ran):
     names = [line.split()[0] for line in drawn[2].splitlines()]
     assert len(names) >= 7
     for name in names:
-        assert (ran[0] / "README" / drawn[1] / name).exists(), name
+        assert (ran / "README" / drawn[1] / name).exists(), name
 
 
 def test_the_run_folder_is_as_the_quick_start_lists_it(ran):
@@ -102,11 +139,11 @@ def test_the_run_folder_is_as_the_quick_start_lists_it(ran):
     names = [name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)]
     assert len(names) >= 7
     for name in names:
-        assert (ran[0] / "docs-quick_start" / "runs" / "demo" / name).exists(), name
+        assert (ran / "docs-quick_start" / "runs" / "demo" / name).exists(), name
 
 
 def test_predict_as_the_readme_calls_it(ran, monkeypatch):
-    monkeypatch.chdir(ran[0] / "README")
+    monkeypatch.chdir(ran / "README")
     (line,) = [line for line in commands_of(ROOT / "README.md") if line.startswith("hf-cl predict")]
     result = CliRunner().invoke(app, shlex.split(line)[1:])
     assert result.exit_code == 0 and re.match(r"digit\.png: \d ", result.stdout), result.output
@@ -117,7 +154,7 @@ def test_predict_as_the_readme_calls_it(ran, monkeypatch):
 def test_commands_exist(line, ran, monkeypatch):
     words = shlex.split(line.split("&&")[0])
     if words[0] == "hf-cl" and words[1:2] not in ([], ["train"]) and not words[1].startswith("--"):
-        monkeypatch.chdir(ran[0] / "README")
+        monkeypatch.chdir(ran / "README")
         check_parses(words[1], words[2:])
         return
     monkeypatch.chdir(ROOT)

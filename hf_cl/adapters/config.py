@@ -61,6 +61,10 @@ class HeadedConfig:
     def check_rule(self, rule: GradientRule) -> None:
         """Raise ValueError where the config records another gradient rule than the one that trains it. Most record none."""
 
+    def misfits(self, model: nn.Module) -> list[str]:
+        """What of a new adapter does not fit the base, a sentence each: all that can be seen without putting it in."""
+        return []
+
     def reserved_text_positions(self, model: nn.Module) -> int:
         """Positions of the text context that the adapter takes for itself, so that class names must leave them free."""
         return 0

@@ -13,13 +13,16 @@ from torch import nn
 
 from hf_cl._peft import BaseTuner, TunerLayer
 from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
+from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
 from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
 from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.text_head import check_text_head
+from hf_cl.adapters.text_logits import place_text_logits, remove_text_logits, sync_text_labels
 from hf_cl.adapters.undo import undone_on_error
 from hf_cl.adapters.unloaded import settle_heads
+from hf_cl.hints import refuse
 
 _WIDTH = 4096
 """Taken for a base whose config names no width."""
@@ -79,6 +82,9 @@ class HeadedTuner(BaseTuner):
         if headed:
             self.head_wrapper().attach_switch()
             self.head_wrapper().attach_pool(model)
+        if config.has_text_head:
+            place_text_logits(model, self.peft_config)
+        sync_text_labels(model)
 
     def check_config(self, config: Any) -> None:
         """Raise ValueError for a config that does not fit the base (`config.base_signature`), before anything is injected."""
@@ -112,7 +118,18 @@ class HeadedTuner(BaseTuner):
             model.set_submodule(classifier_path(model), wrapper.original_module)
             wrapper.enable_adapters(False)  # the base's labels
         settle_heads(model)
+        remove_text_logits(model)
         return model
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """As peft's; labels follow."""
+        super().set_adapter(adapter_name, inference_mode)
+        sync_text_labels(self.model)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """As peft's; labels follow."""
+        super().delete_adapter(adapter_name)
+        sync_text_labels(self.model)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # at unload peft's own copies `.weight`, which a block or an attention module does not have
@@ -150,9 +167,25 @@ class HeadedTuner(BaseTuner):
         before = config.classes_per_session or [len(config.class_names)]
         if config.has_text_head:
             config.class_names = [*config.class_names, *class_names]
+            sync_text_labels(self.model)
         else:
             self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
         config.classes_per_session = [*before, len(class_names)]
+
+
+def check_fit(config: HeadedConfig, model: nn.Module) -> None:
+    """Before a run opens its data: does its adapter fit the base? Nothing is injected, and the config stays as it is.
+
+    Raises ValueError with all that can be seen without putting the adapter in.
+    """
+    check_supported(config.peft_type.value, model)  # pyright: ignore[reportAttributeAccessIssue]
+    faults = config.misfits(model)
+    for check in (lambda: check_text_head(config, model), lambda: check_pool(config.head, model)):
+        try:
+            check()
+        except ValueError as error:
+            faults.append(str(error))
+    refuse(faults)
 
 
 def _check_modules_to_save(config: Any, model: nn.Module) -> None:

@@ -1,7 +1,8 @@
 """One view of all bases."""
 
+from hf_cl.adapters.text_classifier import TextHead, check_class_names
 from hf_cl.backbones.class_texts import EncodedNames, encode_names, reads_texts
-from hf_cl.backbones.clip_classifier import AnyClassifier, ClipClassifier, TextHead, check_class_names, classifier_of
+from hf_cl.backbones.clip_classifier import AnyClassifier, ClipClassifier, classifier_of
 from hf_cl.backbones.image_classifier import FeatureClassifier, ImageClassifier
 from hf_cl.backbones.loading import demo_backbone, load_backbone, load_processor
 from hf_cl.backbones.open_clip import OpenClipForImageClassification

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_cl.adapters.bases import family_of
-from hf_cl.backbones.class_tokens import ClassTokens
+from hf_cl.adapters.class_tokens import ClassTokens
+from hf_cl.adapters.towers import encode_texts
 from hf_cl.backbones.loading import shared_name
-from hf_cl.backbones.two_towers import encode_texts, load_tokenizer, load_two_towers
+from hf_cl.backbones.two_towers import load_tokenizer, load_two_towers
 from hf_cl.heads.text import TextHeadSpec
 
 AT_ONCE = 64

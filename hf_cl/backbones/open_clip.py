@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessor, PretrainedConfig, ViTImageProcessor
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from hf_cl.adapters.text_logits import OPEN_CLIP_PREFIX
 from hf_cl.hints import nearest
 
-OPEN_CLIP_PREFIX = "open_clip:"
 _RANDOM = re.compile(r"random-([0-9]{1,9})")
 _DEFAULTS = {"mean": None, "std": None, "interpolation": "bicubic", "resize_mode": "shortest"}
 """What open_clip does where its list of weights says nothing; no mean and deviation are OpenAI's."""

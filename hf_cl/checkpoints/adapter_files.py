@@ -11,14 +11,16 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from hf_cl.backbones.loading import shared_name
+from hf_cl.checkpoints.statistics_files import SavedStatistics, save_statistics
 from hf_cl.settings import keeps_adapter
 
 _READ_WRITE = 0o666
 """What `open` asks for; the process's umask takes from it."""
 
 
-def save_adapter_files(folder: Path, model: PeftModel, processor: Any, tokenizer: Any) -> None:
-    """Adapter, head, class names, image processor and tokenizer; the folder is whole or absent.
+def save_adapter_files(folder: Path, model: PeftModel, processor: Any, tokenizer: Any, statistics: SavedStatistics | None = None) -> None:
+    """Adapter, head, class names, image processor and tokenizer, and where they are to go along, class statistics; the folder is whole or
+    absent.
 
     A base that ships with hf_cl is named `demo` or `demo_clip`, not by where it is installed. Files have the mode that `open` gives: those
     of safetensors would be readable by their owner alone.
@@ -31,6 +33,8 @@ def save_adapter_files(folder: Path, model: PeftModel, processor: Any, tokenizer
     processor.save_pretrained(str(aside))
     if isinstance(tokenizer, PreTrainedTokenizerBase):  # open_clip's comes with the name of the base
         tokenizer.save_pretrained(str(aside))
+    if statistics is not None:
+        save_statistics(aside, statistics)
     mode = _READ_WRITE & ~_umask()
     for file in aside.rglob("*.safetensors"):
         file.chmod(mode)

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,18 @@ class CheckpointStore:
     def __init__(self, folder: Path, rank: int = 0, world: int = 1, barrier: Callable[[], None] = lambda: None) -> None:
         self.folder, self.rank, self.world, self.barrier = folder, rank, world, barrier
 
-    def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write this process's `state` as part of the checkpoint of optimizer step `step`."""
+    def save(self, step: int, state: dict[str, Any], needs: Mapping[str, str] | None = None) -> Path:
+        """Write this process's `state` as part of the checkpoint of optimizer step `step`.
+
+        `needs`: files in this store's folder that the state refers to, with their checksums: without them the checkpoint is not whole.
+        """
         aside, final = self.folder / f".writing-{step:09d}", self.path(step)
         if self.rank == 0:
             for unfinished in self.folder.glob(".writing-*"):  # of a run that was killed, or found no space
                 shutil.rmtree(unfinished)
             aside.mkdir(parents=True)
         self.barrier()
-        self._write(aside, state)
+        self._write(aside, state, needs)
         self.barrier()
         if self.rank == 0:
             _sync(aside)
@@ -57,7 +60,7 @@ class CheckpointStore:
         self.barrier()
         return final
 
-    def _write(self, folder: Path, state: dict[str, Any]) -> None:
+    def _write(self, folder: Path, state: dict[str, Any], needs: Mapping[str, str] | None = None) -> None:
         tensors: dict[str, Any] = {}
         tree = pack(state, tensors)
         names = _names(self.rank, self.world)
@@ -67,7 +70,7 @@ class CheckpointStore:
         except SafetensorError as error:
             raise OSError(f"Cannot write {folder / names['tensors']}: {error}") from error
         sums = {name: _checksum(folder / name) for name in (names["json"], names["tensors"])}
-        (folder / names["sums"]).write_text(json.dumps(sums))
+        (folder / names["sums"]).write_text(json.dumps(sums | {f"../{path}": checksum for path, checksum in (needs or {}).items()}))
         for name in names.values():
             _sync(folder / name)
 
@@ -93,7 +96,7 @@ class CheckpointStore:
         names = self._mine(path)
         try:
             sums = json.loads((path / names["sums"]).read_text())
-            if not isinstance(sums, dict) or sums.keys() != {names["json"], names["tensors"]}:
+            if not isinstance(sums, dict) or not {names["json"], names["tensors"]} <= sums.keys():
                 raise ValueError(f"{names['sums']} is no list of checksums")
             torn = [name for name, expected in sums.items() if _checksum(path / name) != expected]
         except (OSError, ValueError) as error:
@@ -114,9 +117,21 @@ class CheckpointStore:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ValueError(f"Checkpoint {path} cannot be read: {error}") from error
 
-    def read(self, step: int, key: str) -> Any:
-        """One entry of the state of `step` that holds no tensors, without reading those."""
-        tree = json.loads((self.path(step) / self._mine(self.path(step))["json"]).read_text())
+    def needed(self) -> set[str]:
+        """Files in this store's folder that some checkpoint refers to."""
+        found: set[str] = set()
+        for path in (path for folder in self._folders() for path in folder.glob("*.sha256.json")):
+            try:
+                found |= {name.removeprefix("../") for name in dict(json.loads(path.read_text())) if name.startswith("../")}
+            except (OSError, ValueError, TypeError):  # a torn one, which nobody will read
+                continue
+        return found
+
+    def read(self, step: int, key: str, rank: int | None = None) -> Any:
+        """One entry of the state of `step` that holds no tensors, without reading those; as this process saved it, or another `rank`."""
+        path = self.path(step)
+        names = self._mine(path) if rank is None else _names(rank, self.world_of(path))
+        tree = json.loads((path / names["json"]).read_text())
         return unpack(next((value for name, value in tree["$dict"] if name == key), None), {})
 
     def path(self, step: int) -> Path:

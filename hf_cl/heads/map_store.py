@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_cl.memory.class_statistics import ClassStatistics
+from hf_cl.memory.moments import Moments
 
 
 class MapStore(nn.Module):
@@ -36,7 +37,7 @@ class MapStore(nn.Module):
     def statistics(self) -> ClassStatistics:
         """A copy, to add to."""
         counts, means = self.counts.cpu(), self.means.cpu()
-        classes = {c: {"count": int(n), "mean": means[c].clone()} for c, n in enumerate(counts) if n}
+        classes = {c: Moments(int(n), means[c].clone()) for c, n in enumerate(counts) if n}
         pooled = self.scatter.cpu().clone() if classes else None
         return ClassStatistics.of_classes({"pooled"}, classes, pooled)
 

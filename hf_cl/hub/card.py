@@ -183,18 +183,19 @@ def _code_blocks(card: ModelCardInput) -> dict[str, Markup | None]:
     adapter, last = card.adapter, card.results.sessions[-1].id
     revision = card.results.environment.get("backbone_revision")
     base = (card.base_model, str(revision) if revision else None)
-    plain = not (card.two_towers or card.base_model.startswith("open_clip:"))  # transformers and peft load it without hf_cl.load
+    plain = not card.base_model.startswith("open_clip:")  # transformers and peft load it without hf_cl.load
+    auto = snippets.TWO_TOWERS if card.two_towers else snippets.CLASSIFIER
     policy = str(card.settings.get("keep_adapters", "all"))
     before = next((k for k in range(last - 1, -1, -1) if keeps_adapter(policy, k)), None)
     on_hub = is_hub_id(adapter)
     beside = not on_hub and PurePath(adapter).name == f"session-{last}"
     blocks: dict[str, tuple[str, str] | None] = {
-        "through_peft": (snippets.through_peft(*base, adapter, len(card.results.class_names)), "python") if plain else None,
-        "pipeline": (snippets.as_pipeline(*base, adapter), "python") if plain else None,
+        "through_peft": (snippets.through_peft(*base, adapter, len(card.results.class_names), auto), "python") if plain else None,
+        "pipeline": (snippets.as_pipeline(*base, adapter), "python") if plain and not card.two_towers else None,
         "through_hf_cl": (snippets.through_hf_cl(adapter), "python"),
         "shell": (snippets.in_the_shell(adapter), "sh"),
         "revision": (snippets.earlier_session_through_hf_cl(adapter, before), "python") if before is not None and on_hub else None,
-        "revision_through_peft": (snippets.earlier_session(*base, adapter, before), "python")
+        "revision_through_peft": (snippets.earlier_session(*base, adapter, before, auto), "python")
         if before is not None and on_hub and plain
         else None,
         "beside": (snippets.through_hf_cl(snippets.sibling(adapter, before)), "python") if before is not None and beside else None,

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hf_cl.adapters.files import check_folder
+from hf_cl.checkpoints.statistics_files import STATISTICS_FILE
 from hf_cl.hints import nearest
 from hf_cl.hub.fetch import adapter_folder
 from hf_cl.hub.markdown import escape
@@ -177,7 +178,7 @@ def _write(folder: Path, target: Path, config: Mapping[str, Any], tensors: Mappi
     """The folder is whole or absent."""
     aside = target.with_name(f".writing-{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(folder, aside, ignore=shutil.ignore_patterns("README.md", SAFETENSORS_WEIGHTS_NAME, CONFIG_NAME))
+    shutil.copytree(folder, aside, ignore=shutil.ignore_patterns("README.md", SAFETENSORS_WEIGHTS_NAME, CONFIG_NAME, STATISTICS_FILE))
     save_file(dict(tensors), aside / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     (aside / CONFIG_NAME).write_text(json.dumps(config, indent=2, ensure_ascii=False))
     aside.rename(target)

@@ -19,9 +19,9 @@ from transformers import AutoModelForImageClassification, PretrainedConfig, PreT
 
 from hf_cl.adapters.async_lora import AsyncLoraModel
 from hf_cl.adapters.glad import GladConfig, export_lora
+from hf_cl.adapters.towers import encode_images
 from hf_cl.adapters.unloaded import LINEAR_HEAD
 from hf_cl.backbones import ClipClassifier, OpenClipForImageClassification
-from hf_cl.backbones.two_towers import encode_images
 from hf_cl.heads import LinearHead
 from hf_cl.hub.load import Classifier, load
 

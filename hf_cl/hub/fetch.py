@@ -9,12 +9,15 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, O
 from huggingface_hub.utils import validate_repo_id
 
 from hf_cl.adapters.files import check_folder
+from hf_cl.checkpoints.statistics_files import STATISTICS_FILE
 from hf_cl.errors import exists, near_path
 from hf_cl.hub.access import UNREACHED, HubError, explained, unwrapped
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = ["*.json", ADAPTER_WEIGHTS, "*.txt", "*.model"]
 """What is fetched: config, weights, image processor, tokenizer; no pickle, no code, no other model that lies beside."""
+WITH_STATISTICS = [*FILES, STATISTICS_FILE]
+"""The same for a run that goes on from the adapter."""
 
 
 def session_folders(run: Path) -> list[Path]:
@@ -30,12 +33,13 @@ def session_folders(run: Path) -> list[Path]:
     return [numbered[name] for name in sorted(numbered, key=int)]
 
 
-def adapter_folder(adapter: str | Path, revision: str | None = None) -> Path:
+def adapter_folder(adapter: str | Path, revision: str | None = None, *, statistics: bool = False) -> Path:
     """The folder with an adapter's files.
 
     Args:
         adapter: a Hub id, an adapter folder, or a run folder (its last session).
         revision: of the Hub id, or the name of one of the run folder's sessions.
+        statistics: fetch the class statistics too, where the adapter has some; who predicts does not need them.
 
     Raises ValueError where there is no adapter or no such session, and HubError for what the Hub did not give.
     """
@@ -50,7 +54,7 @@ def adapter_folder(adapter: str | Path, revision: str | None = None) -> Path:
         raise ValueError(_no_folder(adapter)) from error
     if "/" not in str(adapter) or here.parent.is_dir():
         raise ValueError(_no_folder(adapter))
-    return _checked(_fetched(str(adapter), revision), adapter)
+    return _checked(_fetched(str(adapter), revision, WITH_STATISTICS if statistics else FILES), adapter)
 
 
 def _no_folder(adapter: str | Path) -> str:
@@ -66,9 +70,9 @@ def _session_folder(run: Path, revision: str | None) -> Path:
     return [*folders.values()][-1] if revision is None else folders[revision]
 
 
-def _fetched(repo_id: str, revision: str | None) -> Path:
+def _fetched(repo_id: str, revision: str | None, files: list[str]) -> Path:
     try:
-        return Path(unwrapped(lambda: snapshot_download(repo_id, revision=revision, allow_patterns=FILES)))
+        return Path(unwrapped(lambda: snapshot_download(repo_id, revision=revision, allow_patterns=files)))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise HubError(
             f"{_named(repo_id, revision)} is not on this machine, and HF_HUB_OFFLINE is set. Load it once with a network."

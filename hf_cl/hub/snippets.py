@@ -18,15 +18,19 @@ def other_endpoint() -> str | None:
     return None if endpoint() == HUB else endpoint()
 
 
-def through_peft(base_model: str, base_revision: str | None, adapter: str, num_classes: int) -> str:
+CLASSIFIER, TWO_TOWERS = "AutoModelForImageClassification", "AutoModelForZeroShotImageClassification"
+"""What loads a base in transformers: with a classifier, or with an image and a text tower."""
+
+
+def through_peft(base_model: str, base_revision: str | None, adapter: str, num_classes: int, auto: str = CLASSIFIER) -> str:
     """The adapter on its base, and one image."""
     return f"""import torch
 from peft import PeftModel
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, {auto}
 
 import hf_cl  # tells peft about the adapter type
-{_base(base_model, base_revision)}
+{_base(base_model, base_revision, auto)}
 model = PeftModel.from_pretrained(base, {_literal(adapter)}).eval()
 processor = AutoImageProcessor.from_pretrained({_literal(adapter)})
 
@@ -59,13 +63,13 @@ def in_the_shell(adapter: str) -> str:
     return f"hf-cl predict {shlex.quote(display_name(without_folders(adapter)))} {PICTURE}"
 
 
-def earlier_session(base_model: str, base_revision: str | None, adapter: str, session: int) -> str:
+def earlier_session(base_model: str, base_revision: str | None, adapter: str, session: int, auto: str = CLASSIFIER) -> str:
     """A revision through peft, on a base of its own: peft grows no second adapter of another size on a base that has one."""
     return f"""from peft import PeftModel
-from transformers import AutoModelForImageClassification
+from transformers import {auto}
 
 import hf_cl  # tells peft about the adapter type
-{_base(base_model, base_revision)}
+{_base(base_model, base_revision, auto)}
 model = PeftModel.from_pretrained(base, {_literal(adapter)}, revision="session-{session}").eval()
 print(model.config.id2label)"""
 
@@ -80,14 +84,12 @@ def sibling(adapter: str, session: int) -> str:
     return str(PurePath(adapter).with_name(f"session-{session}"))
 
 
-def _base(name: str, revision: str | None) -> str:
+def _base(name: str, revision: str | None, auto: str = CLASSIFIER) -> str:
     if name in SHIPPED:
         which = "" if name == DEMO else _literal(name)
-        return (
-            f"from hf_cl.backbones import demo_backbone\n\nbase = AutoModelForImageClassification.from_pretrained(demo_backbone({which}))"
-        )
+        return f"from hf_cl.backbones import demo_backbone\n\nbase = {auto}.from_pretrained(demo_backbone({which}))"
     at = f", revision={json.dumps(revision)}" if revision else ""
-    return f"\nbase = AutoModelForImageClassification.from_pretrained({_literal(name)}{at})"
+    return f"\nbase = {auto}.from_pretrained({_literal(name)}{at})"
 
 
 def _literal(name: str) -> str:

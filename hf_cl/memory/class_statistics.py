@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -48,11 +49,10 @@ class ClassStatistics:
         self._taken_with, self._moved = "", False
 
     @staticmethod
-    def of_classes(kinds: Iterable[str], classes: Mapping[int, Mapping[str, Any]], pooled: Tensor | None) -> ClassStatistics:
-        """From the parts that `state_dict` names."""
+    def of_classes(kinds: Iterable[str], moments: Mapping[int, Moments], pooled: Tensor | None) -> ClassStatistics:
+        """From moments of classes, and the sum of their scatters where that is kept."""
         statistics = ClassStatistics(kinds)
-        statistics._moments = {label: _unpacked(packed) for label, packed in classes.items()}
-        statistics._pooled = pooled
+        statistics._moments, statistics._pooled = dict(moments), pooled
         return statistics
 
     # What was seen
@@ -336,8 +336,13 @@ class ClassStatistics:
         self._pooled = None if self._pooled is None else self._pooled[:width, :width].clone()
 
     # Saving
-    def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors."""
+    @property
+    def moments(self) -> Mapping[int, Moments]:
+        """Class -> what is kept of it. An entry is replaced, never changed, so whoever has saved one knows it again."""
+        return MappingProxyType(self._moments)
+
+    def summary(self) -> dict[str, Any]:
+        """What is of all classes together: plain values, and the summed scatter. With `moments` it is the whole store."""
         return {
             "kinds": sorted(self.kinds),
             "rank": self.rank,
@@ -345,15 +350,14 @@ class ClassStatistics:
             "taken_with": self._taken_with,
             "moved": self._moved,
             "pooled": self._pooled,
-            "classes": {label: _packed(moments) for label, moments in self._moments.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`."""
-        self.kinds, self.rank, self._sessions = frozenset(state["kinds"]), state["rank"], list(state["sessions"])
-        self._taken_with, self._moved = state["taken_with"], state["moved"]
-        self._pooled, self._before = state["pooled"], None
-        self._moments = {label: _unpacked(packed) for label, packed in state["classes"].items()}
+    def restore(self, summary: Mapping[str, Any], moments: Mapping[int, Moments]) -> None:
+        """Become the store that had this `summary` and these `moments`."""
+        self.kinds, self.rank, self._sessions = frozenset(summary["kinds"]), summary["rank"], list(summary["sessions"])
+        self._taken_with, self._moved = summary["taken_with"], summary["moved"]
+        self._pooled, self._before = summary["pooled"], None
+        self._moments = dict(moments)
 
     def _of(self, label: int) -> Moments:
         if label not in self._moments:
@@ -368,16 +372,3 @@ class ClassStatistics:
 def _dense(low_rank: LowRank) -> Tensor:  # [D, D]
     width = low_rank.factor.shape[1]
     return low_rank.factor.T @ low_rank.factor + low_rank.residual * torch.eye(width, dtype=torch.float64)
-
-
-def _packed(moments: Moments) -> dict[str, Any]:
-    """Plain values and tensors, without the kinds that are not kept."""
-    packed: dict[str, Any] = {"count": moments.count, "mean": moments.mean, "factor": moments.factor, "squares": moments.squares}
-    if moments.low_rank is not None:
-        packed |= {"directions": moments.low_rank.factor, "residual": moments.low_rank.residual}
-    return {name: value for name, value in packed.items() if value is not None}
-
-
-def _unpacked(packed: Mapping[str, Any]) -> Moments:
-    low_rank = LowRank(packed["directions"], packed["residual"]) if "directions" in packed else None
-    return Moments(packed["count"], packed["mean"], packed.get("factor"), packed.get("squares"), low_rank)

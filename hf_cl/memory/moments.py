@@ -18,16 +18,28 @@ class LowRank:
     factor: Tensor  # [r, D] float64
     residual: float
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factor", laid_out(self.factor))
+
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean, and the kinds of scatter that are kept; no tensor is ever changed in place, so moments can be shared."""
+    """Count, mean, and the kinds of scatter that are kept; no tensor is ever changed in place, so moments can be shared.
+
+    Tensors are laid out as those that are read from a file: products round by layout and alignment, and a resumed run keeps its bits.
+    """
 
     count: int
     mean: Tensor  # [D] float64
     factor: Tensor | None = None  # [k, D] float64: factor^T factor is the scatter, the sum of (x - mean)(x - mean)^T
     squares: Tensor | None = None  # [D] float64: the diagonal of the scatter
     low_rank: LowRank | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "factor", "squares"):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                object.__setattr__(self, name, laid_out(tensor))
 
     @staticmethod
     def of(features: Tensor) -> Moments:
@@ -84,6 +96,12 @@ class Moments:
             None if self.squares is None else self.squares[:width].clone(),
             None if low_rank is None else replace(low_rank, factor=low_rank.factor[:, :width].clone()),
         )
+
+
+def laid_out(tensor: Tensor) -> Tensor:
+    """Row by row, at the beginning of memory of its own."""
+    whole = tensor.is_contiguous() and not tensor.storage_offset() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def scatter_factor(centred: Tensor) -> Tensor:

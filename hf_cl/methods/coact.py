@@ -209,8 +209,8 @@ class CoactSettings(AdapterSettings):
     """Dropout on the input of LoRA."""
     lora_blocks: list[int] | None = None
     """Blocks with LoRA; absent: all."""
-    unfreeze_from: int | None = 9
-    """First block that is unfrozen; -1: everything; null: nothing."""
+    unfreeze_from: int | Literal["last"] | None = 9
+    """First block that is unfrozen; `last`: the last one; -1: everything; null: nothing."""
     unfreeze_epoch: int = 0
     """Epoch of session 0 from which unfrozen weights train."""
     ema_decay: float = 0.999

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 _AS_IT_IS = frozenset({"hf_cl.settings", "hf_cl.secrets", "hf_cl.hints", "hf_cl.errors", "pydantic", "yaml"})
@@ -61,13 +61,16 @@ def keys_of(path: Path, registry: str) -> dict[str, str]:
 
 def module_path(dotted: str) -> Path | None:
     """The file of a module, found without importing its packages; None where there is none."""
-    places: Any = None
-    for part in dotted.split("."):
-        spec = PathFinder.find_spec(part, places)
-        if spec is None:
+    first, *inside = dotted.split(".")
+    try:
+        spec = find_spec(first)  # by every finder: an editable install has one of its own
+    except ValueError:  # a module that says nothing of where it comes from
+        return None
+    for part in inside:
+        if spec is None or spec.submodule_search_locations is None:
             return None
-        places = spec.submodule_search_locations
-    return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None  # pyright: ignore[reportPossiblyUnboundVariable]
+        spec = PathFinder.find_spec(part, spec.submodule_search_locations)
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
 
 
 def _tree(path: Path) -> ast.Module:

@@ -84,7 +84,10 @@ def draw_shots(images: ImageSet, shots: int, seed: int, labels: Iterable[int], c
     labels, counts = [int(label) for label in labels], images.counts(len(class_names))
     short = [f"{class_names[label]!r} has {counts[label]}" for label in labels if counts[label] < shots]
     if short:
-        raise DataError(f"{len(short)} classes have fewer training images than the {shots} shots asked for: {first_ten(short)}.")
+        raise DataError(
+            f"{len(short)} classes have fewer training images than the {shots} shots asked for: {first_ten(short)}. "
+            f"The most that every class has: shots {min(counts[label] for label in labels)}."
+        )
     chosen = []
     for label in labels:
         positions = images.positions_of(label)

@@ -11,6 +11,7 @@ import torch
 
 from hf_cl.checkpoints.position import Position
 from hf_cl.checkpoints.state_tree import pack, rng_state, set_rng_state
+from hf_cl.checkpoints.statistics_files import StatisticsFiles
 from hf_cl.checkpoints.store import KEEP, CheckpointStore
 from hf_cl.checkpoints.taught import check_current, check_protocol, check_taught, taught
 from hf_cl.checkpoints.tensors import owned_tensors, restore_tensors
@@ -25,6 +26,7 @@ class RunState:
 
     def __init__(self, folder: Path, accelerator: Any) -> None:
         self.store = CheckpointStore(folder, accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+        self.statistics = StatisticsFiles(folder, writes=accelerator.process_index == 0)
         self.accelerator = accelerator
         self._pending: dict[str, Any] | None = None
         self._taught: list[str] = []
@@ -41,8 +43,9 @@ class RunState:
             return Position()
         self._pending = self.store.load(step)
         run.last_checkpoint = f"step {step}"
-        if not {"trained_fields", "taught"} <= self._pending.keys() or "history" not in self._pending["results"]:
+        if not {"trained_fields", "taught", "statistics_files"} <= self._pending.keys() or "history" not in self._pending["results"]:
             raise ValueError(f"The checkpoint of step {step} was written by an earlier version of hf_cl; choose another output_dir.")
+        self._pending["statistics_files"] = self.store.read(step, "statistics_files", rank=0)
         position = Position(**self._pending["position"])
         check_protocol(self._pending["protocol"], run.scenario.protocol)
         strict, known = run.settings.strict_data, [*map(json.loads, self._pending["taught"])]
@@ -83,7 +86,7 @@ class RunState:
         run.frozen.snapshots = {
             role: {name: tensor.to(device) for name, tensor in tensors.items()} for role, tensors in state["snapshots"].items()
         }
-        run.statistics.load_state_dict(state["statistics"])
+        run.statistics.restore(state["statistics"], self.statistics.read(state["statistics_files"]))
         results.load_state_dict(state["results"])
         run.generator.set_state(state["generator"])
         if run.position.begun:  # only now: what a memory holds may be part of the session's images
@@ -92,7 +95,7 @@ class RunState:
 
     def save(self, run: Run, results: SessionResults) -> None:
         """Write a checkpoint of the present position."""
-        position = run.position
+        position, files = run.position, self.statistics.write(run.statistics)
         state = {
             "position": position.state_dict(),
             "protocol": dict(run.scenario.protocol),
@@ -105,12 +108,15 @@ class RunState:
             "losses": {key: term.state_dict() for key, term in run.plan.losses().items()},
             "parts": {name: part.state_dict() for name, part in _other_parts(run).items()},
             "snapshots": run.frozen.snapshots,
-            "statistics": run.statistics.state_dict(),
+            "statistics": run.statistics.summary(),
+            "statistics_files": files,
             "results": results.state_dict(),
             "generator": run.generator.get_state(),
             "rng": rng_state(),
         }
-        run.last_checkpoint = str(self.store.save(position.step, state))
+        run.last_checkpoint = str(self.store.save(position.step, state, self.statistics.sums(files)))
+        if self.accelerator.is_main_process:
+            self.statistics.remove_unused(self.store.needed())
 
     def _taught_in(self, sessions: Sequence[Session]) -> list[str]:
         """What was taught, in JSON: of each session it is found out once, and packed as one text."""

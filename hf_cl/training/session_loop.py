@@ -20,6 +20,7 @@ from torch import nn
 from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, encode_names, reads_texts
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
+from hf_cl.checkpoints.statistics_files import SavedStatistics, training_state
 from hf_cl.checkpoints.tensors import first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import Method, Phase, Probe, Scenario, Session
@@ -270,6 +271,8 @@ class SessionLoop(Services):
             part.before_statistics(self, session)
         for part in self.named_parts().values():
             part.end_session(self, session)
+        if self.settings.export_statistics:
+            self.class_statistics(session)  # counted by now, unless no head or part reads them
         self.features.clear()
         self.results.add(session, seconds, trained)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
@@ -291,6 +294,9 @@ class SessionLoop(Services):
     def save_adapter(self, folder: Path) -> None:
         """Adapter, head, class names and image processor, as every loading route wants them."""
         if self.accelerator.is_main_process:
-            save_adapter_files(folder, self.model, self.processor, self.tokenizer)
+            saved = None
+            if self.settings.export_statistics:
+                saved = SavedStatistics(self.statistics, tuple(self.config.class_names), training_state(self.head))
+            save_adapter_files(folder, self.model, self.processor, self.tokenizer, saved)
             remove_adapters(folder.parent, self.settings.keep_adapters, self.session.id)
         self.accelerator.wait_for_everyone()

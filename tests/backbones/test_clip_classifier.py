@@ -13,8 +13,8 @@ from two_towers import NAMES, images
 
 from hf_cl._peft import bypassed
 from hf_cl.adapters import CPEClipConfig, GladConfig
+from hf_cl.adapters.towers import encode_texts
 from hf_cl.backbones import ClipClassifier
-from hf_cl.backbones.two_towers import encode_texts
 
 everywhere = pytest.mark.parametrize("family", two_towers.FAMILIES)
 
@@ -37,7 +37,7 @@ def count_encodings(monkeypatch):
         calls.append(len(texts.input_ids))
         return encode_texts(model, texts)
 
-    monkeypatch.setattr("hf_cl.backbones.clip_classifier.encode_texts", counting)
+    monkeypatch.setattr("hf_cl.adapters.text_classifier.encode_texts", counting)
     return calls
 
 

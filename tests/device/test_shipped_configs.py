@@ -1,7 +1,7 @@
 """Every config in the package on the fake device, shortened: few epochs, two sessions of two classes, a base of two blocks.
 
-Configs of one shape, whose settings differ in the size of numbers alone, go through the same lines: the first of a shape is run here, the
-others are marked `slow`.
+Configs of one shape, whose settings differ in the size of numbers alone, go through the same lines: the first of a shape is run here,
+killed and resumed; the others are marked `slow` and run in one go.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def by_shape() -> list[list[tuple[str, str]]]:
 
 
 CONFIGS = [
-    pytest.param(*config, marks=[pytest.mark.slow] if number else [], id="-".join(config))
+    pytest.param(*config, not number, marks=[pytest.mark.slow] if number else [], id="-".join(config))
     for group in by_shape()
     for number, config in enumerate(group)
 ]
@@ -91,9 +91,9 @@ def shortened(method: str, name: str) -> Run:
     return Run(made, clip(2) if texts else vit, "clip" if texts else None, settings=kept, dies_in=int(trains_later))
 
 
-@pytest.mark.parametrize(("method", "name"), CONFIGS)
-def test_a_shipped_config(method, name, tmp_path, folder):
-    found = on_the_device(shortened(method, name), tmp_path, folder)
+@pytest.mark.parametrize(("method", "name", "killed"), CONFIGS)
+def test_a_shipped_config(method, name, killed, tmp_path, folder):
+    found = on_the_device(shortened(method, name), tmp_path, folder, killed=killed)
     allowed = {"sara": {**RANK_WAITS, **SARA_WAITS}, "cpe_clip": ROOM, "dkvb": {"heads/dkvb.py after_step"}}
     assert found.waits.keys() <= set(allowed.get(method, ()))
     assert found.left_behind == []

@@ -19,7 +19,8 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "training")]
 
 from five_runs import METHODS, outcome
-from runs import CRASH, MISTAKE, said, server, start
+from processes import server
+from runs import CRASH, MISTAKE, said, start
 
 
 class Campaign:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import traceback
@@ -10,19 +9,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parents[1]
 MISTAKE, CRASH = 2, 70
-
-
-def server() -> Any:
-    """A context whose processes start in milliseconds instead of the seconds that importing torch takes."""
-    folders = [str(TESTS), str(TESTS / "training"), str(TESTS / "faults")]
-    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
-    os.environ["OMP_NUM_THREADS"] = "1"
-    sys.path[:0] = folders
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["five_runs"])
-    return context
 
 
 def start(context: Any, name: str, folder: Path, fault: str | None = None, **settings: Any) -> BaseProcess:

@@ -28,15 +28,15 @@ ROWS = [
         row
         for kind in ("ONE_PROMPT", "CPE_CLIP", "ASYNC_LORA", "GLAD", "SARA")
         for row in (
-            f"{kind}, tiny, batch 4, on a batch that is there",
-            f"{kind}, step, tiny",
-            *([f"{kind}, operations per second, tiny"] if kind != "CPE_CLIP" else []),
+            f"{kind}, rehearsal, batch 2, on a batch that is there",
+            f"{kind}, step, rehearsal",
+            *([f"{kind}, operations per second, rehearsal"] if kind != "CPE_CLIP" else []),
         )
     ),
-    *(f"{kind}, peak memory of a step beyond weights, tiny" for kind in ("SARA", "ASYNC_LORA")),
-    "LoRA through the trainer, input pipeline on, tiny",
-    *(f"OnePrompt {what}{precision}, tiny" for precision in ("", " in bf16") for what in ("training step", "evaluation")),
-    "OnePrompt's step compiled, tiny",
+    *(f"{kind}, peak memory of a step beyond weights, rehearsal" for kind in ("SARA", "ASYNC_LORA")),
+    "LoRA through the trainer, input pipeline on, rehearsal",
+    *(f"OnePrompt {what}{precision}, rehearsal" for precision in ("", " in bf16") for what in ("training step", "evaluation")),
+    "OnePrompt's step compiled, rehearsal",
 ]
 
 
@@ -47,7 +47,7 @@ def test_the_rows(monkeypatch):
         monkeypatch.setattr(module, "flops", lambda call: 1)
     monkeypatch.setattr(gpu, "seconds", lambda call, device: 1.0)
     monkeypatch.setattr(gpu, "_peak", lambda call, options: 1.0)
-    assert [row.name for row in gpu.rows(Options(torch.device("cpu"), ["tiny"], repeats=1))] == ROWS
+    assert [row.name for row in gpu.rows(Options(torch.device("cpu"), ["rehearsal"], repeats=1))] == ROWS
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

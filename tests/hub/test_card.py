@@ -4,6 +4,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import clip_runs
 import pytest
 import tiny
 import yaml
@@ -12,8 +13,9 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from peft import get_peft_model
 from PIL import Image
-from transformers import AutoModelForImageClassification, ViTImageProcessor
+from transformers import AutoModelForImageClassification, CLIPModel, ViTImageProcessor
 
+from hf_cl.adapters import CPEClipConfig
 from hf_cl.hub.card import ModelCardInput, model_card, scalar_metrics, write_card
 from hf_cl.hub.published import PLOTS
 from hf_cl.hub.push import push_to_hub
@@ -82,12 +84,15 @@ def test_code_is_python(base_model):
 
 
 @pytest.mark.parametrize("changes", [{"base_model": "open_clip:ViT-B-16/openai"}, {"two_towers": True}], ids=str)
-def test_bases_that_hf_cl_alone_loads(changes):
+def test_bases_without_a_classifier_of_their_own(changes):
     card = text_of(**changes)
-    assert "PeftModel" not in card and "pipeline(" not in card
-    assert ("class names inside the adapter are its classifier" in card) == ("two_towers" in changes)
+    two_towers = "two_towers" in changes
+    assert ("PeftModel" in card) == two_towers and "pipeline(" not in card
+    assert ("= AutoModelForZeroShotImageClassification.from_pretrained(" in card) == two_towers
+    assert "newly initialized" not in card and "AutoModelForImageClassification" not in card
+    assert ("class names inside the adapter are its classifier" in card) == two_towers
     assert 'hf_cl.load("me/my-adapter", revision="session-1")' in card
-    assert ("base_model" in yaml.safe_load(card.split("---\n")[1])) == ("two_towers" in changes)
+    assert ("base_model" in yaml.safe_load(card.split("---\n")[1])) == two_towers
 
 
 def test_the_demo_base_is_found_without_a_network():
@@ -198,6 +203,19 @@ def test_the_code_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     assert by_peft in names
     assert ast.literal_eval(as_pipeline)[0]["label"] == by_peft
     assert f"Prediction(name='{by_peft}'" in by_hf_cl
+
+
+def test_the_code_of_a_clip_adapter_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    base = clip_runs.write_base(tmp_path / "base")
+    config = CPEClipConfig(class_names=list(clip_runs.NAMES), classes_per_session=[3, 3])
+    get_peft_model(CLIPModel.from_pretrained(base), config).save_pretrained(tmp_path / "adapter")
+    clip_runs.processor().save_pretrained(tmp_path / "adapter")
+    picture = tmp_path / PICTURE
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 30), "orange").save(picture)
+    monkeypatch.chdir(tmp_path)
+    by_peft, by_hf_cl = (run_alone(block, capsys) for block in code_blocks(text_of(base_model="base", adapter="adapter", two_towers=True)))
+    assert by_peft in clip_runs.NAMES and f"Prediction(name='{by_peft}'" in by_hf_cl
 
 
 def run_alone(block, capsys):

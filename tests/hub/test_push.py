@@ -18,8 +18,10 @@ from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
 
 import hf_cl
+from hf_cl.checkpoints.statistics_files import STATISTICS_FILE
 from hf_cl.cli import app
 from hf_cl.hub.access import HubError, attempt, check_push
+from hf_cl.hub.fetch import adapter_folder
 from hf_cl.hub.push import push_to_hub
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub 2.4 calls httpx2 by an old name
@@ -391,3 +393,13 @@ def test_sessions_whose_adapters_were_not_kept_have_no_revision(hub, run, policy
     if len(kept) > 1:  # one that the setting keeps is missing
         with pytest.raises(ValueError, match="lacks session-0"):
             push_to_hub(run, "me/photos")
+
+
+def test_class_statistics_travel_and_are_fetched_by_whom_they_serve(hub, run):
+    for folder in sorted((run / "adapters").iterdir()):
+        (folder / STATISTICS_FILE).write_bytes(f"statistics after {folder.name}".encode())
+    push_to_hub(run, "me/photos")
+    assert hub.files("me/photos", "session-1").keys() == ADAPTER | {STATISTICS_FILE}
+    there = adapter_folder("me/photos", "session-1")
+    assert not (there / STATISTICS_FILE).exists()
+    assert (adapter_folder("me/photos", "session-1", statistics=True) / STATISTICS_FILE).read_bytes() == b"statistics after session-1"

@@ -1,4 +1,4 @@
-"""The supervised contrast on two processes, as the training loop weights it. Started by launch.py."""
+"""The supervised contrast on two processes, as the training loop weights it. Started by processes.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Virtual outliers in a features phase under DDP: the head is prepared, and the loss calls the bare head too. Started by launch.py."""
+"""Virtual outliers in a features phase under DDP: the head is prepared, and the loss calls the bare head too. Started by processes.py."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hf_cl.memory import ClassStatistics
+from hf_cl.memory.statistics_tensors import moments_of, tensors_of
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "class_statistics" / "stats.npz")
 FULL = ("full", "pooled", "diag")
@@ -267,9 +268,9 @@ def test_subset_stays_as_it_was(sample):
 def test_state_round_trip(sample, kinds):
     statistics, other = ClassStatistics(kinds), ClassStatistics()
     statistics.count_session(0, *sample)
-    state = statistics.state_dict()
-    json.dumps({k: v for k, v in state.items() if k not in ("classes", "pooled")})
-    other.load_state_dict(state)
+    summary, tensors = statistics.summary(), tensors_of(statistics.moments)
+    json.dumps({k: v for k, v in summary.items() if k != "pooled"})
+    other.restore(summary, moments_of(tensors))
     assert other.kinds == statistics.kinds and other.sessions == (0,)
     for c in range(3):
         assert other.count(c) == statistics.count(c)

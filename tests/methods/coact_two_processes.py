@@ -1,4 +1,4 @@
-"""A small run of CoACT. Started by launch.py, with the path of a JSON file beside which the run folder is written."""
+"""A small run of CoACT. Started by processes.py, with the path of a JSON file beside which the run folder is written."""
 
 from __future__ import annotations
 

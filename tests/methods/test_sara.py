@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +12,7 @@ import torch
 from losses.fakes import session_of
 from methods.sara_case import build
 from peft import get_peft_model
-from rules.launch import on_two_processes
+from processes import result_of_two, run
 from safetensors.torch import load_file
 from torch import nn
 
@@ -86,10 +83,8 @@ def test_continue_switches_within_sessions_only(tmp_path):
 # three sessions of six steps with the switch after the third: killed after a switch, and in a session that started with one
 @pytest.mark.parametrize("step", [4, 8])
 def test_killed_and_resumed(whole, tmp_path, step):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{CASE.parents[1]}{os.pathsep}{CASE.parents[2]}"}
-    command = [sys.executable, str(CASE), str(tmp_path), "checkpoint_steps=1", f"die_at={step}"]
-    killed = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert killed.returncode == 9, killed.stderr[-2000:]
+    killed = run(CASE, tmp_path, "checkpoint_steps=1", f"die_at={step}")
+    assert killed.status == 9, killed.output[-2000:]
     trainer = build(tmp_path, checkpoint_steps=1, resume="auto")
     trainer.fit()
     folder, uninterrupted = whole
@@ -101,7 +96,7 @@ def test_killed_and_resumed(whole, tmp_path, step):
 
 @pytest.mark.distributed
 def test_two_processes_are_one(tmp_path):
-    found = on_two_processes(Path(__file__).with_name("sara_two_processes.py"), tmp_path)
+    found = result_of_two(Path(__file__).with_name("sara_two_processes.py"), tmp_path)
     assert found["moved"] > 0.02
     assert max(found["differences"]) < 1e-6
 

@@ -1,4 +1,4 @@
-"""Every rule under DDP: gradient of two processes against the gradient of one, with and without accumulation. Started by launch.py."""
+"""Every rule under DDP: gradient of two processes against the gradient of one, with and without accumulation. Started by processes.py."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import MISSING, fields
 from typing import get_type_hints
 
@@ -98,7 +99,9 @@ def test_what_takes_more_is_left_to_the_import(mine, tmp_path):
         read(PACKAGE / "hints.py", "Nothing")
 
 
-def test_modules_are_found_without_being_imported():
+def test_modules_are_found_without_being_imported(monkeypatch):
     assert module_path("hf_cl.methods.ovor") == PACKAGE / "methods" / "ovor.py"
     assert module_path("hf_cl.methods") == PACKAGE / "methods" / "__init__.py"
-    assert module_path("no_such.module") is None and module_path("math") is None
+    assert module_path("no_such.module") is None and module_path("math") is None and module_path("math.path") is None
+    monkeypatch.setattr(sys, "path", [])  # as where an editable install finds the package by a finder of its own
+    assert module_path("hf_cl.methods.ovor") == PACKAGE / "methods" / "ovor.py"

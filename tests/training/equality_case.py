@@ -24,7 +24,7 @@ from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, GladConfig, SaraConfig
 from hf_cl.adapters.glad.config import TEXT_HEAD
 from hf_cl.contracts import Method, Part
-from hf_cl.losses import VirtualOutliers
+from hf_cl.losses import Projector, VirtualOutliers
 from hf_cl.methods import coact, cpe_clip, glad, ovor, sara
 
 torch.set_num_threads(1)
@@ -56,6 +56,10 @@ class Recorder(Part):
 
     def begin_session(self, trainer, session) -> None:
         trainer.model.to(self.dtype)
+        for part in trainer.method.parts:
+            if isinstance(part, Projector) and not len(part.layers):  # before it makes itself, in the default precision
+                part._build(trainer.head.in_features)
+                part.to(self.dtype)
         if session.id == 0:
             self._watch(trainer)
 
@@ -86,7 +90,7 @@ def _ovor() -> Method:
 
 def _coact() -> Method:
     adapter = AsyncLoraConfig(r=4, lora_dropout=0.0, unfreeze_from=1, unfreeze_epoch=1, ema_decay=0.9, head={"type": "linear"})
-    rates = {"learning_rate": 0.05, "encoder_lr_factor": 0.5, "incremental_lr_factor": 0.5}
+    rates = {"learning_rate": 0.05, "encoder_lr_factor": 0.5, "incremental_lr_factor": 0.5, "projector": (16, 8)}
     return coact(adapter=adapter, epochs=4, incremental_epochs=3, incremental_train="classifier+lora", **rates)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import decode_case
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run
 
 CASE = Path(decode_case.__file__)
 PER_CLASS, CLASSES = {"train": 5, "test": 2}, 4
@@ -31,10 +29,8 @@ def photos(tmp_path) -> Path:
 
 def decodes(photos: Path, folder: Path, processes: int) -> list[int]:
     """Pictures decoded by each process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(CASE.parents[1]), str(CASE.parent), *sys.path])}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    done = subprocess.run([sys.executable, *launcher, str(CASE), str(photos), str(folder)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    done = run(CASE, photos, folder, processes=processes)
+    assert done.status == 0, done.output[-4000:]
     return [int(path.read_text()) for path in sorted(folder.glob("decoded-*.txt"))]
 
 

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from growth_case import build, digest, logits_of
+from processes import run
 from safetensors.torch import load_file
 
 CASE = Path(__file__).parent / "growth_case.py"
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(CASE.parents[2]), str(CASE.parents[1]), str(CASE.parent)])
-    return subprocess.run(
-        [sys.executable, str(CASE), *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +34,8 @@ def test_what_a_session_adds_is_saved_with_it(whole):
 
 
 def test_a_resume_inside_session_2_goes_on_to_the_bit(whole, tmp_path):
-    died = run("train", tmp_path, 14)  # the second step of session 2
-    assert died.returncode == 9, died.stderr
+    died = run(CASE, "train", tmp_path, 14)  # the second step of session 2
+    assert died.status == 9, died.output
     trainer = build(tmp_path)
     trainer.fit()
     assert digest(tmp_path) == digest(whole[1])
@@ -56,9 +43,9 @@ def test_a_resume_inside_session_2_goes_on_to_the_bit(whole, tmp_path):
 
 
 def test_a_fresh_process_loads_the_grown_adapter(whole):
-    loaded = run("load", whole[1])
-    assert loaded.returncode == 0, loaded.stderr
-    assert f"LOGITS {logits_of(whole[0].model).double().sum().item().hex()}" in loaded.stdout
+    loaded = run(CASE, "load", whole[1])
+    assert loaded.status == 0, loaded.output
+    assert f"LOGITS {logits_of(whole[0].model).double().sum().item().hex()}" in loaded.output
 
 
 def test_a_session_without_a_new_class_is_told_to_the_tuner(whole):

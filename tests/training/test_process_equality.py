@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import equality_case
 import pytest
 import torch
+from processes import run
 from safetensors.torch import load_file
 
 CASE = Path(equality_case.__file__)
-TESTS = CASE.parents[1]
 TWO_GPUS = [
     pytest.mark.gpu,
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices, one for each process"),
@@ -23,14 +20,10 @@ TWO_GPUS = [
 
 def run_both(folder: Path, device: str) -> dict[tuple[str, str], tuple[Path, Path]]:
     """Run folders (of one process, of two) by method and dtype. All runs on two processes share one start."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), str(CASE.parent), *sys.path])}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, str(CASE), str(folder / "two"), device]
-    started = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = run(CASE, folder / "two", device, processes=2, timeout=600)
+    assert done.status == 0, done.output[-4000:]
     pairs = [(method, dtype) for method in equality_case.METHODS for dtype in equality_case.DTYPES]
     one = {pair: equality_case.run(folder / "one", device, *pair) for pair in pairs}
-    output, _ = started.communicate(timeout=600)
-    assert started.returncode == 0, output[-4000:]
     return {pair: (path, folder / "two" / path.name) for pair, path in one.items()}
 
 
@@ -83,6 +76,7 @@ def test_two_processes_train_what_one_trains(device, tmp_path):
         assert difference <= 1e-10 * largest and largest > 0, f"{method}: gradients of the first step differ by {difference}"
         difference, _ = tensors("parameters.safetensors", one, two)
         assert difference <= 1e-8, f"{method}: parameters differ by {difference} after 20 steps"
+        assert any("projector" in name for name in load_file(two / "gradients.safetensors")) == (method == "coact")
         steps, difference = losses(one, two)
         assert steps >= equality_case.STEPS and difference <= 1e-6, f"{method}: losses differ by {difference} (the log is in float32)"
         steps, difference = losses(*runs[method, "float32"])

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from loop_case import build, digest
+from processes import run
 
 from hf_cl.checkpoints.store import CheckpointStore
 
 CASE = Path(__file__).with_name("loop_case.py")
-TESTS = CASE.parents[1]
 
 
-def start(folder: Path, *flags: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (TESTS, CASE.parent, TESTS.parent)))}
-    return subprocess.run([sys.executable, str(CASE), str(folder), *flags], capture_output=True, text=True, env=environment)
+def die(folder: Path, step: int, *flags: str) -> None:
+    died = run(CASE, folder, *flags, f"die_at={step}")
+    assert died.status == 9, died.output[-2000:]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +28,7 @@ def uninterrupted(tmp_path_factory):
 # 27 steps: three sessions of 3 x 2 on images and 3 with outliers
 @pytest.mark.parametrize("step", [1, 5, 7, 9, 10, 17, 26])
 def test_killed_and_resumed(uninterrupted, tmp_path, step):
-    killed = start(tmp_path, "checkpoint_steps=1", "head=prototype", f"die_at={step}")
-    assert killed.returncode == 9, killed.stderr[-2000:]
+    die(tmp_path, step, "checkpoint_steps=1", "head=prototype")
     # the kill comes before the step's own checkpoint, so the step is done again
     resumed = build(tmp_path, checkpoint_steps=1, head="prototype", resume="auto")
     results = resumed.fit()
@@ -42,7 +38,7 @@ def test_killed_and_resumed(uninterrupted, tmp_path, step):
 def test_a_head_of_statistics_under_a_drift_map_is_resumed_to_the_bit(tmp_path):
     """Statistics, votes, and the features that the session began with."""
     results = build(tmp_path / "whole", head="gaussian").fit()
-    assert start(tmp_path / "cut", "checkpoint_steps=1", "head=gaussian", "die_at=16").returncode == 9
+    die(tmp_path / "cut", 16, "checkpoint_steps=1", "head=gaussian")
     resumed = build(tmp_path / "cut", checkpoint_steps=1, head="gaussian", resume="auto").fit()
     assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
     assert resumed.accuracy_matrix == results.accuracy_matrix
@@ -60,7 +56,7 @@ def test_resume_starts_where_there_is_no_checkpoint(uninterrupted, tmp_path):
 
 
 def test_a_torn_checkpoint_gives_way_to_the_older_one(uninterrupted, tmp_path, caplog):
-    assert start(tmp_path, "checkpoint_steps=2", "head=prototype", "die_at=9").returncode == 9
+    die(tmp_path, 9, "checkpoint_steps=2", "head=prototype")
     newest = sorted((tmp_path / "checkpoints").glob("step-*"))[-1] / "rank-000-of-001.safetensors"
     newest.write_bytes(newest.read_bytes()[:-100])
     build(tmp_path, checkpoint_steps=2, head="prototype", resume="auto").fit()

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import GladConfig
+from hf_cl.adapters.towers import encode_texts
 from hf_cl.backbones import ClipClassifier
-from hf_cl.backbones.two_towers import encode_texts
 from hf_cl.contracts import Method
 from hf_cl.methods.cpe_clip import cpe_clip
 from hf_cl.methods.glad import glad
@@ -73,7 +73,7 @@ def test_evaluation_encodes_each_class_once_per_session(photos, tmp_path, monkey
         encoded.append((torch.is_grad_enabled(), len(texts.input_ids)))
         return encode_texts(model, texts)
 
-    monkeypatch.setattr("hf_cl.backbones.clip_classifier.encode_texts", counting)
+    monkeypatch.setattr("hf_cl.adapters.text_classifier.encode_texts", counting)
     method = cpe_clip(base_epochs=1, session_epochs=1, session_batch_size=3)
     trainer(photos, tmp_path, method, eval_batch_size=2).fit()
     assert [count for training, count in encoded if not training] == [4, 5, 6], "all seen classes, once, though each test is many batches"

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from clip_runs import write_photos
+from processes import run as start
 from safetensors.torch import load_file
 from text_heads_case import METHODS, run
 
 CASE = Path(__file__).with_name("text_heads_case.py")
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.mark.distributed
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_train_a_text_head_as_one(method, tmp_path):
     photos = write_photos(tmp_path / "photos")
-    paths = os.pathsep.join([str(CASE.parents[1]), str(CASE.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
-    command = [*launcher, str(CASE), method, str(tmp_path / "two"), str(photos)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = start(CASE, method, tmp_path / "two", photos, processes=2)
+    assert done.status == 0, done.output[-3000:]
     run(method, tmp_path / "one", photos)
     folders = [tmp_path / processes for processes in ("one", "two")]
     for session in range(3):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from peft import PeftConfig, PeftType
+from torch import nn
 
+from hf_cl.adapters.async_lora.pooler_weights import read_pooler, without_pooler
+from hf_cl.adapters.bases import signature
 from hf_cl.adapters.config import HeadedConfig
+from hf_cl.hints import refuse
 
 EVERYTHING = -1
 """The value of `unfreeze_from` that unfreezes all blocks and the embeddings."""
+LAST = "last"
+"""The value of `unfreeze_from` that unfreezes the last block, whatever its number."""
 
 
 @dataclass
@@ -44,8 +50,12 @@ class AsyncLoraConfig(HeadedConfig, PeftConfig):
         default_factory=lambda: {"type": "linear", "bias": False, "pooler": True},
         metadata={"help": "the official head reads the base checkpoint's pooler; `pooler: false` for bases without one"},
     )
-    unfreeze_from: int | None = field(
-        default=None, metadata={"help": "first block whose weights can be unfrozen; -1: all blocks and the embeddings; None: nothing"}
+    unfreeze_from: int | Literal["last"] | None = field(
+        default=None,
+        metadata={
+            "help": "first block whose weights can be unfrozen; last: the last one, by its number from injection on; "
+            "-1: all blocks and the embeddings; None: nothing"
+        },
     )
     unfreeze_epoch: int = field(default=0, metadata={"help": "epoch of session 0 from which the unfrozen weights train"})
     unfrozen: bool = field(
@@ -71,9 +81,37 @@ class AsyncLoraConfig(HeadedConfig, PeftConfig):
             raise ValueError(f"ASYNC_LORA trains no biases of the base (bias={self.bias!r}); unfreeze_from says what else trains.")
         if self.layers_to_transform == []:
             raise ValueError("layers_to_transform is empty, which peft would read as all layers; name blocks, or leave it None.")
-        if self.unfreeze_from is not None and self.unfreeze_from < EVERYTHING:
-            raise ValueError(f"unfreeze_from must be a block, -1 (everything) or None, got {self.unfreeze_from}.")
+        if self.unfreeze_from not in (None, LAST) and (isinstance(self.unfreeze_from, str) or self.unfreeze_from < EVERYTHING):
+            raise ValueError(f"unfreeze_from must be a block, last, -1 (everything) or None, got {self.unfreeze_from!r}.")
         if self.unfreeze_epoch < 0:
             raise ValueError(f"unfreeze_epoch must be at least 0, got {self.unfreeze_epoch}.")
         if self.unfrozen and self.unfreeze_from is None:
             raise ValueError("unfrozen=True needs unfreeze_from: it says which weights the copies stand for.")
+
+    @property
+    def asks_for_pooler(self) -> bool:
+        """Whether the head begins with the pooler of the base's checkpoint."""
+        return (self.head or {}).get("pooler") is True
+
+    def settle(self, model: nn.Module) -> None:
+        """Give `last` its number on the base. Raises ValueError with all that does not fit: see `misfits`."""
+        refuse(self._blocks_that_are_not(model))
+        if self.unfreeze_from == LAST:
+            self.unfreeze_from = signature(model)["depth"] - 1
+
+    def misfits(self, model: nn.Module) -> list[str]:
+        faults = self._blocks_that_are_not(model)
+        if self.asks_for_pooler and read_pooler(model) is None:
+            faults.insert(0, without_pooler(model))
+        return faults
+
+    def _blocks_that_are_not(self, model: nn.Module) -> list[str]:
+        blocks = range(signature(model)["depth"])
+        span = f"the base has blocks 0 to {blocks[-1]}"
+        faults = []
+        if self.unfreeze_from not in (None, LAST, EVERYTHING, *blocks):
+            faults.append(f"unfreeze_from is {self.unfreeze_from}; {span}; last is the last of them, and -1 unfreezes everything.")
+        missing = sorted(set(self.layers_to_transform or ()) - set(blocks))  # pyright: ignore[reportArgumentType]
+        if missing:  # peft would skip them without a word
+            faults.append(f"layers_to_transform names blocks {missing}; {span}.")
+        return faults

@@ -18,6 +18,7 @@ from hf_cl.adapters.async_lora.states import RoleStates
 from hf_cl.adapters.bases import check_supported
 from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.heads import PoolerHead
+from hf_cl.hints import refuse
 
 _VISION_QUERY_VALUE = r"^(?!.*\btext_model\b).*\blayers\.({blocks})\.self_attn\.[qv]_proj$"
 
@@ -39,13 +40,7 @@ class AsyncLoraModel(RolePlayer):
     # Injection
     def check_config(self, config: AsyncLoraConfig) -> None:
         self.check_rank(config.r)
-        blocks = range((config.base_signature or {})["depth"])
-        span = f"the base has blocks 0 to {blocks[-1]}"
-        if config.unfreeze_from is not None and config.unfreeze_from not in (-1, *blocks):
-            raise ValueError(f"unfreeze_from is {config.unfreeze_from}; {span}, and -1 unfreezes everything.")
-        missing = sorted(set(config.layers_to_transform or ()) - set(blocks))  # pyright: ignore[reportArgumentType]
-        if missing:  # peft would skip them without a word
-            raise ValueError(f"layers_to_transform names blocks {missing}; {span}.")
+        config.settle(self.model)
 
     def put_adapter(
         self,
@@ -58,7 +53,11 @@ class AsyncLoraModel(RolePlayer):
         config: AsyncLoraConfig = self.peft_config[adapter_name]  # pyright: ignore[reportAssignmentType]
         check_supported("ASYNC_LORA", model)
         is_new = config.base_signature is None  # the file of a saved adapter brings its pooler along
-        pooler = _base_pooler(model, config, required=is_new) if is_new or not config.inference_mode else {}
+        asks = bool(config.class_names) and config.asks_for_pooler
+        if asks and is_new:
+            refuse(config.misfits(model))
+        wanted = asks and (is_new or not config.inference_mode)
+        pooler = (read_pooler(model) if wanted else None) or {}
         if state_dict is not None:  # its keys say where LoRA goes; where copies go says the config
             state_dict = {key: tensor for key, tensor in state_dict.items() if f".{COPY}." not in key}
         super().put_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
@@ -162,16 +161,3 @@ class AsyncLoraModel(RolePlayer):
                 "This adapter holds copies of unfrozen weights, which LoRA cannot express; merge_and_unload() gives a plain model."
             )
         write_lora(Path(folder), config, name, self.model)
-
-
-def _base_pooler(model: nn.Module, config: AsyncLoraConfig, *, required: bool) -> dict[str, Tensor]:
-    if not config.class_names or (config.head or {}).get("pooler") is not True:
-        return {}
-    pooler = read_pooler(model)
-    if pooler is None and required:
-        place = getattr(model, "name_or_path", "") or "nothing: the model was made from a config"
-        raise ValueError(
-            f"The head asks for the pooler of the base, and {type(model).__name__} has no checkpoint with one (looked in {place}). "
-            'Take a ViT with a pooler, or head={"type": "linear", "bias": False, "pooler": False}.'
-        )
-    return pooler or {}

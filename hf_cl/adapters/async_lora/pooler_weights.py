@@ -32,6 +32,16 @@ def read_pooler(model: nn.Module) -> dict[str, Tensor] | None:
     return None
 
 
+def without_pooler(model: nn.Module) -> str:
+    """What is said of a base whose checkpoint has none, to a head that asks for it."""
+    place = getattr(model, "name_or_path", "") or "nothing: the model was made from a config"
+    return (
+        f"The head asks for the pooler of the base, and {type(model).__name__} has no checkpoint with one (looked in {place}). Take a ViT "
+        'with a pooler, or another head: --head \'{type: cosine}\' of the command, head={"type": "cosine"} in Python; '
+        "{type: linear, bias: false} is the published one without its pooler."
+    )
+
+
 def _file_with(folder_or_id: str, key: str, revision: str | None) -> Path | None:
     """The safetensors file of a checkpoint that holds `key`."""
     index = _local(folder_or_id, SAFE_WEIGHTS_INDEX_NAME, revision)

@@ -119,9 +119,8 @@ class RolePlayer(HeadedTuner):
         if pixel_values is None or SWITCHES[role][0]:
             return nullcontext()
         name, config = self._active()
-        return self.states[name].shared.first_blocks(
-            *place_of_blocks(self.model), frozen_blocks(self.model, config.unfreeze_from), pixel_values
-        )
+        start: Any = config.unfreeze_from  # `last` has its number since injection
+        return self.states[name].shared.first_blocks(*place_of_blocks(self.model), frozen_blocks(self.model, start), pixel_values)
 
     def training_state(self) -> dict[str, Any]:
         """What a checkpoint needs beside the adapter's own tensors: whether it is unfrozen, and the states of the roles."""

@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass, field
 
 from peft import PeftConfig, PeftType
+from torch import nn
 
 from hf_cl._peft import DUMMY_TARGET_MODULES
+from hf_cl.adapters.bases import signature
 from hf_cl.adapters.config import MAX_ROWS, HeadedConfig
 from hf_cl.adapters.field_types import check_count
 
@@ -63,6 +65,12 @@ class OnePromptConfig(HeadedConfig, PeftConfig):
             if rows < 1:
                 raise ValueError(f"A layer's number of prefix rows must be at least 1, got {rows}.")
             check_count("A layer's number of prefix rows", rows, MAX_ROWS, "more than any backbone reads")
+
+    def misfits(self, model: nn.Module) -> list[str]:
+        depth = signature(model)["depth"]
+        missing = sorted(layer for layer in self.layer_tokens or () if not 0 <= layer < depth)
+        # peft matches the layers that exist and says nothing of the others
+        return [f"layer_tokens names layers {missing}, but the base has layers 0 to {depth - 1}."] if missing else []
 
     def rows_for(self, module_name: str) -> int:
         """Number of rows of a targeted module.

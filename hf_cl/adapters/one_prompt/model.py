@@ -10,6 +10,7 @@ from hf_cl.adapters.one_prompt.config import OnePromptConfig
 from hf_cl.adapters.one_prompt.layer import OnePromptLayer
 from hf_cl.adapters.prefix import PrefixLayer
 from hf_cl.adapters.tuner import HeadedTuner
+from hf_cl.hints import refuse
 
 _VISION_SELF_ATTENTION = r"^(?!.*\btext_model\b).*\blayers\.({layers})\.self_attn$"
 _OPEN_CLIP_VISION = r"^(?:.*\.)?visual\.transformer\.resblocks\.({layers})\.attn$"
@@ -37,11 +38,7 @@ class OnePromptModel(HeadedTuner):
     }
 
     def check_config(self, config: OnePromptConfig) -> None:
-        # peft matches the layers that exist and says nothing of the others
-        depth = (config.base_signature or {})["depth"]
-        missing = sorted(layer for layer in config.layer_tokens or () if not 0 <= layer < depth)
-        if missing:
-            raise ValueError(f"layer_tokens names layers {missing}, but the base has layers 0 to {depth - 1}.")
+        refuse(config.misfits(self.model))
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None:

@@ -170,9 +170,30 @@ def test_a_checkpoint_in_shards(tmp_path):
 @pytest.mark.parametrize("family", ["vit", "dinov2", "clip_vision"])
 def test_a_pooler_that_is_not_there(family):
     plain = base(family)
-    with pytest.raises(ValueError, match=r'no checkpoint with one.*"pooler": False'):
+    with pytest.raises(
+        ValueError, match=r"no checkpoint with one.*--head '\{type: cosine\}' of the command, head=\{\"type\": \"cosine\"\} in Python"
+    ):
         get_peft_model(plain, AsyncLoraConfig(class_names=NAMES[:3]))
     assert not any("async_lora" in name or "modules_to_save" in name for name, _ in plain.named_modules())  # refused before injection
+
+
+def test_all_that_does_not_fit_is_said_at_once():
+    with pytest.raises(ValueError, match="no checkpoint with one") as error:
+        get_peft_model(base("vit"), AsyncLoraConfig(class_names=NAMES[:3], unfreeze_from=40, layers_to_transform=[1, 77]))
+    assert [line.split()[0] for line in str(error.value).splitlines()] == ["The", "unfreeze_from", "layers_to_transform"]
+    assert "blocks 0 to 5; last is the last of them" in str(error.value)
+
+
+def test_the_last_block_by_its_name(tmp_path):
+    config = AsyncLoraConfig(class_names=NAMES[:3], unfreeze_from="last", head=dict(PLAIN_HEAD))
+    model = get_peft_model(base("vit"), config)
+    assert model.peft_config["default"].unfreeze_from == 5
+    copies = {name.split(".async_lora_copy")[0] for name, _ in model.named_parameters() if ".async_lora_copy." in name}
+    assert all(".layers.5" in name or "layernorm" in name for name in copies), copies
+    model.save_pretrained(tmp_path)
+    assert PeftModel.from_pretrained(base("vit"), tmp_path).peft_config["default"].unfreeze_from == 5
+    with pytest.raises(ValueError, match="must be a block, last, -1"):
+        AsyncLoraConfig(unfreeze_from="first")
 
 
 # Stock LoRA

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from hf_cl.backbones.two_towers import TextBatch, context_length, pads_to_context
+from hf_cl.adapters.towers import TextBatch, context_length, pads_to_context
 
 
 class ClassTokens:
