@@ -30,6 +30,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "keep_adapters",
         "export_statistics",
         "strict_data",
+        "session_from",
         "report_to",
         "push_to_hub",
         "private",
@@ -176,6 +177,8 @@ class RunSettings(TrainingSettings):
     """A folder with published lists of images; absent: an own draw by class_order_seed."""
     targets: list[str] = field(default_factory=list)
     """Data sets to test on, for protocols that train on one and test on others."""
+    session_from: Literal["new_classes", "new_pictures"] = "new_classes"
+    """What makes the next session of a run that goes on: `new_classes` alone, or first the `new_pictures` of classes that it has taught."""
     validation_fraction: float = 0.0
     """Share of the training images that is kept out for validation."""
     push_to_hub: str | None = None

@@ -17,7 +17,7 @@ from hf_cl.parts import DriftMap
 from hf_cl.settings import RunSettings
 
 AdaptSessions = Literal["first", "all"]
-WITHOUT_IMAGES = frozenset({"index", "all_classes"})
+WITHOUT_IMAGES = frozenset({"index", "all_classes", "own_classes"})
 """What a loss may need in a phase on features."""
 
 

@@ -102,7 +102,7 @@ class SharpnessProbe(Probe):
     def _gradient(self, trainer: Trainer, session: Session, count: int) -> Callable[[list[Tensor]], tuple[Tensor, list[Tensor]]]:
         """A function of the tensors: this process's share of the mean loss over the fixed batches, and its gradient with a graph."""
         batches = list(islice(trainer.batches_of(session.train), count))
-        first = session.first_new_class if self.classes == "new" else 0
+        first = session.own.start if self.classes == "new" else 0
         mine = torch.tensor(float(sum(len(batch["labels"]) for batch in batches)), device=trainer.accelerator.device)
         images = trainer.accelerator.reduce(mine, reduction="sum")
 

@@ -8,7 +8,6 @@ Shapes: C classes seen, k pairs that occur.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,8 +57,11 @@ def read_confusion(folder: Path, results: Results) -> ClassConfusion | None:
         raise ValueError(f"{path}: expected pairs of [true class, named class, images]: {error}.") from error
     if len(pairs) and (pairs.min() < 0 or pairs[:, :2].max() >= classes):
         return None
-    return ClassConfusion(pairs, classes) if _of_sessions(pairs, results) == results.session_confusion else None
+    return ClassConfusion(pairs, classes) if _belong(pairs, results) else None
 
 
-def _of_sessions(pairs: NDArray[np.int64], results: Results) -> Sequence[Sequence[int]]:
-    return session_confusion(pairs, [len(session.new_class_names) for session in results.sessions])
+def _belong(pairs: NDArray[np.int64], results: Results) -> bool:
+    """Whether they add up to what results.json has; it holds no table where one session of several brought all classes."""
+    if not results.session_confusion:
+        return int(pairs[:, 2].sum()) == sum(results.test_counts)
+    return session_confusion(pairs, [len(session.new_class_names) for session in results.sessions]) == results.session_confusion

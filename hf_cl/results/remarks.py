@@ -21,6 +21,9 @@ LISTED = 20
 def remarks(results: Results) -> list[str]:
     """One sentence each, most important first."""
     sentences = [_trained(results)] if len(results.sessions) > 1 else []
+    if again := [session.id for session in results.sessions if not session.new_class_names]:
+        which = _named(again).capitalize()
+        sentences.append(f"{which} brought no new class, but more images of known ones: `forgetting` of earlier sessions may be a gain.")
     protocol = results.protocol
     if protocol.index_list is not None:
         sentences.append(SHOTS_OF[protocol.index_list.kind])

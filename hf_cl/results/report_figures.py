@@ -21,6 +21,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from hf_cl.metrics import Matrix
 from hf_cl.results.charts import MARKED_POINTS
 from hf_cl.results.display import display_name, percent
 from hf_cl.results.pages import Color, blend, lighter_reads
@@ -115,9 +116,9 @@ def _style(axes: Axes, theme: Theme, title: str) -> None:
     axes.margins(y=0.08)
 
 
-def heat_floor(matrix: Sequence[Sequence[float]]) -> float:
+def heat_floor(matrix: Matrix) -> float:
     """Where the colours of the matrix begin: the lowest accuracy, rounded down to ten percent, and at most 90 %."""
-    return min(0.9, np.floor(10 * min(min(row) for row in matrix)) / 10)
+    return min(0.9, np.floor(10 * min(value for row in matrix for value in row if value is not None)) / 10)
 
 
 def draw_matrix(results: Results, theme: Theme) -> Figure:
@@ -126,7 +127,7 @@ def draw_matrix(results: Results, theme: Theme) -> Figure:
     sessions, floor = len(matrix), heat_floor(matrix)
     cells = np.full((sessions, sessions), np.nan)  # no colour above the diagonal
     for t, row in enumerate(matrix):
-        cells[t, : t + 1] = row
+        cells[t, : t + 1] = np.array(row, float)  # None becomes NaN, which has no colour
     side = float(np.clip(0.62 * sessions + 1.6, 3.6, 9))
     figure = Figure(figsize=(side + 0.6, side), layout="constrained", facecolor=theme.surface)
     axes = figure.subplots()
@@ -139,6 +140,8 @@ def draw_matrix(results: Results, theme: Theme) -> Figure:
     if sessions <= NUMBERED_SESSIONS:
         for t, row in enumerate(matrix):
             for j, value in enumerate(row):
+                if value is None:
+                    continue
                 light = lighter_reads(blend(*theme.heat_ends, max(0.0, (value - floor) / (1 - floor))))
                 axes.text(j, t, percent(value), ha="center", va="center", fontsize=8, color="white" if light else "black")
     for axis, label in ((axes.xaxis, "test images of session"), (axes.yaxis, "after session")):
@@ -153,12 +156,12 @@ def draw_matrix(results: Results, theme: Theme) -> Figure:
     return figure
 
 
-def matrix_pixels(matrix: Sequence[Sequence[float]]) -> bytes:
+def matrix_pixels(matrix: Matrix) -> bytes:
     """PNG of a long run's accuracy matrix, a pixel per cell: one blue whose opacity is the accuracy, for both themes."""
     floor, sessions = heat_floor(matrix), len(matrix)
     strength = np.zeros((sessions, sessions))
     for t, row in enumerate(matrix):
-        strength[t, : t + 1] = 0.04 + 0.96 * (np.array(row) - floor) / (1 - floor)
+        strength[t, : t + 1] = np.nan_to_num(0.04 + 0.96 * (np.array(row, float) - floor) / (1 - floor))
     pixels = np.zeros((sessions, sessions, 4), np.uint8)
     pixels[..., :3] = PIXEL
     pixels[..., 3] = 8 * np.rint(31 * strength)  # in 32 steps, which nobody tells apart and a file keeps small

@@ -57,7 +57,10 @@ class Confusions(NamedTuple):
     """Images named as a class that came later than their own."""
     as_earlier: int
     shares: list[list[float]] | None
-    """Entry j, k: share of session j's test images that were named as a class of session k; None where it would not fit the page."""
+    """Entry j, k: share of the test images of classes of session j that were named as a class of session k, for the `sessions`; None where
+    it would not fit the page, and where one session brought all classes."""
+    sessions: list[int]
+    """Those that brought classes."""
     pairs: list[PairRow]
     names: list[str]
     matrix: Markup | None
@@ -109,26 +112,35 @@ def class_rows(results: Results, confusion: ClassConfusion | None) -> list[Class
 
 def confusions(results: Results, confusion: ClassConfusion | None) -> Confusions | None:
     """Between sessions and, where the run folder tells, between single classes; None where the protocol has no sessions."""
-    if results.session_confusion is None:
+    if not results.session_confusion and confusion is None:
         return None
-    between, names = np.array(results.session_confusion), results.class_names
+    between, names = np.array(results.session_confusion or [[sum(results.test_counts)]]), results.class_names
     session_of = [session.id for session in results.sessions for _ in session.new_class_names]
     pairs = [
         PairRow(names[true], session_of[true], names[said], session_of[said], images) for true, said, images in results.confused_pairs or []
     ]
-    shares = (between / between.sum(axis=1, keepdims=True)).tolist() if 1 < len(between) <= NUMBERED_CELLS else None
+    sessions = sorted({*session_of})
+    table = between[np.ix_(sessions, sessions)]
+    shares = (table / table.sum(axis=1, keepdims=True)).tolist() if 1 < len(sessions) <= NUMBERED_CELLS else None
     later, earlier = int(np.triu(between, 1).sum()), int(np.tril(between, -1).sum())
     shown = [display_name(name, 60) for name in names]
     matrix = None if confusion is None or len(names) < 2 else _matrix(confusion, shown, results)
-    return Confusions(int(between.sum()), later, earlier, shares, pairs, shown, matrix)
+    return Confusions(int(between.sum()), later, earlier, shares, sessions, pairs, shown, matrix)
 
 
 def _matrix(confusion: ClassConfusion, names: list[str], results: Results) -> Markup:
     pairs = confusion.pairs
     if len(pairs) > MOST_PAIRS:
         pairs = pairs[np.sort(np.argsort(-pairs[:, 2], kind="stable")[:MOST_PAIRS])]
-    begins = np.cumsum([len(session.new_class_names) for session in results.sessions])[:-1]
-    return json_block({"names": names, "begins": begins.tolist(), "images": confusion.images.tolist(), "pairs": pairs.flatten().tolist()})
+    ends = np.cumsum([len(session.new_class_names) for session in results.sessions])  # [T + 1]
+    return json_block(
+        {
+            "names": names,
+            "begins": sorted({*ends.tolist()} - {len(names)}),
+            "images": confusion.images.tolist(),
+            "pairs": pairs.flatten().tolist(),
+        }
+    )
 
 
 def probe_values(results: Results) -> dict[str, Any]:

@@ -77,11 +77,12 @@ class Services(Run):
     def class_statistics(self, session: Session) -> ClassStatistics:
         """The run's one store of class statistics, with those of `session`'s classes added by the present model where it was not counted.
 
-        Beyond counts and means it keeps what heads and parts name in `statistics`.
+        Beyond counts and means it keeps what heads and parts name in `statistics`. Classes that come again, in a session without a new one,
+        are merged.
         """
         if session.id not in self.statistics.sessions:
             data = self.features_of(session.train)
-            own = data.labels >= session.first_new_class  # others, of a memory say, were counted when they were new
+            own = data.labels >= session.own.start  # others, of a memory say, were counted when they were new
             with torch.no_grad():
                 embedding = self.head.embed(data.features[own])
             weights = fingerprint(self.named_parameters)
