@@ -44,6 +44,7 @@ from hf_cl.training.checks import (
 from hf_cl.training.compiling import compile_backbone
 from hf_cl.training.deterministic import deterministic
 from hf_cl.training.feature_cache import FeatureCache
+from hf_cl.training.feature_files import FeatureFiles
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.loading_check import BareBase
@@ -201,8 +202,15 @@ class SessionLoop(Services):
         self._write_texts()
         self._check_coming()
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
-        self.features = FeatureCache(self.images, self.classifier, self.frozen)
+        self.features = FeatureCache(self.images, self.classifier, self.frozen, self._feature_files())
         self.statistics = ClassStatistics(self._declared_statistics())
+
+    def _feature_files(self) -> FeatureFiles | None:
+        """What `--feature_cache` keeps."""
+        if self.settings.feature_cache is None:
+            return None
+        folder, precision = Path(self.settings.feature_cache).expanduser(), str(self.accelerator.mixed_precision)
+        return FeatureFiles(folder, self.model, self.tuner.prefix, self.config, self.images.preprocessor, precision)
 
     def _check_coming(self) -> None:
         """Of all sessions that are to be trained, so that no mistake waits for a late one."""
