@@ -20,7 +20,7 @@ LISTED = 20
 
 def remarks(results: Results) -> list[str]:
     """One sentence each, most important first."""
-    sentences = [_trained(results)] if len(results.sessions) > 1 else []
+    sentences = [_trained(results), _kept(results)] if len(results.sessions) > 1 else []
     if again := [session.id for session in results.sessions if not session.new_class_names]:
         which = _named(again).capitalize()
         sentences.append(f"{which} brought no new class, but more images of known ones: `forgetting` of earlier sessions may be a gain.")
@@ -50,6 +50,15 @@ def _tests_changed(results: Results) -> str:
 
 def _class_order(protocol: ProtocolRecord) -> str:
     return f"class order {display_name(without_folders(protocol.class_order))!r} with class_order_seed {protocol.class_order_seed}"
+
+
+def _kept(results: Results) -> str:
+    if not results.kept_images:
+        return "Exemplar-free: no image of an earlier session was trained on again."
+    return (
+        f"Not exemplar-free: up to {results.kept_images} training images of earlier sessions were kept and trained on again. Numbers "
+        "compare with those of methods that keep as many."
+    )
 
 
 def _trained(results: Results) -> str:

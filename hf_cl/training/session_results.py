@@ -66,6 +66,7 @@ class SessionResults:
             counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept, examples)
             record["calibration"] = asdict(bins)
         record |= {"num_train": len(session.train), "num_test": len(session.tests[-1].data), "trained": trained}
+        record["kept_images"] = 0 if run.memory is None else len(run.memory)
         peak = take_peak_bytes(run.accelerator.device)
         measured = [{"training_seconds": training_seconds, "evaluation_seconds": time.perf_counter() - started, "peak_bytes": peak}]
         if run.accelerator.num_processes > 1:  # those of the main process, which writes them: a checkpoint of any knows the same lines
