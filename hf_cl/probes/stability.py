@@ -15,8 +15,8 @@ import torch
 
 from hf_cl.contracts import ImageDataset, Probe, Session, Trainer
 from hf_cl.heads import PrototypeHead
-from hf_cl.images import source_of
 from hf_cl.metrics import StabilityTraces
+from hf_cl.probes.subset import Subset
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class StabilityProbe(Probe):
     """
 
     name = "stability"
+    needs_first_session = "its traces begin with session 0"
 
     def __init__(self, every: int, images_per_session: int = 1000) -> None:
         self.traces = StabilityTraces(every=every, images_per_session=images_per_session)
@@ -60,7 +61,7 @@ class StabilityProbe(Probe):
         if size is None or len(data) <= size:
             return data
         draw = np.random.default_rng((DRAW_SEED, len(self._subsets))).choice(len(data), size, replace=False)
-        return _Subset(data, np.sort(draw).tolist())
+        return Subset(data, np.sort(draw).tolist())
 
     def after_step(self, trainer: Trainer) -> None:
         self._steps += 1
@@ -106,18 +107,3 @@ class StabilityProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._steps, self.traces = state["steps"], StabilityTraces(**state["traces"])
-
-
-class _Subset:
-    """Some images of a data set, in its order."""
-
-    def __init__(self, data: ImageDataset, positions: Sequence[int]) -> None:
-        self.data, self.positions = data, positions
-        self.labels, self.indices = [data.labels[i] for i in positions], [data.indices[i] for i in positions]
-        self.source = source_of(data)  # the test's own pixels serve
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        return self.data[self.positions[position]]
