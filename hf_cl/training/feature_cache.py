@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset
+from hf_cl.memory.joined import Joined
 from hf_cl.training.feature_files import FeatureFiles
 from hf_cl.training.feature_shelf import FeatureShelf
 from hf_cl.training.frozen import FrozenStates
@@ -40,6 +41,8 @@ class FeatureCache:
         self._sets: dict[tuple[int, bool, str | None], tuple[ImageDataset, FeatureSet]] = {}
         self._before_head, self._then, self._doubted = before_head, dict[str, Tensor](), False
         """`_then`: copies of what lay before the head when the features that are kept were computed."""
+        self.trained: ImageDataset | None = None
+        """What the session trains on: features of its own images, as augmentation draws them, are the first of these."""
 
     def of(self, dataset: ImageDataset, *, augment: bool = False, role: str | None = None) -> FeatureSet:
         """Features of all images of `dataset`: eval mode, no gradient, gathered over the processes, on the device.
@@ -49,6 +52,9 @@ class FeatureCache:
         if self._doubted and not self._unchanged():
             self.clear()
         self._doubted = False
+        if augment and isinstance(self.trained, Joined) and dataset is self.trained.own:
+            both = self.of(self.trained, augment=True, role=role)
+            return FeatureSet(*(part[: len(dataset)] for part in (both.features, both.labels, both.index)))
         key = (id(dataset), augment, role)
         if key not in self._sets:  # the data set is held with its features, or its id would be given away again
             if not self._then:
