@@ -118,7 +118,7 @@ def _style(axes: Axes, theme: Theme, title: str) -> None:
 
 def heat_floor(matrix: Matrix) -> float:
     """Where the colours of the matrix begin: the lowest accuracy, rounded down to ten percent, and at most 90 %."""
-    return min(0.9, np.floor(10 * min(value for row in matrix for value in row if value is not None)) / 10)
+    return min(0.9, np.floor(10 * min((value for row in matrix for value in row if value is not None), default=1.0)) / 10)
 
 
 def draw_matrix(results: Results, theme: Theme) -> Figure:
