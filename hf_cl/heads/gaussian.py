@@ -264,7 +264,7 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         self._fit(of, setting, temperature, store.means(range(self.num_classes)))
         self._buffers_from(votes)
 
-    def take_over(self, other: GaussianHead, groups: Sequence[Sequence[int]]) -> None:
+    def take_over(self, other: Any, groups: Sequence[Sequence[int]]) -> None:
         """What does not count classes, and under a map its store, of a head whose classes are joined in `groups`; before `refit`."""
         copy_same_shapes(self, other)
         if self.map_store is not None and other.map_store is not None:

@@ -132,7 +132,7 @@ class RidgeHead(RefitHead):
         self.set_fit(*solve(sums, float(lam), bias=self.has_bias))
         as_on_rank_0([self.fitted_weight, self.fitted_bias])
 
-    def take_over(self, other: RidgeHead, groups: Sequence[Sequence[int]]) -> None:
+    def take_over(self, other: Any, groups: Sequence[Sequence[int]]) -> None:
         """As `GaussianHead.take_over`; there is nothing but rows."""
         copy_same_shapes(self, other)
 
