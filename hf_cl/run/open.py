@@ -26,7 +26,8 @@ from hf_cl.training.start import Start, open_start
 
 
 def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, quiet: bool = True, start: Start | None = None) -> Scenario:
-    """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names.
+    """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names, and
+    `protocol_options`.
 
     What can be refused before any data is read is refused first, by `check_settings`; whoever opened a `store`, which keeps the pixels of
     what is decoded here, has asked it before. Unless `quiet`, a bar shows how far the look at the images is. The classes of `start` are
@@ -42,7 +43,8 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     if start is not None and not begun:
         taught = [[*start.class_names]]
     known = vars(settings) | {"taught": taught}
-    arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source"}
+    arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source" and name in known}
+    arguments |= settings.protocol_options
     if "targets" in arguments:
         arguments["targets"] = [_open_source(settings, target, check) for target in settings.targets]
     source = _open_source(settings, settings.dataset, check, [name for session in taught for name in session])
