@@ -45,8 +45,9 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     known = vars(settings) | {"taught": taught}
     arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source" and name in known}
     arguments |= settings.protocol_options
+    targets: list[ImageSource] = []
     if "targets" in arguments:
-        arguments["targets"] = [_open_source(settings, target, check) for target in settings.targets]
+        arguments["targets"] = targets = [_open_source(settings, target, check) for target in settings.targets]
     source = _open_source(settings, settings.dataset, check, [name for session in taught for name in session])
     before = list(read_pictures(Path(settings.output_dir))) if begun else []
     if start is not None:
@@ -55,7 +56,7 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
         return protocol(source, **arguments)
     pictures = KnownPictures((picture.content, picture.name, picture.part, picture.session) for picture in before)
     if "targets" in arguments:
-        arguments["targets"] = [dataclasses.replace(target, known=pictures) for target in arguments["targets"]]
+        arguments["targets"] = [dataclasses.replace(target, known=pictures) for target in targets]
     scenario = protocol(dataclasses.replace(source, known=pictures), **arguments)
     compare_pictures(before, scenario, len(taught), strict=settings.strict_data)
     if start is not None:
