@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cl.scenarios.class_order import resolve_class_order
+from hf_cl.scenarios.draws import check_fraction
 from hf_cl.scenarios.growth import grown_order
 from hf_cl.scenarios.sources import ImageSource
 from hf_cl.scenarios.split_lists import split_by_lists
@@ -41,8 +42,7 @@ def class_incremental(
 
     Raises DataError for a class too small to split and for faulty lists, ValueError for sizes, orders or fractions that are none.
     """
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
+    check_fraction(validation_fraction)
     sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
     order = resolve_class_order(source.class_names, class_order, class_order_seed)
     if taught:

@@ -32,6 +32,7 @@ from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
+from hf_cl.training.calibration import Calibration
 from hf_cl.training.checks import (
     check_method,
     check_optimizer,
@@ -46,6 +47,7 @@ from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.loading_check import BareBase
+from hf_cl.training.marks import Marks, check_marks
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
@@ -105,6 +107,7 @@ class SessionLoop(Services):
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         plan = SessionPlan(method, scenario, settings.batch_size)
         check_parts(plan, probes)
+        check_marks(settings.marks, plan.sessions)
         accelerator = accelerator or RunAccelerator(settings)
         used: Any = accelerator.mixed_precision
         super().__init__(
@@ -157,7 +160,7 @@ class SessionLoop(Services):
         self.times = times
         self.records = Records(self.folder, accelerator, self.quiet)
         self.images = ImageStream(self._store or open_store(self.processor, self.settings, accelerator), self.settings, accelerator)
-        self.results = SessionResults(self)
+        self.results, self.marks = SessionResults(self), Marks(self.settings.marks)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
             self.position = self.state.find(self)
@@ -203,7 +206,7 @@ class SessionLoop(Services):
             check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
         self.features = FeatureCache(self.images, self.classifier, self.frozen)
-        self.statistics = ClassStatistics(self._declared_statistics())
+        self.statistics, self.calibration = ClassStatistics(self._declared_statistics()), Calibration()
 
     def _write_texts(self) -> None:
         """What the names of the classes so far say, to a head that judges by it."""
@@ -217,6 +220,7 @@ class SessionLoop(Services):
 
     def _run_session(self, session: Session) -> None:
         phases, at = self.phases, self.position
+        self.config.temperature = None  # that of the last session: what judges frozen states compares logits as they are trained
         for part in self.named_parts().values():
             part.begin_session(self, session)
         self.state.check(self)
@@ -269,18 +273,30 @@ class SessionLoop(Services):
         seconds, trained = time.perf_counter() - self._started, self.position.session_step > 0
         for part in self.named_parts().values():
             part.before_statistics(self, session)
+        self.calibration.begin(self.head)
         for part in self.named_parts().values():
             part.end_session(self, session)
+        self._calibrate(session)
         if self.settings.export_statistics:
             self.class_statistics(session)  # counted by now, unless no head or part reads them
+        self.marks.add(self, session)
         self.features.clear()
         self.results.add(session, seconds, trained)
+        if session is self.plan.sessions[-1]:
+            self.results.compare(self.marks)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         if session.id == 0:  # not in a user's hands, when all sessions are trained
             self._check_adapter(self.folder / "adapters" / "session-0")
         self.position.next_session()
         self.times.agree_to_stop(self.position.step)
         self.checkpoint()
+
+    def _calibrate(self, session: Session) -> None:
+        """Let images that were held out say by what logits are divided from here on; all processes take what the main one has found."""
+        found = [self.calibration.end(self, self.classifier, session)]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        self.config.temperature = found[0]
 
     def _check_adapter(self, folder: Path) -> None:
         """Raise ValueError, on every process, where the adapter of session 0 cannot be loaded."""

@@ -49,7 +49,8 @@ def test_the_file_has_the_keys_of_its_format(tmp_path):
     assert values["metrics"]["final_accuracy"] == pytest.approx(0.61)
     assert values["metrics"]["novel_accuracy"][0] is None
     assert values["per_class_accuracy"] == {"ant": 0.8, "bee": 0.6, "crab": 0.4, "deer": 0.9, "eel": 0.6, "fox": 0.5, "gnu": None}
-    assert values["sessions"][1] == {"id": 1, "new_class_names": ["deer", "eel"], "num_train": 300, "num_test": 20, "trained": True}
+    session = {"id": 1, "new_class_names": ["deer", "eel"], "num_train": 300, "num_test": 20, "trained": True, "temperature": None}
+    assert values["sessions"][1] == session
     assert "[0.6, 0.75, 0.5]" in text  # a row of the matrix is a line
 
 
