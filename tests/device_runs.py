@@ -36,7 +36,7 @@ from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, SaraConfig
 from hf_cl.contracts import Method, Probe
 from hf_cl.methods import coact, compose, cpe_clip, dkvb, frozen, glad, linear_probe, lora, nearest_class_mean, ovor, sara, slca
-from hf_cl.probes import SharpnessProbe, SoftmaxCollapse, SuspectedLabels
+from hf_cl.probes import Calibration, SharpnessProbe, SoftmaxCollapse, SuspectedLabels
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.session_loop import SessionLoop
@@ -169,7 +169,7 @@ RUNS: dict[str, Run] = {
     ),
     "memories": Run(
         partial(compose, losses={"early_learning": {}, "slope_cap": {}}, rule={"type": "perp_grad"}, epochs=1),
-        probes=(partial(SoftmaxCollapse, every=1), SuspectedLabels, SharpnessProbe),
+        probes=(partial(SoftmaxCollapse, every=1), SuspectedLabels, SharpnessProbe, Calibration),
     ),
     # methods with several phases, losses, parts
     "ovor": Run(partial(three_phases, LINEAR)),

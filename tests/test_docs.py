@@ -58,29 +58,55 @@ STANDS_FOR = {"RUN": "runs/demo", "RUN...": "runs/demo", "ADAPTER": "runs/demo/a
 
 
 # Snippets
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """The folder in which all documents were followed, in a process of their own, one folder each; its output, its exit status."""
-    folder = tmp_path_factory.mktemp("readers")
+def follow(folder: Path) -> None:
+    """Follow all documents, in a process of their own and one folder each."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
     documents = [document for document in (ROOT / "README.md", *PAGES, *NOTEBOOKS) if any(steps(document))]
     command = [sys.executable, str(ROOT / "tests" / "run_snippets.py"), *map(str, documents)]
     with serving() as hub:
         environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_loopback", "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode != 0 or hub.repositories["me/photos"].tags.keys() == {"session-0", "session-1"}
-    return folder, done.stdout, done.returncode
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert hub.repositories["me/photos"].tags.keys() == {"session-0", "session-1"}
 
 
-def test_the_snippets_run(ran):
-    folder, output, status = ran
-    assert status == 0, output[-3000:]
+def test_the_snippets_run_and_leave_what_the_pages_say(tmp_path, monkeypatch):
+    """One test, so that they are run once however the suite is spread over workers."""
+    follow(tmp_path)
     copied = {"ovor-0", "ovor-1", "lora-0", "lora-1"}
-    assert {path.name for path in (folder / "README" / "runs").iterdir()} == {"demo", "first", "means", "photos", "digits"} | copied
-    assert {path.name for path in (folder / "docs-quick_start" / "runs").iterdir()} == {"demo", "first", "second", "means"}
     compared = {f"{method}-{seed}" for method in ("means", "ovor") for seed in range(3)}
-    assert {path.name for path in (folder / "docs-choosing_a_method" / "runs").iterdir()} == {"demo", "frozen"} | compared
-    assert {path.name for path in (folder / "notebooks-quick_start" / "runs").iterdir()} == {"demo", "notebook"}
+    runs = {
+        "README": {"demo", "first", "means", "photos", "digits"} | copied,
+        "docs-quick_start": {"demo", "first", "second", "means"},
+        "docs-choosing_a_method": {"demo", "frozen"} | compared,
+        "notebooks-quick_start": {"demo", "notebook"},
+    }
+    assert {page: {path.name for path in (tmp_path / page / "runs").iterdir()} for page in runs} == runs
+    check_run_folder_of_the_readme(tmp_path / "README")
+    check_run_folder_of_the_quick_start(tmp_path / "docs-quick_start")
+    monkeypatch.chdir(tmp_path / "README")
+    (line,) = [line for line in commands_of(ROOT / "README.md") if line.startswith("hf-cl predict")]
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert result.exit_code == 0 and re.match(r"digit\.png: \d ", result.stdout), result.output
+
+
+def check_run_folder_of_the_readme(folder: Path) -> None:
+    """It is as it is drawn."""
+    drawn = re.search(r"^```text\n(runs/\S+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert drawn is not None
+    names = [line.split()[0] for line in drawn[2].splitlines()]
+    assert len(names) >= 7
+    for name in names:
+        assert (folder / drawn[1] / name).exists(), name
+
+
+def check_run_folder_of_the_quick_start(folder: Path) -> None:
+    """It is as it is listed."""
+    section = (ROOT / "docs" / "quick_start.md").read_text().split("## What a run leaves")[1].split("\n## ")[0]
+    names = [name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)]
+    assert len(names) >= 7
+    for name in names:
+        assert (folder / "runs" / "demo" / name).exists(), name
 
 
 @per_document
@@ -88,40 +114,14 @@ def test_no_python_is_left_out(document):
     assert not re.findall(r"^```python\n", document.read_text(), re.MULTILINE), "mark it: ```python test"
 
 
-def test_the_run_folder_is_as_the_readme_draws_it(ran):
-    drawn = re.search(r"^```text\n(runs/\S+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert drawn is not None
-    names = [line.split()[0] for line in drawn[2].splitlines()]
-    assert len(names) >= 7
-    for name in names:
-        assert (ran[0] / "README" / drawn[1] / name).exists(), name
-
-
-def test_the_run_folder_is_as_the_quick_start_lists_it(ran):
-    section = (ROOT / "docs" / "quick_start.md").read_text().split("## What a run leaves")[1].split("\n## ")[0]
-    names = [name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)]
-    assert len(names) >= 7
-    for name in names:
-        assert (ran[0] / "docs-quick_start" / "runs" / "demo" / name).exists(), name
-
-
-def test_predict_as_the_readme_calls_it(ran, monkeypatch):
-    monkeypatch.chdir(ran[0] / "README")
-    (line,) = [line for line in commands_of(ROOT / "README.md") if line.startswith("hf-cl predict")]
-    result = CliRunner().invoke(app, shlex.split(line)[1:])
-    assert result.exit_code == 0 and re.match(r"digit\.png: \d ", result.stdout), result.output
-
-
 # Commands and settings
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_exist(line, ran, monkeypatch):
+def test_commands_exist(line, monkeypatch):
     words = shlex.split(line.split("&&")[0])
-    if words[0] == "hf-cl" and words[1:2] not in ([], ["train"]) and not words[1].startswith("--"):
-        monkeypatch.chdir(ran[0] / "README")
-        check_parses(words[1], words[2:])
-        return
     monkeypatch.chdir(ROOT)
-    if words[0] == "make":
+    if words[0] == "hf-cl" and words[1:2] not in ([], ["train"]) and not words[1].startswith("--"):
+        check_parses(words[1], words[2:])
+    elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif words[:2] == ["hf-cl", "train"] and len(words) > 2:
         check_training(words[2], words[3:])

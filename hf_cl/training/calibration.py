@@ -94,7 +94,7 @@ def _of_a_trial(trial: Head, trainer: Trainer, session: Session) -> tuple[Tensor
     """The same of a fifth of the session's own images, by a head that was fitted to all others."""
     data = trainer.features_of(session.train)
     labels, index = data.labels.cpu(), data.index.cpu()
-    own = labels >= (session.first_new_class if session.new_class_names else 0)
+    own = labels >= session.own.start
     held = torch.zeros_like(own)
     held[own] = held_back(labels[own], index[own], trainer.seed, session.id)
     if held.any():
@@ -128,7 +128,7 @@ class _WithoutSome:
     def class_statistics(self, session: Session) -> ClassStatistics:
         if self._statistics is None:
             data = self.features_of(session.train)
-            own = data.labels >= session.first_new_class
+            own = data.labels >= session.own.start
             embedding = self.head.embed(data.features[own])
             self._statistics = self._trainer.class_statistics(session).before(session.id)
             self._statistics.count_session(session.id, embedding, data.labels[own], data.index[own])

@@ -107,9 +107,9 @@ def _tests(run: Services, session: Session, kept: KeptFeatures) -> Iterator[tupl
             yield batch.features, batch.labels
         return
     outputs = partial(run.frozen.run, "pretrained")
-    for batch in run.images.test_batches(datasets):
-        features = outputs(batch.values["pixel_values"]).features
-        yield features.to(torch.promote_types(features.dtype, torch.float32)), batch.values["labels"]
+    for dataset in datasets:
+        for _, rows in run.images.rows(outputs, dataset, test=True, shelf=run.features.shelf("pretrained")):
+            yield rows.features, rows.labels
 
 
 def _has_all_classes(session: Session) -> bool:
@@ -130,6 +130,6 @@ class _Untouched:
 
     def class_statistics(self, session: Session) -> ClassStatistics:
         data = self.features_of(session.train)
-        own = data.labels >= session.first_new_class
+        own = data.labels >= session.own.start
         self.statistics.count_session(session.id, data.features[own], data.labels[own], data.index[own])
         return self.statistics
