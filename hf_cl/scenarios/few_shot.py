@@ -130,7 +130,7 @@ def few_shot_class_incremental_tuning(
         validation_fraction=validation_fraction,
         left_out_images=source.left_out_images,
     )
-    return _stream(source, by_session(images, order, sizes), order, sizes, protocol)
+    return _stream(source, [images.of_classes(labels) for labels in cut(order, sizes)], order, sizes, protocol)
 
 
 def _order(source: ImageSource, sizes: list[int], taught: Sequence[Sequence[str]], per_session: int) -> tuple[NDArray[np.int64], list[int]]:
