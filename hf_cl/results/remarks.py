@@ -15,7 +15,7 @@ SHOTS_OF = {
 
 def remarks(results: Results) -> list[str]:
     """One sentence each, most important first."""
-    sentences = [_trained(results)] if len(results.sessions) > 1 else []
+    sentences = [_trained(results), _kept(results)] if len(results.sessions) > 1 else []
     if alone := [session.id for session in results.sessions if len(session.new_class_names) == 1 and session.trained]:
         which = f"{'session' if len(alone) == 1 else 'sessions'} {', '.join(map(str, alone))}"
         sentences.append(f"One new class came in {which}: a loss that compares a session's own classes is 0 there and trains nothing.")
@@ -56,6 +56,15 @@ def _tests_changed(results: Results) -> str:
 
 def _class_order(protocol: ProtocolRecord) -> str:
     return f"class order {display_name(without_folders(protocol.class_order))!r} with class_order_seed {protocol.class_order_seed}"
+
+
+def _kept(results: Results) -> str:
+    if not results.kept_images:
+        return "Exemplar-free: no image of an earlier session was trained on again."
+    return (
+        f"Not exemplar-free: up to {results.kept_images} training images of earlier sessions were kept and trained on again. Numbers "
+        "compare with those of methods that keep as many."
+    )
 
 
 def _trained(results: Results) -> str:

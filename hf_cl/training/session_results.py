@@ -67,6 +67,7 @@ class SessionResults:
         record |= {"num_train": len(session.train), "num_test": len(session.tests[-1].data), "trained": trained}
         own = run.head.own_temperature
         record["temperature"] = run.config.temperature if own is None else own
+        record["kept_images"] = 0 if run.memory is None else len(run.memory)
         peak = take_peak_bytes(run.accelerator.device)
         measured = [{"training_seconds": training_seconds, "evaluation_seconds": time.perf_counter() - started, "peak_bytes": peak}]
         if run.accelerator.num_processes > 1:  # those of the main process, which writes them: a checkpoint of any knows the same lines
