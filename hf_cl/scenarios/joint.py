@@ -48,8 +48,8 @@ class _Joined:
 
     def __init__(self, parts: Sequence[ImageDataset]) -> None:
         self.parts = list(parts)
-        self.labels = np.concatenate([np.asarray(part.labels, dtype=np.int64) for part in parts])  # [n]
-        self.indices = np.arange(len(self.labels))
+        self.labels: Any = np.concatenate([np.asarray(part.labels, dtype=np.int64) for part in parts])  # [n]
+        self.indices: Any = np.arange(len(self.labels))
         self._starts = np.cumsum([0, *map(len, parts)])
 
     def __len__(self) -> int:

@@ -129,9 +129,9 @@ class _WithoutSome:
         if self._statistics is None:
             data = self.features_of(session.train)
             own = data.labels >= session.own.start
-            embedding = self.head.embed(data.features[own])
-            self._statistics = self._trainer.class_statistics(session).before(session.id)
-            self._statistics.count_session(session.id, embedding, data.labels[own], data.index[own])
+            found: ClassStatistics = self._trainer.class_statistics(session).before(session.id)
+            found.count_session(session.id, self.head.embed(data.features[own]), data.labels[own], data.index[own])
+            self._statistics = found
         return self._statistics
 
     @property
