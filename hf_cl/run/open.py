@@ -52,6 +52,8 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     if not before and start is None:
         return protocol(source, **arguments)
     pictures = KnownPictures((picture.content, picture.name, picture.part, picture.session) for picture in before)
+    if "targets" in arguments:
+        arguments["targets"] = [dataclasses.replace(target, known=pictures) for target in arguments["targets"]]
     scenario = protocol(dataclasses.replace(source, known=pictures), **arguments)
     compare_pictures(before, scenario, len(taught), strict=settings.strict_data)
     if start is not None:

@@ -6,7 +6,7 @@ Shapes: B batch, D feature width, S image side.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from peft import get_peft_model
-from torch import nn
+from torch import Tensor, nn
 
 from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, encode_names, reads_texts
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.statistics_files import SavedStatistics, training_state
-from hf_cl.checkpoints.tensors import first_not_finite, snapshot
+from hf_cl.checkpoints.tensors import before_head, first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import Method, Phase, Probe, Scenario, Session
 from hf_cl.errors import TrainingInterruptedError
@@ -212,7 +212,7 @@ class SessionLoop(Services):
         self._write_texts()
         self._check_coming()
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
-        self.features = FeatureCache(self.images, self.classifier, self.frozen, self._feature_files())
+        self.features = FeatureCache(self.images, self.classifier, self.frozen, self._before_head, self._feature_files())
         kinds = self._declared_statistics()
         self.statistics = ClassStatistics(kinds) if self.start is None else self.start.statistics(kinds, self.head)
         self.calibration = Calibration()
@@ -250,6 +250,9 @@ class SessionLoop(Services):
             check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead), without)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])
+
+    def _before_head(self) -> Mapping[str, Tensor]:
+        return before_head(self.model, self.tuner.prefix, self.head)
 
     def _write_texts(self) -> None:
         """What the names of the classes so far say, to a head that judges by it."""
@@ -328,7 +331,7 @@ class SessionLoop(Services):
 
     def _leave_session(self, session: Session, seconds: float, trained: bool) -> None:
         """Measure it, and write its adapter and a checkpoint."""
-        self.features.clear()
+        self.features.doubt(session.train, session.training_images)
         self.results.add(session, seconds, trained)
         if session is self.plan.sessions[-1]:
             self.results.compare(self.marks)
