@@ -170,6 +170,8 @@ class RunSettings(TrainingSettings):
     a look at the `header` of the changed ones, or `none`."""
     protocol: str = "class_incremental"
     """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
+    protocol_options: dict[str, Any] = field(default_factory=dict)
+    """Arguments that this protocol alone has, such as '{online: true}' of class_incremental or '{num_sessions: 5}' of si_blurry."""
     num_base_classes: int = 10
     """Classes of session 0."""
     classes_per_session: int = 10

@@ -21,7 +21,8 @@ DDOF = 1
 """The standard deviation divides by n - 1: the runs are a sample of seeds."""
 NO_DIFFERENCE = MAY_CHANGE_ON_RESUME | {
     "seed", "eval_batch_size", "cpu", "stability_every", "probes", "push_to_hub", "private", "license",
-    "dataset", "image_column", "label_column", "test_split", "skip_bad_images", "protocol", "num_base_classes", "classes_per_session",
+    "dataset", "image_column", "label_column", "test_split", "skip_bad_images", "protocol", "protocol_options",
+    "num_base_classes", "classes_per_session",
     "class_order", "class_order_seed", "shots", "index_list", "targets",
 }  # fmt: skip
 """Settings that do not part runs into groups: where and how a run ran, and what its protocol says already."""

@@ -21,8 +21,8 @@ from hf_cl.scenarios.image_set import ImageSet
 
 logger = logging.getLogger(__name__)
 
-Purpose = Literal["test", "validation", "shots"]
-_STREAMS: dict[Purpose, int] = {"test": 0, "validation": 1, "shots": 2}
+Purpose = Literal["test", "validation", "shots", "stream"]
+_STREAMS: dict[Purpose, int] = {"test": 0, "validation": 1, "shots": 2, "stream": 3}
 _TRACK = re.compile(r"(\d{5})_\d{5}\.\w+")
 
 

@@ -176,7 +176,9 @@ class SessionLoop(Services):
     def _enter_session(self, session: Session, phases: list[Phase]) -> None:
         self._session, self.phases = session, phases
         if session.id >= self.position.session and self.memory is not None:
-            self._session = session = replace(session, joined_images=joined(session.train, self.memory.images(session)))
+            both = joined(session.train, self.memory.images(session))
+            count = 0 if self.memory.replay else len(both) - len(session.train)
+            self._session = session = replace(session, joined=count, joined_images=both)
         if session.id == self.position.session and not self.position.begun:
             self.state.restore_if_due(self, self.results)
             self._remember_previous()
