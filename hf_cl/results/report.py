@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def render_report(
         remarks=[*remarks(results), *notes],
         tables=({"Probes, after the last session": probe_values(results)} if results.probes else {})
         | {
-            "Protocol": flat(results.to_dict()["protocol"]) | {"seed": results.seed},
+            "Protocol": flat(asdict(results.protocol)) | {"seed": results.seed},
             "Settings": flat(settings),
             "Environment": flat(results.environment),
         },
@@ -106,7 +106,7 @@ def _charts(results: Results, beside: BesideResults) -> dict[str, Figure | list[
     return {
         "accuracy": [figure(chart) for chart in accuracy_charts(results)] if results.accuracy_matrix else [],
         "classes": figure(classes) if classes else None,
-        "stability": figure(stability_chart(continual)) if continual and continual.steps else None,
+        "stability": figure(stability_chart(continual)) if continual and len(continual.steps) > 1 else None,
         "training": [figure(chart) for chart in training_charts(beside.log)],
         "reliability": figure(reliability_chart(results.calibration[-1])) if results.calibration else None,
         "costs": [figure(chart) for chart in cost_charts(results)],

@@ -83,7 +83,7 @@ def draw_sessions(results: Results, theme: Theme) -> Figure:
     forgot.plot(lost, color=theme.series[3], marker=_MARKERS[0] if few else "", markersize=4.5, linewidth=1.8)
     low, high = forgot.get_ylim()
     forgot.set_ylim(min(low, -1), max(high, 1))  # a tenth of a point must not look like a collapse
-    for axes, title in ((accuracy, "accuracy, percent; bars: 95 % of the test images' chance"), (forgot, "forgetting so far, points")):
+    for axes, title in ((accuracy, "accuracy, percent, with 95 % intervals"), (forgot, "forgetting so far, points")):
         _style(axes, theme, title)
     forgot.set_xlabel("session", color=theme.muted, fontsize=9)
     forgot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20, min_n_ticks=1))
@@ -162,11 +162,10 @@ def matrix_pixels(matrix: Matrix) -> bytes:
     strength = np.zeros((sessions, sessions))
     for t, row in enumerate(matrix):
         strength[t, : t + 1] = np.nan_to_num(0.04 + 0.96 * (np.array(row, float) - floor) / (1 - floor))
-    pixels = np.zeros((sessions, sessions, 4), np.uint8)
-    pixels[..., :3] = PIXEL
-    pixels[..., 3] = 8 * np.rint(31 * strength)  # in 32 steps, which nobody tells apart and a file keeps small
+    picture = Image.fromarray(np.rint(31 * strength).astype(np.uint8))  # in 32 steps, which nobody tells apart and a file keeps small
+    picture.putpalette(PIXEL * 32)
     file = BytesIO()
-    Image.fromarray(pixels).save(file, format="png", optimize=True)
+    picture.save(file, format="png", transparency=bytes(range(0, 256, 8)))
     return file.getvalue()
 
 
