@@ -19,7 +19,7 @@ from hf_cl.results.result_records import SessionRecord, Times
 from hf_cl.results.results import Results
 
 FILE = "sessions.jsonl"
-_OF_SESSION = ("id", "new_class_names", "num_train", "num_test", "trained")
+_OF_SESSION = ("id", "new_class_names", "num_train", "num_test", "trained", "kept_images")
 
 
 class History:
@@ -67,7 +67,8 @@ class History:
 
     def _keep(self, record: Mapping[str, Any], counts: SessionCounts | None, line: str) -> None:
         if counts is not None:
-            self.matrix.add(counts)
+            first = self._records[0] if self._records else record
+            self.matrix.add(counts, started_from=not first["num_train"])
         self._records.append({key: value for key, value in record.items() if key != "counts"})
         self._sizes.append(len(record["new_class_names"]))
         self._errors.append(expected_calibration_error(CalibrationBins(**record["calibration"])))
@@ -83,9 +84,8 @@ class History:
         """Arguments of `Results`: sessions and what was measured."""
         tests = self._records[-1].get("tests")
         bins = [CalibrationBins(**record["calibration"]) for record in self._records]
-        return {"calibration": bins, "sessions": [SessionRecord(**{key: r[key] for key in _OF_SESSION}) for r in self._records]} | (
-            self.matrix.fields() if tests is None else dict(tests)
-        )
+        sessions = [SessionRecord(**{key: record[key] for key in _OF_SESSION if key in record}) for record in self._records]
+        return {"calibration": bins, "sessions": sessions} | (self.matrix.fields() if tests is None else dict(tests))
 
     def of_each(self, key: str) -> list[Any]:
         """An entry of all lines, such as `peak_bytes`."""

@@ -57,7 +57,7 @@ class ProtocolRecord:
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """One session. `num_test` counts its own test images."""
+    """One session. `num_test` counts its own test images; `num_train` is 0 for the adapter that a run started from."""
 
     __pydantic_config__: ClassVar = STRICT
     id: int
@@ -66,6 +66,8 @@ class SessionRecord:
     num_test: int
     trained: bool
     """False where no optimizer step was taken; prototype rows alone are not training."""
+    kept_images: int = 0
+    """Training images, of this session and earlier ones, that a memory holds after it; 0: exemplar-free."""
 
 
 @dataclass(frozen=True)
