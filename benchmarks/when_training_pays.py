@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_cl.methods import METHODS
-from hf_cl.results.report_figures import LIGHT, style
+from hf_cl.results.report_figures import LIGHT
 from hf_cl.results.results import Results
 from hf_cl.run import parse_settings, quiet_libraries, train
 
@@ -152,7 +152,10 @@ def figure(found: dict[tuple[str, str, int], list[float]], adapters: Sequence[st
                 axes.plot([at + aside] * len(values), values, "o", color=color, markersize=4, alpha=0.7)
         axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         axes.set_xlabel("classes of session 0", color=LIGHT.muted)
-        style(axes, LIGHT, name)
+        axes.set_title(name, loc="left", fontsize=9.5, color=LIGHT.muted)
+        axes.grid(axis="y", color=LIGHT.grid, linewidth=0.8)
+        axes.tick_params(colors=LIGHT.muted, labelsize=9, length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
     panels[0].set_ylabel("points added to the head", color=LIGHT.muted)
     panels[0].legend(frameon=False, fontsize=9, labelcolor=LIGHT.ink)
     return drawn
