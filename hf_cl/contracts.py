@@ -353,6 +353,12 @@ class Head(nn.Module):
     """False where the head keeps sums in a space of its own: when features move, nothing can move them along."""
     fits: bool = False
     """Whether the head fits itself at the end of a session, so that it needs no phase to know the session's classes."""
+
+    @property
+    def own_temperature(self) -> float | None:
+        """By what the head divides its logits itself; None where it does not, so that the run finds a temperature for it."""
+        return None
+
     statistics: frozenset[str] = frozenset()
     """As `Part.statistics`."""
     new_classes_only: str = ""

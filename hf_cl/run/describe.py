@@ -38,7 +38,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("image_column", "label_column", "test_split", "skip_bad_images"),
     ),
     "Resume, log and parts of your own": (
-        *("resume", "checkpoint_steps", "checkpoint_minutes", "logging_steps", "report_to", "stability_every", "probes", "imports"),
+        *("resume", "checkpoint_steps", "checkpoint_minutes", "logging_steps", "report_to", "marks", "stability_every", "probes"),
+        "imports",
     ),
     "Hub": ("push_to_hub", "private", "license"),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hf_cl.scenarios.class_order import resolve_class_order
-from hf_cl.scenarios.draws import permutation
+from hf_cl.scenarios.draws import check_fraction, permutation
 from hf_cl.scenarios.growth import Arrivals, check_record, grown_order
 from hf_cl.scenarios.ordered import ordered_sessions
 from hf_cl.scenarios.sources import ImageSource
@@ -51,8 +51,7 @@ def class_incremental(
     Raises DataError for a class too small to split, for faulty lists, and for `new_pictures` where the run has no record of its pictures;
     ValueError for sizes, orders or fractions that are none.
     """
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
+    check_fraction(validation_fraction)
     count = len(source.class_names)
     sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)
     order = resolve_class_order(source.class_names, class_order, class_order_seed)

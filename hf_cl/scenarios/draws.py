@@ -95,6 +95,12 @@ def draw_shots(images: ImageSet, shots: int, seed: int, labels: Iterable[int], c
     return images.subset(np.concatenate(chosen))
 
 
+def check_fraction(validation_fraction: float) -> None:
+    """Raise ValueError for what is no share of the training images."""
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
+
+
 def check_shots(shots: int) -> None:
     """Raise ValueError for fewer than one shot."""
     if shots < 1:
