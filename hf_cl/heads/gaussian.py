@@ -155,6 +155,11 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         """Whether features that move can be followed: a linear map of features is none of their images under a map."""
         return self.feature_map is None
 
+    @property
+    def own_temperature(self) -> float | None:
+        """`temperature`, fitted or set; NaN before the first fit."""
+        return float(self.temperature)
+
     # Growth
     def grow(self, class_names: Sequence[str]) -> None:
         self._grow(len(class_names))
