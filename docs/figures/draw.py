@@ -241,9 +241,8 @@ def sara() -> Figure:
 
 def own_data() -> Figure:
     """A collection over three months, and what each command makes of it."""
-    figure = Figure(
-        720, 344, "A collection over three months: classes and pictures come, go and move, and each command makes new sessions of them"
-    )
+    title = "A collection over three months: what comes, goes and moves, and the sessions that the commands make of it"
+    figure = Figure(720, 356, title)
     months = (
         ("September", "photos/", (("bee", 6, ()), ("cat", 6, ()), ("fox", 6, ())), ("0  bee cat ...", "1  fox hen ...")),
         ("October", "another disk/", (("ant", 6, range(6)), ("cat", 5, ()), ("fox", 6, (2,))), ("0", "1", "2  ant")),
@@ -258,12 +257,14 @@ def own_data() -> Figure:
             figure.text(x + 8, y + 16, name, "small")
             for picture in range(count):
                 figure.box(x + 40 + 18 * picture, y, 14, 20, "trained" if picture in new else "data")
+            if count < 6:
+                figure.box(x + 130, y, 14, 20, "line dashed")
         figure.path(f"{x + 100},166 {x + 100},192")
         for row, label in enumerate(taught):
             last = row == len(taught) - 1 and number > 0
             figure.box(x, 198 + 34 * row, 200, 26, "trained" if last or not number else "frozen")
             figure.text(x + 10, 216 + 34 * row, label, "small")
-    figure.text(420, 24, "orange: new", "small soft")
+    figure.text(14, 350, "orange: new; broken line: deleted; below the arrows, the sessions of the run", "small soft")
     return figure
 
 

@@ -64,6 +64,11 @@ def _all_splits(names: set[str], test_split: str) -> bool:
 def _splits_above(root: Path, flat: set[str], deep: set[str], test_split: str) -> list[str]:
     """The folders of `root`, where they are splits."""
     if _all_splits(flat | deep, test_split):
+        if deep <= flat:
+            raise DataError(
+                f"{root} holds folders that are called like splits ({first_ten(sorted(deep))}), each with images of its own beside its "
+                "folders. Are they splits or classes? A split's images lie in its class folders; rename a class that is called like a split."
+            )
         return sorted(flat | deep)
     named = {name for name in deep - flat if split_kind(name) or name == test_split}
     certain = [name for name in sorted(named) if is_split_word(name) or name == test_split]
