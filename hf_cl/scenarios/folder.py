@@ -67,7 +67,7 @@ def _splits_above(root: Path, flat: set[str], deep: set[str], test_split: str) -
         if deep <= flat:
             raise DataError(
                 f"{root} holds folders that are called like splits ({first_ten(sorted(deep))}), each with images of its own beside its "
-                "folders. Are they splits or classes? A split's images lie in its class folders; rename a class that is called like a split."
+                "folders. Are they splits or classes? Images of a split lie in class folders; rename a class that is called like a split."
             )
         return sorted(flat | deep)
     named = {name for name in deep - flat if split_kind(name) or name == test_split}
