@@ -200,7 +200,8 @@ class SessionLoop(Services):
         self._write_texts()
         for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
-            check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead))
+            given = (*self.tuner.roles, *self.tuner.extras)
+            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead))
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
         self.features = FeatureCache(self.images, self.classifier, self.frozen)
         self.statistics = ClassStatistics(self._declared_statistics())
