@@ -18,18 +18,18 @@ demo: install ## five sessions of real images with one small adapter, a few minu
 	$(BIN)/hf-cl demo --output_dir runs/demo
 
 test: install ## the test suite: no network, no GPU needed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 test-minimum: install ## the suite with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python .venv-minimum
 	$(BIN)/uv pip install --quiet --python .venv-minimum --resolution lowest-direct --editable '.[test]'
-	OMP_NUM_THREADS=1 .venv-minimum/bin/pytest -n auto $(TESTS)
+	OMP_NUM_THREADS=1 .venv-minimum/bin/pytest -n auto --dist worksteal $(TESTS)
 
 test-newest: install ## the suite with the newest releases, ceilings lifted, in an environment of its own
 	$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python .venv-newest
 	$(BIN)/uv pip install --quiet --python .venv-newest --editable '.[test]'
 	$(BIN)/uv pip install --quiet --python .venv-newest --upgrade --no-deps transformers peft accelerate datasets huggingface-hub
-	OMP_NUM_THREADS=1 .venv-newest/bin/pytest -n auto $(TESTS)
+	OMP_NUM_THREADS=1 .venv-newest/bin/pytest -n auto --dist worksteal $(TESTS)
 
 torture: install ## the long fault campaign: 200 kills over all five methods, broken disks and files, hostile input
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/campaign.py --kills 200

@@ -47,16 +47,19 @@ class Test:
     name: str
     data: ImageDataset
     candidates: tuple[int, ...]
+    own: tuple[int, ...] = ()
+    """Positions among which task-aware accuracy chooses; (): the `own` classes of the session whose test it is."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """One step of a class-incremental stream. Session 0 is the base session."""
+    """One step of a stream: new classes, or more images of those that are known. Session 0 is the base session."""
 
     id: int
     class_names: tuple[str, ...]
     """All classes seen so far, in order of arrival: the label of an image is its position here."""
     new_class_names: tuple[str, ...]
+    """Those that it brings; () where it brings images of known classes alone."""
     train: ImageDataset
     tests: tuple[Test, ...]
     validation: ImageDataset | None = None
@@ -66,8 +69,13 @@ class Session:
 
     @property
     def first_new_class(self) -> int:
-        """Position of the session's first class; its classes are `range(first_new_class, len(class_names))`."""
+        """Position of the first class that the session brings; those before it were known."""
         return len(self.class_names) - len(self.new_class_names)
+
+    @property
+    def own(self) -> range:
+        """Positions of the classes that the session teaches: the new ones; where it brings none, all so far."""
+        return range(self.first_new_class if self.new_class_names else 0, len(self.class_names))
 
     def steps_per_epoch(self, batch_size: int | None = None) -> int:
         """Optimizer steps of one epoch over `train`; the last, smaller batch counts.
@@ -197,7 +205,7 @@ class Trainer(Protocol):
     # Services
     def features_of(self, dataset: ImageDataset, *, augment: bool = False, role: str | None = None) -> FeatureSet: ...
     def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]: ...
-    def outputs_of(self, pixel_values: Tensor, *, role: str | None = None) -> Outputs: ...
+    def outputs_of(self, pixel_values: Tensor, *, role: str | None = None, autocast: bool = True) -> Outputs: ...
     def class_statistics(self, session: Session) -> Any: ...
     @property
     def statistics(self) -> Any: ...  # the store that it adds to, as it stands
@@ -215,6 +223,8 @@ class Part:
     statistics: frozenset[str] = frozenset()
     """What it reads of `trainer.class_statistics` beyond counts and means: "pooled", "diag", "low_rank", "full". The run's one store keeps
     what any head or part names; a class attribute or set in the constructor, since it is read before session 0 begins."""
+    new_classes_only: str = ""
+    """Why it cannot take part in a session without a new class, in a clause; empty where it can. Read before session 0 begins."""
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """After the head has grown, before the session's optimizer is made."""
@@ -251,7 +261,8 @@ class LossTerm(Part):
     needs: frozenset[str] = frozenset()
     """What the term reads beyond images and labels, checked for all sessions before the first one trains: "two_views" through the model,
     "frozen_view" (a second view for `ctx.frozen` alone), "pretrained", "previous" ("previous_if_any": from session 1 on), the adapter's own
-    roles and extras, "all_classes"."""
+    roles and extras, "all_classes" (it reads the columns of all classes so far), "own_classes" (it reads those of the session's own classes
+    alone, so that no image may be of another)."""
 
     def __call__(self, ctx: Context) -> Tensor:
         """A tensor without dimensions, the mean over the batch. Pure: a gradient rule may call it twice per batch. What it remembers of a
@@ -276,6 +287,8 @@ class Head(nn.Module):
     """Whether the head fits itself at the end of a session, so that it needs no phase to know the session's classes."""
     statistics: frozenset[str] = frozenset()
     """As `Part.statistics`."""
+    new_classes_only: str = ""
+    """As `Part.new_classes_only`."""
 
     def grow(self, class_names: Sequence[str]) -> None:
         """Append rows for `class_names`; old rows keep their values to the bit."""

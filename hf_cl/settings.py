@@ -23,6 +23,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "num_workers",
         "image_memory",
         "image_cache",
+        "feature_cache",
         "check_images",
         "logging_steps",
         "checkpoint_steps",
@@ -30,6 +31,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "keep_adapters",
         "export_statistics",
         "strict_data",
+        "session_from",
         "report_to",
         "push_to_hub",
         "private",
@@ -78,7 +80,7 @@ class TrainingSettings:
     augmentation: str = "crop_flip"
     """A name of `hf_cl.images.AUGMENTATIONS`."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """None: what `accelerate launch` says."""
+    """None: what `accelerate launch` says. On a CPU, bf16 is faster where it has the arithmetic (`lscpu` says avx512_bf16 or amx_bf16)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     deterministic: bool = False
@@ -93,6 +95,8 @@ class TrainingSettings:
     """Memory for decoded images, of all processes of a machine together: bytes (`8GiB`, 4e9), or up to 1 a share of what is free."""
     image_cache: str | None = None
     """A folder on a fast disk for decoded training images that memory has no room for; emptied when the run ends."""
+    feature_cache: str | None = None
+    """A folder that keeps features of the backbone as the run found it, by weights, processor and picture; runs share it."""
     logging_steps: int = 10
     """Optimizer steps between two readings of the losses."""
     checkpoint_steps: int | None = None
@@ -176,6 +180,8 @@ class RunSettings(TrainingSettings):
     """A folder with published lists of images; absent: an own draw by class_order_seed."""
     targets: list[str] = field(default_factory=list)
     """Data sets to test on, for protocols that train on one and test on others."""
+    session_from: Literal["new_classes", "new_pictures"] = "new_classes"
+    """What makes the next session of a run that goes on: `new_classes` alone, or first the `new_pictures` of classes that it has taught."""
     validation_fraction: float = 0.0
     """Share of the training images that is kept out for validation."""
     push_to_hub: str | None = None

@@ -15,6 +15,15 @@ from hf_cl.run import launch, open_base, open_scenario
 
 
 def main(settings: CpeClipSettings) -> None:
+    # What the trainer does with the method, session after session:
+    #
+    #   grow: a name more for each new class; no tensor changes, its text is its row
+    #   scale = 1 in session 0; later new classes / classes seen so far, so that a large past is moved little (`regularization`)
+    #   `base_epochs` or `session_epochs` over the images:
+    #       prompts stand behind BOS in every layer of the text tower, and through one linear layer behind the patches of the vision tower
+    #       scores = 100 * cosine(image embedding, text embedding of each of the session's classes)
+    #       step of SGD on prompts and the linear layer: cross-entropy among these classes, its gradient times scale
+    #   test: the images of every session so far, among all classes so far; then table, adapter, checkpoint
     method = settings.method()  # prompts, loss among the new classes, gradients scaled per session
     scenario = open_scenario(settings)  # the sessions: which classes arrive when
     backbone, processor, tokenizer = open_base(settings, method)  # both towers, frozen throughout

@@ -1,11 +1,33 @@
 """What every test starts from."""
 
 import os
+import shutil
 import tempfile
 
+import pytest
 import torch
+from filelock import FileLock
 
 os.environ["HF_CL_CACHE"] = tempfile.mkdtemp(prefix="hf_cl-tests-")  # of child processes, too
 
 torch.set_num_threads(1)
 # One thread per process: the suite runs in several, and results that must be equal to the bit must not depend on how sums are split.
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """`once(name, make)`: the folder `name` that `make(folder)` has filled, once for all workers of pytest-xdist; nobody changes it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name, make):
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a worker left that failed
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -17,6 +18,9 @@ class FakeTrainer:
     def __init__(self, head: Head, seed: int = 0) -> None:
         self.head, self.seed = head, seed
         self.statistics = ClassStatistics(head.statistics)
+
+    def generator_for(self, *key: int | str) -> torch.Generator:
+        return torch.Generator().manual_seed(zlib.crc32(repr((self.seed, *key)).encode()))
 
     def features_of(self, dataset) -> FeatureSet:
         return FeatureSet(dataset.features.float(), dataset.labels, dataset.index)

@@ -27,7 +27,7 @@ from hf_cl.contracts import Method, Phase, Scenario, everything
 from hf_cl.losses import MaskedCrossEntropy
 from hf_cl.methods.schedules import constant
 from hf_cl.rules import Plain
-from hf_cl.scenarios import DataError, class_incremental, digits, open_images
+from hf_cl.scenarios import DataError, class_incremental, open_images, sources
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -173,7 +173,7 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
     sys.path.insert(0, str(EXAMPLES))
-    digits.load_digits = six_of_each
+    sources.read_digits = six_of_each
     outcome = {
         run.__name__: run(Path(sys.argv[1]) / run.__name__)
         for run in (adapter, head, loss, gradient_rule, scenario, probe, own_loss, own_command, all_six)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
@@ -55,3 +57,21 @@ class Stream:
             seen = self.names[: 2 * t + 2]
             all_tests = tuple(Test(f"session-{j}", data, tuple(range(len(seen)))) for j, data in enumerate(tests))
             yield Session(id=t, class_names=seen, new_class_names=seen[2 * t :], train=train, tests=all_tests)
+
+
+class AgainStream(Stream):
+    """Two sessions of two classes, then more images of the classes 1 and 2, which are tested on `more` images of each; then two classes."""
+
+    def __init__(self, train=9, test=4, more=0):
+        super().__init__(3, train, test)
+        self.more = more
+
+    def __iter__(self):
+        first, second, last = super().__iter__()
+        again = Images(np.repeat((1, 2), self.train), first_index=5000)
+        own = Test("session-2", Images(np.repeat((1, 2), self.more), first_index=5500), second.tests[0].candidates)
+        yield first
+        yield second
+        yield replace(second, id=2, new_class_names=(), train=again, tests=(*second.tests, own))
+        tests = (*last.tests[:2], replace(own, candidates=last.tests[0].candidates), replace(last.tests[2], name="session-3"))
+        yield replace(last, id=3, tests=tests)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from filelock import FileLock
 from loopback_hub import serving
 from peft import PeftType
 from run_snippets import shell_lines, steps
@@ -60,64 +58,55 @@ STANDS_FOR = {"RUN": "runs/demo", "RUN...": "runs/demo", "ADAPTER": "runs/demo/a
 
 
 # Snippets
-FIRST = [ROOT / "README.md", ROOT / "docs" / "quick_start.md", *NOTEBOOKS]
-LATER = [page for page in PAGES if page not in FIRST]
+def follow(folder: Path) -> None:
+    """Follow all documents, in a process of their own and one folder each."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    documents = [document for document in (ROOT / "README.md", *PAGES, *NOTEBOOKS) if any(steps(document))]
+    command = [sys.executable, str(ROOT / "tests" / "run_snippets.py"), *map(str, documents)]
+    with serving() as hub:
+        environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_loopback", "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert hub.repositories["me/photos"].tags.keys() == {"session-0", "session-1"}
 
 
-def follow(documents: list[Path], folder: Path) -> dict:
-    """Do what `documents` say, in a process of their own and a folder each, once for all workers of the suite.
-
-    Returns the process's `status` and `output`, and what was `pushed` to the Hub that it met.
-    """
-    with FileLock(f"{folder}.lock"):
-        said = folder / "said.json"
-        if not said.exists():
-            folder.mkdir()
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
-            environment |= {"HF_TOKEN": "hf_loopback", "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_XET": "1"}
-            command = [sys.executable, str(ROOT / "tests" / "run_snippets.py"), *(str(page) for page in documents if any(steps(page)))]
-            with serving() as hub:
-                environment["HF_ENDPOINT"] = hub.url
-                done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            pushed = {name: sorted(repository.tags) for name, repository in hub.repositories.items()}
-            said.write_text(json.dumps({"status": done.returncode, "output": done.stdout, "pushed": pushed}))
-        return json.loads(said.read_text())
-
-
-@pytest.fixture(scope="session")
-def readers(tmp_path_factory):
-    """The folder in which groups of documents are followed, the same for all workers."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "readers"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def ran(readers):
-    """The folder in which the first pages were followed."""
-    follow(FIRST, readers / "first")
-    return readers / "first"
-
-
-def runs_of(document: Path) -> set[str]:
-    return {path.name for path in (document / "runs").iterdir()}
-
-
-def test_the_later_snippets_run(readers):
-    said = follow(LATER, readers / "later")
-    assert said["status"] == 0, said["output"][-3000:]
+def test_the_snippets_run_and_leave_what_the_pages_say(tmp_path, monkeypatch):
+    """One test, so that they are run once however the suite is spread over workers."""
+    follow(tmp_path)
+    copied = {"ovor-0", "ovor-1", "lora-0", "lora-1"}
     compared = {f"{method}-{seed}" for method in ("means", "ovor") for seed in range(3)}
-    assert runs_of(readers / "later" / "docs-choosing_a_method") == {"demo", "frozen"} | compared
+    runs = {
+        "README": {"demo", "first", "means", "photos", "digits"} | copied,
+        "docs-quick_start": {"demo", "first", "second", "means"},
+        "docs-choosing_a_method": {"demo", "frozen"} | compared,
+        "notebooks-quick_start": {"demo", "notebook"},
+    }
+    assert {page: {path.name for path in (tmp_path / page / "runs").iterdir()} for page in runs} == runs
+    check_run_folder_of_the_readme(tmp_path / "README")
+    check_run_folder_of_the_quick_start(tmp_path / "docs-quick_start")
+    monkeypatch.chdir(tmp_path / "README")
+    (line,) = [line for line in commands_of(ROOT / "README.md") if line.startswith("hf-cl predict")]
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert result.exit_code == 0 and re.match(r"digit\.png: \d ", result.stdout), result.output
 
 
-def test_the_first_snippets_run(ran):
-    said = follow(FIRST, ran)
-    assert said["status"] == 0, said["output"][-3000:]
-    assert said["pushed"]["me/photos"] == ["session-0", "session-1"]
-    assert runs_of(ran / "README") == {"demo", "first", "means", "photos", "digits"} | {"ovor-0", "ovor-1", "lora-0", "lora-1"}
-    assert runs_of(ran / "docs-quick_start") == {"demo", "first", "second", "means"}
-    assert runs_of(ran / "notebooks-quick_start") == {"demo", "notebook"}
+def check_run_folder_of_the_readme(folder: Path) -> None:
+    """It is as it is drawn."""
+    drawn = re.search(r"^```text\n(runs/\S+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert drawn is not None
+    names = [line.split()[0] for line in drawn[2].splitlines()]
+    assert len(names) >= 7
+    for name in names:
+        assert (folder / drawn[1] / name).exists(), name
+
+
+def check_run_folder_of_the_quick_start(folder: Path) -> None:
+    """It is as it is listed."""
+    section = (ROOT / "docs" / "quick_start.md").read_text().split("## What a run leaves")[1].split("\n## ")[0]
+    names = [name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)]
+    assert len(names) >= 7
+    for name in names:
+        assert (folder / "runs" / "demo" / name).exists(), name
 
 
 @per_document
@@ -125,40 +114,14 @@ def test_no_python_is_left_out(document):
     assert not re.findall(r"^```python\n", document.read_text(), re.MULTILINE), "mark it: ```python test"
 
 
-def test_the_run_folder_is_as_the_readme_draws_it(ran):
-    drawn = re.search(r"^```text\n(runs/\S+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert drawn is not None
-    names = [line.split()[0] for line in drawn[2].splitlines()]
-    assert len(names) >= 7
-    for name in names:
-        assert (ran / "README" / drawn[1] / name).exists(), name
-
-
-def test_the_run_folder_is_as_the_quick_start_lists_it(ran):
-    section = (ROOT / "docs" / "quick_start.md").read_text().split("## What a run leaves")[1].split("\n## ")[0]
-    names = [name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)]
-    assert len(names) >= 7
-    for name in names:
-        assert (ran / "docs-quick_start" / "runs" / "demo" / name).exists(), name
-
-
-def test_predict_as_the_readme_calls_it(ran, monkeypatch):
-    monkeypatch.chdir(ran / "README")
-    (line,) = [line for line in commands_of(ROOT / "README.md") if line.startswith("hf-cl predict")]
-    result = CliRunner().invoke(app, shlex.split(line)[1:])
-    assert result.exit_code == 0 and re.match(r"digit\.png: \d ", result.stdout), result.output
-
-
 # Commands and settings
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_exist(line, ran, monkeypatch):
+def test_commands_exist(line, monkeypatch):
     words = shlex.split(line.split("&&")[0])
-    if words[0] == "hf-cl" and words[1:2] not in ([], ["train"]) and not words[1].startswith("--"):
-        monkeypatch.chdir(ran / "README")
-        check_parses(words[1], words[2:])
-        return
     monkeypatch.chdir(ROOT)
-    if words[0] == "make":
+    if words[0] == "hf-cl" and words[1:2] not in ([], ["train"]) and not words[1].startswith("--"):
+        check_parses(words[1], words[2:])
+    elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif words[:2] == ["hf-cl", "train"] and len(words) > 2:
         check_training(words[2], words[3:])

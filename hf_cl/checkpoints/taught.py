@@ -87,7 +87,7 @@ def check_taught(before: Sequence[Mapping[str, Any]], sessions: Sequence[Session
 
 
 def _changes(number: int, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    if then["own_test_images"] and not now["own_test_images"]:
+    if then["class_names"] and then["own_test_images"] and not now["own_test_images"]:
         raise ValueError(
             f"Session {number} of the run was tested on {then['own_test_images']} images, and none is left: its column needs at least one. "
             "Put some of them back."

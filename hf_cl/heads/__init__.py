@@ -12,6 +12,7 @@ from hf_cl.heads.cosine import CosineHead
 from hf_cl.heads.dkvb import DKVBHead
 from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
+from hf_cl.heads.kernel_ridge import KernelRidgeHead
 from hf_cl.heads.linear import LinearHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
@@ -25,6 +26,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "prototype": PrototypeHead,
     "gaussian": GaussianHead,
     "ridge": RidgeHead,
+    "kernel_ridge": KernelRidgeHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
 }
@@ -46,6 +48,7 @@ __all__ = [
     "DKVBHead",
     "FeTrILHead",
     "GaussianHead",
+    "KernelRidgeHead",
     "LinearHead",
     "PoolerHead",
     "PrototypeHead",

@@ -36,6 +36,8 @@ class FeTrILHead(RefitHead):
     Raises ValueError for a setting that is not one of these.
     """
 
+    new_classes_only = "FeTrIL translates the features of new classes, and its old ones are their means alone"
+
     def __init__(
         self,
         in_features: int,

@@ -17,13 +17,13 @@ from hf_cl.contracts import FeatureSet, Session, Trainer
 def own_rows(trainer: Trainer, session: Session) -> tuple[Tensor, Tensor, Tensor]:
     """Features [n, D] float64 (as the head embeds them), labels [n] and sample ids [n] of the session's own training images, on the CPU.
 
-    Those of its new classes; where it brings none, all. Images of a memory were counted when they were new.
+    Those of its `own` classes: images of others, as of a memory, were counted when their classes were new.
 
     Raises ValueError for a new class without an image.
     """
     data: FeatureSet = trainer.features_of(session.train)
     labels = data.labels.cpu()
-    mine = labels >= (session.first_new_class if session.new_class_names else 0)
+    mine = labels >= session.own.start
     present = set(labels[mine].tolist())
     empty = [name for label, name in enumerate(session.class_names) if label >= session.first_new_class and label not in present]
     if empty:

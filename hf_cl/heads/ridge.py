@@ -88,6 +88,13 @@ class RidgeHead(RefitHead):
         return frozenset({"pooled", "full"} if self.class_balance else {"pooled"})
 
     @property
+    def new_classes_only(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Balanced, each class's scatter is weighed by its images, and under a map only the sum is kept."""
+        if self.map_store is None or not self.class_balance:
+            return ""
+        return "under a feature map the ridge head keeps no scatter of single classes to weigh anew (`class_balance: false` needs none)"
+
+    @property
     def moves_with_statistics(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether features that move can be followed."""
         return self.feature_map is None

@@ -48,7 +48,8 @@ class SessionFiles:
     @property
     def message(self) -> str:
         sizes = self.config.get("classes_per_session") or [len(self.config["class_names"])]
-        return f"Session {self.id}: {sizes[-1]} new classes, {len(self.config['class_names'])} in all"
+        brought = f"{sizes[-1]} new classes" if sizes[-1] else "more images of known classes"
+        return f"Session {self.id}: {brought}, {len(self.config['class_names'])} in all"
 
 
 def all_sessions(run: Path, base_model: str | None) -> list[SessionFiles]:

@@ -1,7 +1,7 @@
 """From a data set of images to batches on the device: decoded once, augmented in batches, preprocessed by the model's own processor."""
 
 from hf_cl.images.augment import AUGMENTATIONS, Augmentation, build_augmentation, check_augmentation
-from hf_cl.images.batches import eval_batches, train_batches, view_name
+from hf_cl.images.batches import eval_batches, exact_batches, labels_of, train_batches, view_name
 from hf_cl.images.crops import RandomResizedCropFlip
 from hf_cl.images.decode import Forms
 from hf_cl.images.free_memory import free_memory
@@ -22,7 +22,9 @@ __all__ = [
     "build_augmentation",
     "check_augmentation",
     "eval_batches",
+    "exact_batches",
     "free_memory",
+    "labels_of",
     "make_folder",
     "plan",
     "sequential",

@@ -45,7 +45,7 @@ def train_batches(
     Yields: `pixel_values` float32 [B, 3, S, S] (the second view: `pixel_values_1`), `labels` int64 [B], `index` int64 [B].
     """
     for positions, images in zip(batches, stored.batches(batches), strict=True):
-        batch = _labels(stored, positions, device)
+        batch = labels_of(stored, positions, device)
         index = stored.indices[positions].numpy()
         for view in range(views):
             draws = uniform(seed, epoch, index, view, augmentation.num_draws)
@@ -68,7 +68,15 @@ def eval_batches(
     """
     for positions, images in zip(batches, stored.batches(batches), strict=True):
         pixels = to_device(stacked(images, preprocessor.size), device)  # [B, 3, S, S]
-        yield {"pixel_values": preprocessor.normalize(pixels)} | _labels(stored, positions, device)
+        yield {"pixel_values": preprocessor.normalize(pixels)} | labels_of(stored, positions, device)
+
+
+def exact_batches(
+    stored: StoredImages, preprocessor: Preprocessor, batches: Sequence[Sequence[int]]
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Positions and pixels, uint8 [B, 3, S, S] on the CPU, as the image processor cuts them out and before it normalises them."""
+    for positions, images in zip(batches, stored.batches(batches), strict=True):
+        yield positions, stacked(images, preprocessor.size)
 
 
 def view_name(view: int) -> str:
@@ -76,6 +84,7 @@ def view_name(view: int) -> str:
     return "pixel_values" if view == 0 else f"pixel_values_{view}"
 
 
-def _labels(stored: StoredImages, positions: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+def labels_of(stored: StoredImages, positions: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+    """`labels` and `index`, int64 [B], of some positions."""
     which = torch.as_tensor(positions, dtype=torch.int64)
     return {"labels": to_device(stored.labels[which], device), "index": to_device(stored.indices[which], device)}

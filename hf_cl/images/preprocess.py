@@ -79,6 +79,11 @@ class Preprocessor:
             return (pixels * (highest - lowest)).add_(lowest)
         return look_up_on_cpu(table, pixels) if pixels.device.type == "cpu" else look_up(table, pixels)
 
+    @property
+    def values(self) -> Tensor:
+        """[3, 256] float32 on the CPU: what `normalize` makes of each level of each channel."""
+        return self._tables[torch.device("cpu")]
+
     def _table_on(self, device: torch.device) -> Tensor:
         if device not in self._tables:
             self._tables[device] = to_device(self._tables[torch.device("cpu")], device)

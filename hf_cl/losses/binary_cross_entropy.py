@@ -20,8 +20,8 @@ class BinaryCrossEntropy(LossTerm):
 
     Smith, Tian, Halbe, Hsu, Kira: "A Closer Look at Rehearsal-Free Continual Learning" (arXiv 2203.17269), as in the first author's
     `learners/kd.py` of data-free-continual-learning. With `distill`, the targets of the earlier classes are the sigmoids of the model as it
-    was before the session, from session 1 on: distillation inside the one loss. `balanced` weighs the label's own column like all others
-    together; it is never scaled.
+    was before the session, from session 1 on: distillation inside the one loss (a session without a new class learns all by its labels).
+    `balanced` weighs the label's own column like all others together; it is never scaled.
 
     Args:
         scale: factor of the plain form; 5 in the code.
@@ -54,7 +54,7 @@ class BinaryCrossEntropy(LossTerm):
     def __call__(self, ctx: Context) -> Tensor:
         logits, labels = competing(self.classes, ctx)  # [B, C], [B]
         targets = F.one_hot(labels, logits.shape[1]).to(logits.dtype)  # [B, C]
-        old = ctx.session.first_new_class if self.distill else 0
+        old = ctx.session.own.start if self.distill else 0
         if old:
             taught = ctx.frozen("previous", view=0).logits[:, :old].sigmoid().to(targets)  # [B, o]
             targets = torch.cat([taught, targets[:, old:]], 1)  # [B, C]

@@ -12,7 +12,7 @@ from torch import Tensor
 from hf_cl.contracts import Context, Session
 
 Classes = Literal["new", "seen"]
-"""The session's own classes, or all so far."""
+"""The session's own classes (`Session.own`), or all so far."""
 
 
 def check_classes(classes: str, who: str) -> None:
@@ -23,12 +23,12 @@ def check_classes(classes: str, who: str) -> None:
 
 def needed(classes: Classes) -> frozenset[str]:
     """What a loss over these classes needs of the loop."""
-    return frozenset({"all_classes"} if classes == "seen" else ())
+    return frozenset({"all_classes" if classes == "seen" else "own_classes"})
 
 
 def first_column(classes: Classes, session: Session) -> int:
     """The first of the columns that compete; they go to the end."""
-    return session.first_new_class if classes == "new" else 0
+    return session.own.start if classes == "new" else 0
 
 
 def competing(classes: Classes, ctx: Context) -> tuple[Tensor, Tensor]:

@@ -73,7 +73,7 @@ class EarlyLearning(LossTerm):
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         columns = len(session.class_names) - first_column(self.classes, session)
-        if len(session.train) < FEW * len(session.new_class_names):
+        if len(session.train) < FEW * len(session.own):
             logger.warning("EarlyLearning: session %d has fewer than %d images a class; it has no early phase.", session.id, FEW)
         self.table = SampleTable(session.train.indices, columns + 1, DTYPES[self.memory_dtype], trainer.accelerator.device)
         self.table.values[:, -1] = 1.0

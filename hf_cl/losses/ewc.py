@@ -42,6 +42,7 @@ class EWC(LossTerm):
     """
 
     name = "ewc"
+    needs = frozenset({"own_classes"})
     first_session = 1
 
     def __init__(
@@ -106,7 +107,7 @@ def fisher_of(
         for p in tensors:
             p.requires_grad_(True)
         batches = islice(trainer.batches_of(session.train), limit)
-        loss = _Loss(trainer, session.first_new_class, scale)
+        loss = _Loss(trainer, session.own.start, scale)
         sums = _per_sample(loss, batches, tensors) if per_sample else _per_batch(loss, batches, tensors)
     finally:
         for p, flag in zip(tensors, before, strict=True):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_cl.contracts import Context, LossTerm, Session, Trainer
+from hf_cl.losses.columns import needed
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ class MaskedCrossEntropy(LossTerm):
     With `classes="new"` the columns of earlier sessions take no part: L2P's convention (Wang et al., CVPR 2022), which DualPrompt and
     OVOR follow. It equals logits of -inf there, in value and gradient: the rows of earlier classes get a gradient of exactly zero.
 
-    Labels are not checked, since that would make the host wait for the device in every step. A label of an earlier session is an error of
-    PyTorch's own: IndexError on the CPU, a failed device-side assertion on a GPU.
+    In a session without a new class, "new" is all classes. Labels are not checked in the step, since that would make the host wait for the
+    device; the loop refuses "new" before anything trains where a session has images of other classes than its own.
 
     Args:
         classes: "new" (the session's classes compete) or "seen" (all classes so far do).
@@ -44,14 +45,14 @@ class MaskedCrossEntropy(LossTerm):
             raise ValueError(f"MaskedCrossEntropy: classes must be 'new' or 'seen', got {classes!r}.")
         self.classes = classes
         self.weight = weight
-        self.needs = frozenset({"all_classes"} if classes == "seen" else ())
+        self.needs = needed(classes)
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
-        if self.classes == "new" and len(session.new_class_names) == 1:
+        if self.classes == "new" and len(session.own) == 1:
             logger.warning(
                 "Session %d has one new class: cross-entropy among the session's own classes is 0 there and trains nothing.", session.id
             )
 
     def __call__(self, ctx: Context) -> Tensor:
-        first = ctx.session.first_new_class if self.classes == "new" else 0
+        first = ctx.session.own.start if self.classes == "new" else 0
         return F.cross_entropy(ctx.logits[:, first:], ctx.labels - first, ignore_index=_NO_LABEL)

@@ -59,7 +59,7 @@ class SlopeCap(LossTerm):
             linear_rows(trainer.head)
             if session.id == 0 and self.alpha == "first_session" and len(session.class_names) == 1:
                 raise ValueError("SlopeCap: session 0 has one class, so no pair that alpha could come from; give alpha as a number.")
-            if session.id > 0 and len(session.new_class_names) == 1:
+            if session.id > 0 and len(session.own) == 1:
                 logger.warning("SlopeCap: session %d has one class, so no pair; the term is 0 there.", session.id)
 
     def end_session(self, trainer: Trainer, session: Session) -> None:
@@ -75,7 +75,7 @@ class SlopeCap(LossTerm):
         if self._cap is None or self._head is None:
             raise ValueError("SlopeCap: alpha comes from session 0, which this loss has not seen; list it there, or give alpha.")
         if self.of == "rows":
-            return pair_hinge(linear_rows(self._head)[ctx.session.first_new_class :], self._cap)
+            return pair_hinge(linear_rows(self._head)[ctx.session.own.start :], self._cap)
         return margin_hinge(ctx.logits, ctx.labels, ctx.features, self._cap)
 
     def state_dict(self) -> dict[str, Any]:

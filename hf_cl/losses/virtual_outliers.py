@@ -177,7 +177,7 @@ class VirtualOutliers(LossTerm):
         if empty:
             raise ValueError(f"VirtualOutliers: session {session.id} has no training images of {empty[:5]}; outliers need every class.")
         self._head: Head = trainer.head
-        self._first, self._num_classes = session.first_new_class, len(session.new_class_names)
+        self._first, self._num_classes = session.own.start, len(session.own)
         self._device = trainer.accelerator.device
         self._outliers = None
 

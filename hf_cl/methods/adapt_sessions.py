@@ -17,7 +17,7 @@ from hf_cl.parts import DriftMap
 from hf_cl.settings import RunSettings
 
 AdaptSessions = Literal["first", "all"]
-WITHOUT_IMAGES = frozenset({"index", "all_classes"})
+WITHOUT_IMAGES = frozenset({"index", "all_classes", "own_classes"})
 """What a loss may need in a phase on features."""
 
 
@@ -32,9 +32,9 @@ class AdapterSettings(RunSettings):
 def adapt_sessions(method: Method, which: AdaptSessions) -> Method:
     """The method with its adapter trained in all sessions, or in the first.
 
-    With "first", a head that is fitted (prototype, gaussian, ridge, fetril) needs no phase after session 0; a head that trains (linear,
-    cosine) goes on in the method's own phases, on features that are computed once per session where the losses need no images. A drift map
-    is left out: nothing drifts.
+    With "first", a head that is fitted (prototype, gaussian, ridge, kernel_ridge, fetril) needs no phase after session 0; one that trains
+    (linear, cosine) goes on in the method's own phases, on features that are computed once per session where the losses need no images.
+    A drift map is left out: nothing drifts.
 
     Raises ValueError for another word, and for "first" under a text head, where nothing would be left to train.
     """
@@ -44,7 +44,7 @@ def adapt_sessions(method: Method, which: AdaptSessions) -> Method:
         return method
     if method.adapter.has_text_head:
         raise ValueError(
-            "adapt_sessions: first needs a head that is fitted (gaussian, ridge, prototype, fetril) or trains alone (linear, cosine), and "
+            "adapt_sessions: first needs a head that is fitted (gaussian, ridge, prototype, ...) or trains alone (linear, cosine), and "
             "under a text head the class names are the classifier: nothing would learn after session 0. Say adapt_sessions: all."
         )
     fitted = is_fitted(method.adapter.head)

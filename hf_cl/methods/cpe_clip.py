@@ -73,7 +73,9 @@ def cpe_clip(
 
     def phases(session: Session) -> list[Phase]:
         epochs = base_epochs if session.id == 0 else 0 if regularization == "freeze" else session_epochs
-        if epochs and len(session.new_class_names) == 1 and loss_scope == "new":
+        if epochs and balanced:
+            session_scale(session)
+        if epochs and len(session.own) == 1 and loss_scope == "new":
             logger.warning(
                 "Session %d has one class: its loss among the new classes is zero, and nothing is learned. Use loss_scope='seen'.",
                 session.id,

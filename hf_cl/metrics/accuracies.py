@@ -12,29 +12,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = Sequence[Sequence[float]]
-"""Ragged rows: row t has the entries j = 0 ... t."""
-Numbers = Sequence[float] | NDArray[np.float64]
+Matrix = Sequence[Sequence[float | None]]
+"""Ragged rows: row t has the entries j = 0 ... t; None where session j, one without a new class, has no test images."""
+Numbers = Sequence[float | None] | NDArray[np.float64]
+"""None and NaN: no value."""
 
 
-def weighted_mean(values: Numbers, counts: Sequence[int] | NDArray[Any]) -> float | None:
-    """sum n_j v_j / sum n_j; None without values."""
-    return float(np.average(values, weights=counts)) if len(values) else None
+def weighted_mean(values: Numbers, counts: Sequence[float] | NDArray[Any]) -> float | None:
+    """sum n_j v_j / sum n_j over those that have a value; None where none has."""
+    numbers, weights = np.asarray(values, float), np.asarray(counts)
+    if (missing := np.isnan(numbers)).any():
+        numbers, weights = numbers[~missing], weights[~missing]
+    return float(np.average(numbers, weights=weights)) if len(numbers) else None
 
 
 def mean(values: Numbers) -> float | None:
-    """None without values."""
-    return float(np.mean(values)) if len(values) else None
+    """Of those that have a value; None where none has."""
+    numbers = np.asarray(values, float)
+    if (missing := np.isnan(numbers)).any():
+        numbers = numbers[~missing]
+    return float(np.mean(numbers)) if len(numbers) else None
 
 
 def session_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float]:
     """A_t = sum_{j<=t} n_j R[t][j] / sum_{j<=t} n_j: top-1 accuracy on all classes seen after session t."""
-    return [float(np.average(row, weights=counts[: len(row)])) for row in matrix]
+    return [defined(weighted_mean(row, counts[: len(row)])) for row in matrix]
 
 
 def session_accuracy_unweighted(matrix: Matrix) -> list[float]:
     """U_t = mean over j <= t of R[t][j]: every session counts the same, whatever its size."""
-    return [float(np.mean(row)) for row in matrix]
+    return [defined(mean(row)) for row in matrix]
+
+
+def defined(value: float | None) -> float:
+    """Of a row as a whole, in which session 0 always has a value."""
+    assert value is not None, "session 0 brings classes, so it has test images"
+    return value
 
 
 def pooled_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
@@ -45,10 +58,10 @@ def pooled_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
 
 def class_mean_accuracy(class_matrix: Sequence[Sequence[float | None]]) -> list[float | None]:
     """Mean over the seen classes of the accuracy per class; classes without test images (None) are left out."""
-    return [mean([value for value in row if value is not None]) for row in class_matrix]
+    return [mean(row) for row in class_matrix]
 
 
-def new_session_accuracy(matrix: Matrix) -> list[float]:
+def new_session_accuracy(matrix: Matrix) -> list[float | None]:
     """R[t][t] (PILOT's "new")."""
     return [row[-1] for row in matrix]
 

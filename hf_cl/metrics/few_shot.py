@@ -25,7 +25,7 @@ def performance_drop_relative(session_accuracy: Sequence[float]) -> float | None
 
 def base_accuracy(matrix: Matrix) -> list[float]:
     """R[t][0]."""
-    return [row[0] for row in matrix]
+    return [float(value) for value in (row[0] for row in matrix) if value is not None]  # session 0 always has test images
 
 
 def novel_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:

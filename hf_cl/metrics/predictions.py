@@ -60,16 +60,21 @@ class SessionCounts:
 
     Args:
         classes_per_session: new classes of each session so far; session j holds the columns after those of the sessions before it.
+        own: of each test the columns among which task-aware accuracy chooses; None or (): those that its session brought, or where it
+            brought none, all up to it.
 
     Attributes: `total`, `correct`, `correct_task_aware`, `correct_within` [t + 1], `class_total`, `class_correct` [C], all int64.
     """
 
-    def __init__(self, classes_per_session: Sequence[int]) -> None:
-        if not len(classes_per_session) or min(classes_per_session) < 1:
-            raise ValueError(f"Every session needs at least one class; got {list(classes_per_session)} classes per session.")
+    def __init__(self, classes_per_session: Sequence[int], own: Sequence[Sequence[int]] | None = None) -> None:
+        if not len(classes_per_session) or classes_per_session[0] < 1 or min(classes_per_session) < 0:
+            raise ValueError(f"Session 0 needs at least one class, no later one fewer than none; got {list(classes_per_session)}.")
         self.classes_per_session = list(classes_per_session)
         self._bounds = np.cumsum([0, *classes_per_session])  # [t + 2]
         sessions, classes = len(classes_per_session), int(self._bounds[-1])
+        self._last = self._bounds[1:]  # [t + 1] of the columns of each test, from `_first` on
+        self._first = np.where(np.diff(self._bounds) > 0, self._bounds[:-1], 0)  # [t + 1]
+        self._chosen = {j: np.asarray(columns, np.int64) for j, columns in enumerate(own or ()) if len(columns)}
         self.total, self.correct = np.zeros(sessions, np.int64), np.zeros(sessions, np.int64)
         self.correct_task_aware, self.correct_within = np.zeros(sessions, np.int64), np.zeros(sessions, np.int64)
         self.class_total, self.class_correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
@@ -89,10 +94,10 @@ class SessionCounts:
 
         `test` is the session whose test images they are, or [B], that of each image.
 
-        Plain: the best of all seen classes. Task-aware: the best of the classes of session `test`. Within: for session 0 the best of
-        the base classes, for later ones the best of all novel classes seen so far. Of equal scores the first column wins.
+        Plain: the best of all seen classes. Task-aware: the best of the test's own classes. Within: for images of base classes the best of
+        those, for others the best of all novel classes seen so far. Of equal scores the first column wins.
 
-        Raises ValueError for scores over another number of classes, labels outside of the session's classes, and what `count_correct`
+        Raises ValueError for scores over another number of classes, labels outside of the test's own classes, and what `count_correct`
         refuses.
         """
         scores, labels = _checked(scores, labels)
@@ -100,14 +105,11 @@ class SessionCounts:
         classes, bounds = len(self.class_total), self._bounds
         if scores.shape[1] != classes:
             raise ValueError(f"{classes} classes were seen after session {len(bounds) - 2}, but the scores have {scores.shape[1]} columns.")
-        first, last = bounds[tests], bounds[tests + 1]  # [B]
-        strangers = labels[(labels < first) | (labels >= last)]
-        if len(strangers):
-            own = int((last - first)[(labels < first) | (labels >= last)][0])
-            raise ValueError(f"Label {int(strangers[0])} is not among the {own} classes that compete.")
+        first, last = self._first[tests], self._last[tests]  # [B]
         predicted = _best(scores, np.zeros_like(first), np.full_like(last, classes))  # [B]
-        task_aware = _best(scores, first, last) == labels
-        within = _best(scores, np.where(tests == 0, 0, bounds[1]), np.where(tests == 0, bounds[1], classes)) == labels
+        task_aware = self._task_aware(tests, scores, labels, first, last)
+        base = labels < bounds[1]
+        within = _best(scores, np.where(base, 0, bounds[1]), np.where(base, bounds[1], classes)) == labels
         correct = predicted == labels
         for name, right in (("correct", correct), ("correct_task_aware", task_aware), ("correct_within", within)):
             np.add.at(getattr(self, name), tests, right)
@@ -115,6 +117,21 @@ class SessionCounts:
         np.add.at(self.class_total, labels, 1)
         np.add.at(self.class_correct, labels, correct)
         self._new_pairs.append(count_pairs(labels, predicted, np.ones_like(labels), classes))
+
+    def _task_aware(
+        self, tests: Integers, scores: NDArray[np.floating], labels: Integers, first: Integers, last: Integers
+    ) -> NDArray[np.bool_]:
+        """[B] whether the label is the best of the columns of its test."""
+        right = np.zeros(len(labels), bool)
+        listed = np.isin(tests, list(self._chosen)) if self._chosen else right
+        for test in np.unique(tests[listed]).tolist():
+            right[tests == test] = _is_correct(scores[tests == test], labels[tests == test], self._chosen[test])
+        ranged = ~listed
+        strange = ranged & ((labels < first) | (labels >= last))
+        if strange.any():
+            raise ValueError(f"Label {int(labels[strange][0])} is not among the {int((last - first)[strange][0])} classes that compete.")
+        right[ranged] = _best(scores[ranged], first[ranged], last[ranged]) == labels[ranged]
+        return right
 
     def add_pairs(self, pairs: Integers) -> None:
         """Pairs [k, 3] of another process, as its `confusion` has them."""

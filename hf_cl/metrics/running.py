@@ -45,18 +45,18 @@ class RunningForgetting:
     def __init__(self) -> None:
         self._row = self._best = self._best_before = np.empty(0)  # of row t: [t + 1], [t + 1], [t]
         self._first = _Values()  # R[j][j]
-        self._drops: list[float] = []
+        self._drops: list[float | None] = []
         self._gains = _Values()  # R[i][j] - R[j][j] for i = 1, 2, ... and j < i
 
     def add(self, row: Row) -> None:
-        """Row t [t + 1]."""
+        """Row t [t + 1]; NaN: no test images."""
         last = len(row) - 1
         if last:
-            self._drops.append(float(np.mean(self._row - row[:last])))
+            self._drops.append(accuracies.mean(self._row - row[:last]))
             self._gains.extend(row[:last] - self._first.all)
         self._first.extend(row[last:])
         self._best_before = self._best
-        self._best = np.append(np.maximum(self._best, row[:last]), row[last])
+        self._best = np.append(np.fmax(self._best, row[:last]), row[last])
         self._row = row
 
     @property
@@ -89,18 +89,18 @@ class RunningMatrix:
         self._by_session: list[float] = []
         self._base: list[float] = []
         self._novel: list[float | None] = []
-        self._new: list[float] = []
+        self._new: list[float | None] = []
         self._old: list[float | None] = []
         self._pool, self._weights = _Values(), _Values()
 
     def add(self, row: Row, counts: NDArray[np.int64]) -> None:
         """Row t and the test counts, [t + 1] each."""
         self.transfer.add(row)
-        self._by_image.append(float(np.average(row, weights=counts)))
-        self._by_session.append(float(np.mean(row)))
+        self._by_image.append(accuracies.defined(accuracies.weighted_mean(row, counts)))
+        self._by_session.append(accuracies.defined(accuracies.mean(row)))
         self._base.append(float(row[0]))
         self._novel.append(accuracies.weighted_mean(row[1:], counts[1:]))
-        self._new.append(float(row[-1]))
+        self._new.append(accuracies.mean(row[-1:]))
         self._old.append(accuracies.weighted_mean(row[:-1], counts[:-1]))
         self._pool.extend(row)
         self._weights.extend(counts.astype(float))
@@ -160,7 +160,7 @@ class RunningTaskAware:
 
     def add(self, row: Row, counts: NDArray[np.int64]) -> None:
         self._transfer.add(row)
-        self._by_image.append(float(np.average(row, weights=counts)))
+        self._by_image.append(accuracies.defined(accuracies.weighted_mean(row, counts)))
 
     def metrics(self) -> dict[str, float | Sequence[float | None] | None]:
         return {"task_aware_accuracy": [*self._by_image], "forgetting_task_aware": self._transfer.forgetting}

@@ -34,6 +34,8 @@ class StabilityTraces:
     """s_j, the last optimizer step of each session that has ended."""
     traces: list[list[float]] = field(default_factory=list)
     """traces[j]: A_j at the last len(traces[j]) entries of `steps`, since evaluation begins with the session."""
+    untested: list[int] = field(default_factory=list)
+    """Sessions without test images of their own, whose traces are empty: they bring no new class."""
 
     def evaluations(self, j: int) -> list[tuple[int, float]]:
         """(n, A_j(n)) in order."""
@@ -72,7 +74,7 @@ def min_accuracy(continual: StabilityTraces, at_step: int | None = None) -> list
 def average_min_accuracy(continual: StabilityTraces, at_step: int | None = None) -> float | None:
     """min-ACC: mean over the earlier sessions of `min_accuracy`; None in session 0, or where one of them is undefined."""
     now = _last_step(continual) if at_step is None else at_step
-    return mean_if_complete(min_accuracy(continual, now)[: continual.session_of(now)])
+    return mean_of_tested(continual, min_accuracy(continual, now)[: continual.session_of(now)])
 
 
 def worst_case_accuracy(continual: StabilityTraces, at_step: int | None = None) -> float | None:
@@ -82,7 +84,7 @@ def worst_case_accuracy(continual: StabilityTraces, at_step: int | None = None) 
     if k >= len(continual.traces):
         return None
     present = dict(continual.evaluations(k)).get(now)
-    return mean_if_complete([*min_accuracy(continual, now)[:k], present])
+    return mean_of_tested(continual, [*min_accuracy(continual, now)[:k], present])
 
 
 def windowed_forgetting(continual: StabilityTraces, w: int) -> list[float | None]:
@@ -107,17 +109,17 @@ def learning_curve_area(continual: StabilityTraces, b: int = LEARNING_CURVE_EVAL
     for j in range(len(continual.traces)):
         own = [accuracy for step, accuracy in continual.evaluations(j) if continual.session_of(step) == j]
         areas.append(mean(own[:b]) if len(own) >= b else None)
-    return mean_if_complete(areas)
+    return mean_of_tested(continual, areas)
 
 
 def _last_step(continual: StabilityTraces) -> int:
     return continual.steps[-1] if continual.steps else 0
 
 
-def mean_if_complete(values: Sequence[float | None]) -> float | None:
-    """Mean; None where a value is missing or there is none."""
-    defined = [value for value in values if value is not None]
-    return mean(defined) if len(defined) == len(values) else None
+def mean_of_tested(continual: StabilityTraces, values: Sequence[float | None]) -> float | None:
+    """Mean over the first sessions, but for those without test images; None where another value is missing or there is none."""
+    tested = [value for j, value in enumerate(values) if j not in continual.untested]
+    return None if None in tested else mean(tested)
 
 
 def _largest_rise(trace: Sequence[float], w: int) -> float | None:

@@ -154,8 +154,8 @@ def summarize_traces(continual: stability.StabilityTraces) -> dict[str, Metric]:
         "worst_case_accuracy": stability.worst_case_accuracy(continual),
     }
     for w in continual.window:
-        values[f"windowed_forgetting_{w}"] = stability.mean_if_complete(stability.windowed_forgetting(continual, w))
+        values[f"windowed_forgetting_{w}"] = stability.mean_of_tested(continual, stability.windowed_forgetting(continual, w))
     for w in continual.window:
-        values[f"windowed_plasticity_{w}"] = stability.mean_if_complete(stability.windowed_plasticity(continual, w))
+        values[f"windowed_plasticity_{w}"] = stability.mean_of_tested(continual, stability.windowed_plasticity(continual, w))
     values[f"learning_curve_area_{stability.LEARNING_CURVE_EVALUATIONS}"] = stability.learning_curve_area(continual)
     return values

@@ -8,37 +8,46 @@ difference is classifier bias, not feature drift.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 
 from hf_cl.metrics.accuracies import Matrix, mean
+
+
+def _at(row: Sequence[float | None], j: int) -> float:
+    value = row[j]
+    return nan if value is None else value
+
+
+def _best(rows: Matrix, j: int) -> float:
+    return max((value for row in rows if (value := row[j]) is not None), default=nan)
 
 
 def forgetting(matrix: Matrix) -> float | None:
     """(1/T) sum_{j<T} ( max_{j<=l<T} R[l][j] - R[T][j] ): Chaudhry et al. 2018 (arXiv 1801.10112); negative where accuracy rose."""
     last = len(matrix) - 1
-    return mean([max(row[j] for row in matrix[j:last]) - matrix[last][j] for j in range(last)])
+    return mean([_best(matrix[j:last], j) - _at(matrix[last], j) for j in range(last)])
 
 
 def forgetting_clipped(matrix: Matrix) -> float | None:
     """The same with the last row in the maximum, so that no term is negative: PILOT, mammoth."""
     last = len(matrix) - 1
-    return mean([max(row[j] for row in matrix[j:]) - matrix[last][j] for j in range(last)])
+    return mean([_best(matrix[j:], j) - _at(matrix[last], j) for j in range(last)])
 
 
 def forgetting_stepwise(matrix: Matrix) -> float | None:
     """(1/T) sum_{t=1..T} (1/t) sum_{i<t} ( R[t-1][i] - R[t][i] ): the drop per step of CODA-Prompt's script; much smaller numbers."""
-    drops = [mean([matrix[t - 1][i] - matrix[t][i] for i in range(t)]) for t in range(1, len(matrix))]
-    return mean([drop for drop in drops if drop is not None])
+    return mean([mean([_at(matrix[t - 1], i) - _at(matrix[t], i) for i in range(t)]) for t in range(1, len(matrix))])
 
 
 def backward_transfer(matrix: Matrix) -> float | None:
     """(1/T) sum_{j<T} ( R[T][j] - R[j][j] ): GEM (Lopez-Paz & Ranzato 2017, arXiv 1706.08840), mammoth."""
     last = len(matrix) - 1
-    return mean([matrix[last][j] - matrix[j][j] for j in range(last)])
+    return mean([_at(matrix[last], j) - _at(matrix[j], j) for j in range(last)])
 
 
 def backward_transfer_all_pairs(matrix: Matrix) -> float | None:
     """2/(T(T+1)) sum_{i=1..T} sum_{j<i} ( R[i][j] - R[j][j] ): continuum."""
-    return mean([matrix[i][j] - matrix[j][j] for i in range(1, len(matrix)) for j in range(i)])
+    return mean([_at(matrix[i], j) - _at(matrix[j], j) for i in range(1, len(matrix)) for j in range(i)])
 
 
 def forward_transfer(previous_accuracy: Sequence[float], untrained_accuracy: Sequence[float]) -> float | None:

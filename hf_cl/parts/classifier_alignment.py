@@ -81,6 +81,8 @@ class ClassifierAlignment(Part):
         self.logit_norm, self.mean_shrink, self.feature_scale_jitter = logit_norm, mean_shrink, feature_scale_jitter
         self.restore = restore
         self.statistics = frozenset({covariance})
+        if covariance == "low_rank":
+            self.new_classes_only = "a covariance of low rank takes no more samples of a class (`covariance: full` does)"
         self._first: list[int] = []
         self._backup: dict[str, Tensor] = {}
 

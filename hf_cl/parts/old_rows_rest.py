@@ -18,7 +18,8 @@ from hf_cl.heads.rows import class_rows
 class OldRowsRest(Part):
     """Puts the head's rows of earlier classes back after every step.
 
-    A loss over the session's own classes gives them no gradient, but weight decay and momentum move what has a gradient of zero.
+    A loss over the session's own classes gives them no gradient, but weight decay and momentum move what has a gradient of zero. In a
+    session without a new class no row rests.
 
     Raises ValueError at the first epoch of a session whose head has no class rows.
     """
@@ -32,12 +33,12 @@ class OldRowsRest(Part):
         rows = class_rows(trainer.head)
         if not rows:
             raise ValueError(f"OldRowsRest holds rows of classes, and a {type(trainer.head).__name__} has none that train.")
-        first = trainer.session.first_new_class
+        first = trainer.session.own.start
         self._rows = {name: row[:first].clone() for name, row in rows.items()}
 
     @torch.no_grad()
     def after_step(self, trainer: Trainer) -> None:
-        if not trainer.session.first_new_class:
+        if not trainer.session.own.start:
             return
         for name, row in class_rows(trainer.head).items():
             old = self._rows[name] = self._rows[name].to(row.device, non_blocking=True)  # on the CPU after a resume

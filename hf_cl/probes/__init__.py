@@ -8,6 +8,7 @@ from typing import Any
 from hf_cl.contracts import Probe
 from hf_cl.hints import build
 from hf_cl.probes.active_entries import ActiveEntries
+from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
 from hf_cl.probes.stability import StabilityProbe
@@ -16,13 +17,23 @@ from hf_cl.probes.suspected_labels import SuspectedLabels
 PROBES: dict[str, Callable[..., Probe]] = {
     "stability": StabilityProbe,
     "active_entries": ActiveEntries,
+    "calibration": Calibration,
     "softmax_collapse": SoftmaxCollapse,
     "suspected_labels": SuspectedLabels,
     "sharpness": SharpnessProbe,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
-__all__ = ["PROBES", "ActiveEntries", "SharpnessProbe", "SoftmaxCollapse", "StabilityProbe", "SuspectedLabels", "build_probes"]
+__all__ = [
+    "PROBES",
+    "ActiveEntries",
+    "Calibration",
+    "SharpnessProbe",
+    "SoftmaxCollapse",
+    "StabilityProbe",
+    "SuspectedLabels",
+    "build_probes",
+]
 
 
 def build_probes(specs: Mapping[str, Mapping[str, Any]], stability_every: int | None = None) -> list[Probe]:

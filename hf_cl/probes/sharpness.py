@@ -36,8 +36,8 @@ class SharpnessProbe(Probe):
     trace may mean saturated logits, so `loss` stands beside it. Compare runs of one adapter, rank and scaling only.
 
     Trace and norm are Hutchinson's estimates with Rademacher vectors, the eigenvalue is by power iteration (`hf_cl/probes/curvature.py`).
-    Products with the Hessian are by double backward through attention's mathematical form. It leaves weights, gradients, modes and random
-    generators as they were.
+    Products with the Hessian are by double backward through attention's mathematical form, without mixed precision. It leaves weights,
+    gradients, modes and random generators as they were.
 
     Args:
         scope: what H is taken in, as `hf_cl.scopes.scoped` reads it.
@@ -102,14 +102,14 @@ class SharpnessProbe(Probe):
     def _gradient(self, trainer: Trainer, session: Session, count: int) -> Callable[[list[Tensor]], tuple[Tensor, list[Tensor]]]:
         """A function of the tensors: this process's share of the mean loss over the fixed batches, and its gradient with a graph."""
         batches = list(islice(trainer.batches_of(session.train), count))
-        first = session.first_new_class if self.classes == "new" else 0
+        first = session.own.start if self.classes == "new" else 0
         mine = torch.tensor(float(sum(len(batch["labels"]) for batch in batches)), device=trainer.accelerator.device)
         images = trainer.accelerator.reduce(mine, reduction="sum")
 
         def gradient(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             total = torch.zeros((), device=trainer.accelerator.device)
             for batch in batches:
-                logits = trainer.outputs_of(batch["pixel_values"]).logits[:, first:].float()  # [B, c]
+                logits = trainer.outputs_of(batch["pixel_values"], autocast=False).logits[:, first:].float()  # [B, c]
                 total = total + F.cross_entropy(logits, batch["labels"] - first, reduction="sum")
             mean = total / images
             found = torch.autograd.grad(mean, tensors, create_graph=True, allow_unused=True)

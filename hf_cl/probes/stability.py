@@ -15,8 +15,8 @@ import torch
 
 from hf_cl.contracts import ImageDataset, Probe, Session, Trainer
 from hf_cl.heads import PrototypeHead
-from hf_cl.images import source_of
 from hf_cl.metrics import StabilityTraces
+from hf_cl.probes.subset import Subset
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class StabilityProbe(Probe):
             raise ValueError("stability_every needs a protocol that tests every session so far among all classes so far.")
         for test in session.tests[len(self._subsets) :]:
             self._subsets.append(self._subset(test.data))
+        self.traces.untested = [j for j, test in enumerate(session.tests) if not len(test.data)]
         if session.id == 0 and isinstance(trainer.head, PrototypeHead):
             logger.warning(
                 "stability_every: a prototype head is fitted when a session ends; until then the traces show new classes at or near 0."
@@ -59,7 +60,7 @@ class StabilityProbe(Probe):
         if size is None or len(data) <= size:
             return data
         draw = np.random.default_rng((DRAW_SEED, len(self._subsets))).choice(len(data), size, replace=False)
-        return _Subset(data, np.sort(draw).tolist())
+        return Subset(data, np.sort(draw).tolist())
 
     def after_step(self, trainer: Trainer) -> None:
         self._steps += 1
@@ -71,9 +72,11 @@ class StabilityProbe(Probe):
         self.traces.session_ends.append(self._steps)
 
     @torch.no_grad()
-    def _evaluate(self, trainer: Trainer) -> list[float]:
+    def _evaluate(self, trainer: Trainer) -> list[float | None]:
+        """None for a session without test images."""
         head, correct = trainer.head, []
-        sets = [trainer.features_of(data) for data in self._subsets]  # first: it sets the modes of the whole model, and sets them back
+        tested = [data for data in self._subsets if len(data)]
+        sets = [trainer.features_of(data) for data in tested]  # first: it sets the modes of the whole model, and sets them back
         was_training = head.training
         head.eval()
         for found in sets:
@@ -81,15 +84,18 @@ class StabilityProbe(Probe):
                 predicted = head(found.features).argmax(-1)  # [n, D] -> [n]
             correct.append((predicted == found.labels).sum())
         head.train(was_training)
-        return [hits / len(found) for hits, found in zip(torch.stack(correct).tolist(), self._subsets, strict=True)]
+        right = iter(torch.stack(correct).tolist())
+        return [next(right) / len(data) if len(data) else None for data in self._subsets]
 
-    def _record(self, accuracies: Sequence[float]) -> None:
+    def _record(self, accuracies: Sequence[float | None]) -> None:
         """At the end of a session the head may have been fitted once more after the last step: its accuracies replace that step's."""
         traces = self.traces
         again = bool(traces.steps) and traces.steps[-1] == self._steps
         if not again:
             traces.steps.append(self._steps)
         for trace, accuracy in zip(traces.traces, accuracies, strict=True):
+            if accuracy is None:
+                continue
             if again and trace:
                 trace[-1] = accuracy
             else:
@@ -100,18 +106,3 @@ class StabilityProbe(Probe):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._steps, self.traces = state["steps"], StabilityTraces(**state["traces"])
-
-
-class _Subset:
-    """Some images of a data set, in its order."""
-
-    def __init__(self, data: ImageDataset, positions: Sequence[int]) -> None:
-        self.data, self.positions = data, positions
-        self.labels, self.indices = [data.labels[i] for i in positions], [data.indices[i] for i in positions]
-        self.source = source_of(data)  # the test's own pixels serve
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        return self.data[self.positions[position]]

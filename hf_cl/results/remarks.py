@@ -19,6 +19,9 @@ def remarks(results: Results) -> list[str]:
     if alone := [session.id for session in results.sessions if len(session.new_class_names) == 1 and session.trained]:
         which = f"{'session' if len(alone) == 1 else 'sessions'} {', '.join(map(str, alone))}"
         sentences.append(f"One new class came in {which}: a loss that compares a session's own classes is 0 there and trains nothing.")
+    if again := [session.id for session in results.sessions if not session.new_class_names]:
+        which = f"{'Session' if len(again) == 1 else 'Sessions'} {', '.join(map(str, again))}"
+        sentences.append(f"{which} brought no new class, but more images of known ones: `forgetting` of earlier sessions may be a gain.")
     protocol = results.protocol
     if protocol.index_list is not None:
         sentences.append(SHOTS_OF[protocol.index_list.kind])

@@ -63,7 +63,10 @@ class Confusions(NamedTuple):
     """Images named as a class that came later than their own."""
     as_earlier: int
     shares: list[list[float]] | None
-    """Entry j, k: share of session j's test images that were named as a class of session k; None where it would not fit the page."""
+    """Entry j, k: share of the test images of classes of session j that were named as a class of session k, for the `sessions`; None where
+    it would not fit the page, and where one session brought all classes."""
+    sessions: list[int]
+    """Those that brought classes."""
     pairs: list[PairRow]
 
 
@@ -161,15 +164,17 @@ def _class_rows(results: Results) -> list[ClassRow]:
 
 
 def _confusions(results: Results) -> Confusions | None:
-    if results.session_confusion is None:
+    if not results.session_confusion:
         return None
     between, names = np.array(results.session_confusion), results.class_names
     session_of = [session.id for session in results.sessions for _ in session.new_class_names]
     pairs = [
         PairRow(names[true], session_of[true], names[said], session_of[said], images) for true, said, images in results.confused_pairs or []
     ]
-    shares = (between / between.sum(axis=1, keepdims=True)).tolist() if 1 < len(between) <= NUMBERED_CELLS else None
-    return Confusions(int(between.sum()), int(np.triu(between, 1).sum()), int(np.tril(between, -1).sum()), shares, pairs)
+    sessions = sorted({*session_of})
+    table = between[np.ix_(sessions, sessions)]
+    shares = (table / table.sum(axis=1, keepdims=True)).tolist() if 1 < len(sessions) <= NUMBERED_CELLS else None
+    return Confusions(int(between.sum()), int(np.triu(between, 1).sum()), int(np.tril(between, -1).sum()), shares, sessions, pairs)
 
 
 def probe_values(results: Results) -> dict[str, Any]:

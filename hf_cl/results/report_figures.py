@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
+from hf_cl.metrics import Matrix
 from hf_cl.results.display import display_name, percent
 from hf_cl.results.results import Results
 from hf_cl.results.table import forgetting_so_far
@@ -110,9 +111,9 @@ def style(axes: Axes, theme: Theme, title: str) -> None:
     axes.margins(y=0.08)
 
 
-def heat_floor(matrix: Sequence[Sequence[float]]) -> float:
+def heat_floor(matrix: Matrix) -> float:
     """Where the colours of the matrix begin: the lowest accuracy, rounded down to ten percent, and at most 90 %."""
-    return min(0.9, np.floor(10 * min(min(row) for row in matrix)) / 10)
+    return min(0.9, np.floor(10 * min(value for row in matrix for value in row if value is not None)) / 10)
 
 
 def draw_matrix(results: Results, theme: Theme) -> Figure:
@@ -121,7 +122,7 @@ def draw_matrix(results: Results, theme: Theme) -> Figure:
     sessions, floor = len(matrix), heat_floor(matrix)
     cells = np.full((sessions, sessions), np.nan)  # no colour above the diagonal
     for t, row in enumerate(matrix):
-        cells[t, : t + 1] = row
+        cells[t, : t + 1] = np.array(row, float)  # None becomes NaN, which has no colour
     side = float(np.clip(0.62 * sessions + 1.6, 3.6, 9))
     figure = Figure(figsize=(side + 0.6, side), layout="constrained", facecolor=theme.surface)
     axes = figure.subplots()
@@ -134,6 +135,8 @@ def draw_matrix(results: Results, theme: Theme) -> Figure:
     if sessions <= NUMBERED_SESSIONS:
         for t, row in enumerate(matrix):
             for j, value in enumerate(row):
+                if value is None:
+                    continue
                 strong = value > floor + 0.72 * (1 - floor)
                 axes.text(j, t, percent(value), ha="center", va="center", fontsize=8, color=theme.surface if strong else "#05080d")
     for axis, label in ((axes.xaxis, "test images of session"), (axes.yaxis, "after session")):

@@ -68,9 +68,10 @@ class Results:
     seed: int
     method: MethodRecord | None = None
     sessions: list[SessionRecord]
-    accuracy_matrix: list[list[float]] | None = None
-    accuracy_matrix_task_aware: list[list[float]] | None = None
-    accuracy_matrix_within: list[list[float]] | None = None
+    accuracy_matrix: list[list[float | None]] | None = None
+    """None where a session without a new class has no test images of its own."""
+    accuracy_matrix_task_aware: list[list[float | None]] | None = None
+    accuracy_matrix_within: list[list[float | None]] | None = None
     class_accuracy_matrix: list[list[float | None]] | None = None
     """Row t: accuracy of each class seen so far; None for a class without test images."""
     test_counts: list[int]
@@ -80,7 +81,8 @@ class Results:
     test_accuracy: dict[str, float] | None = None
     """Accuracy of each test among its own candidates."""
     session_confusion: list[list[int]] | None = None
-    """After the last session, entry j, k: test images of session j named as a class of session k."""
+    """After the last session, entry j, k: test images of classes of session j named as a class of session k; empty where one session of
+    several brought all classes."""
     confused_pairs: list[list[int]] | None = None
     """After the last session, the most frequent `[true class, predicted class, images]` between sessions; classes by position."""
     future_accuracy: dict[str, list[float]] | None = None
@@ -126,13 +128,13 @@ class Results:
                 "or test_accuracy."
             )
         for name in given:
-            check_matrix(name, matrices[name], len(self.sessions))
+            check_matrix(name, matrices[name], len(self.sessions), self._without_classes)
         if self.class_accuracy_matrix is not None:
             self._check_class_matrix(self.class_accuracy_matrix)
         if self.test_accuracy is not None:
             self._check_fractions("test_accuracy", self.test_accuracy)
         tests = len(self.sessions) if given else len(self.test_accuracy or ())
-        if len(self.test_counts) != tests or any(count < 1 for count in self.test_counts):
+        if len(self.test_counts) != tests or self._untested(self.test_counts, bool(given)):
             raise ValueError(f"test_counts must have {tests} values (one per test), each at least 1; got {self.test_counts}.")
         if self.test_counts_then is not None:
             self._check_counts_then(self.test_counts_then)
@@ -143,10 +145,19 @@ class Results:
 
     def _check_counts_then(self, rows: Sequence[Sequence[int]]) -> None:
         lengths = [len(row) for row in rows]
-        if lengths != list(range(1, len(self.sessions) + 1)) or any(count < 1 for row in rows for count in row):
+        if lengths != list(range(1, len(self.sessions) + 1)) or any(map(self._untested, rows)):
             raise ValueError(f"test_counts_then must have {len(self.sessions)} rows, row t of t + 1 counts, each at least 1; got {rows}.")
         if [*rows[-1]] != self.test_counts:
             raise ValueError(f"test_counts_then must end with test_counts, {self.test_counts}; got {rows[-1]}.")
+
+    @cached_property
+    def _without_classes(self) -> frozenset[int]:
+        return frozenset(session.id for session in self.sessions if session.id and not session.new_class_names)
+
+    def _untested(self, counts: Sequence[int], by_session: bool = True) -> bool:
+        """Whether a test has no images that must have some."""
+        may_be_empty = self._without_classes if by_session else frozenset()
+        return any(count < (j not in may_be_empty) for j, count in enumerate(counts))
 
     def _check_future(self, accuracies: Mapping[str, Sequence[float]]) -> None:
         later = len(self.sessions) - 1

@@ -74,7 +74,8 @@ def session_news(metrics: Mapping[str, Metric]) -> Text:
     accuracies, own, forgotten = metrics["session_accuracy"], metrics["new_session_accuracy"], metrics["forgetting"]
     assert isinstance(accuracies, Sequence) and isinstance(own, Sequence)
     after = f", forgetting {percent(forgotten)} %" if isinstance(forgotten, float) else ""
-    return Text(f"session {len(own) - 1}: all seen classes {percent(accuracies[-1])} %, its own {percent(own[-1])} %{after}")
+    its_own = "no test images of its own" if own[-1] is None else f"its own {percent(own[-1])} %"
+    return Text(f"session {len(own) - 1}: all seen classes {percent(accuracies[-1])} %, {its_own}{after}")
 
 
 def session_table(results: Results) -> Table:

@@ -19,6 +19,7 @@ class AroundRule(GradientRule):
 
     def __init__(self, inner: GradientRule) -> None:
         self.inner = inner
+        self.new_classes_only = self.new_classes_only or inner.new_classes_only
 
     def compute(
         self,

@@ -5,9 +5,17 @@ from __future__ import annotations
 from hf_cl.contracts import GradientRule, NamedParameters, Session, Trainer
 from hf_cl.rules.around import AroundRule
 
+NO_NEW_CLASS = "steps that are scaled by new classes / classes seen would train nothing there"
+"""Why sessions without a new class are refused, in a clause."""
+
 
 def session_scale(session: Session) -> float:
-    """alpha_t: new classes / classes seen so far; 1 in the base session."""
+    """alpha_t: new classes / classes seen so far; 1 in the base session.
+
+    Raises ValueError for a session without a new class, in which nothing would train.
+    """
+    if not session.new_class_names:
+        raise ValueError(f"Session {session.id} brings no new class, and {NO_NEW_CLASS}.")
     return len(session.new_class_names) / len(session.class_names)
 
 
@@ -21,6 +29,8 @@ class SessionScaled(AroundRule):
     Args:
         inner: the rule that computes the gradient.
     """
+
+    new_classes_only = NO_NEW_CLASS
 
     def __init__(self, inner: GradientRule) -> None:
         super().__init__(inner)

@@ -61,6 +61,8 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
         for name in ("shots", "index_list", "targets")
         if getattr(settings, name) and name not in known
     ]
+    if settings.session_from == "new_pictures" and "session_from" not in known:
+        faults.append(f"Protocol {settings.protocol} makes no session of new pictures; class_incremental does.")
     if "shots" in known and settings.shots is None:
         faults.append(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
     if "class_order" in known:

@@ -102,6 +102,9 @@ def quiet_libraries() -> None:
 
     disable_progress_bar()
     set_verbosity_error()
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is imported, which may not have happened yet
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].disable_progress_bars()
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.showwarning = _own_warning

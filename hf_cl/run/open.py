@@ -42,7 +42,7 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     before = list(read_pictures(Path(settings.output_dir))) if taught else []
     if not before:
         return protocol(source, **arguments)
-    pictures = KnownPictures((picture.content, picture.name, picture.part) for picture in before)
+    pictures = KnownPictures((picture.content, picture.name, picture.part, picture.session) for picture in before)
     scenario = protocol(dataclasses.replace(source, known=pictures), **arguments)
     compare_pictures(before, scenario, len(taught), strict=settings.strict_data)
     return scenario

@@ -9,7 +9,7 @@ from hf_cl.results.display import display_name
 def overview(scenario: Scenario, num_processes: int, device: object) -> str:
     """Classes by session, images, processes."""
     sessions = list(scenario)
-    groups = " | ".join(", ".join(session.new_class_names) for session in sessions)
+    groups = " | ".join(", ".join(session.new_class_names) or "more images of known classes" for session in sessions)
     images = (
         f"{sum(len(session.train) for session in sessions)} training and {sum(len(test.data) for test in sessions[-1].tests)} test images"
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from hf_cl.scenarios.class_order import resolve_class_order
-from hf_cl.scenarios.growth import grown_order
+from hf_cl.scenarios.growth import Arrivals, check_record, grown_order
 from hf_cl.scenarios.sources import ImageSource
 from hf_cl.scenarios.split_lists import split_by_lists
-from hf_cl.scenarios.stream import SessionStream, by_session, cumulative_tests, make_protocol, make_sessions, session_sizes
+from hf_cl.scenarios.stream import SessionStream, cumulative_tests, make_protocol, make_sessions, session_sizes
 
 
 def class_incremental(
@@ -23,6 +24,7 @@ def class_incremental(
     validation_fraction: float = 0.0,
     index_list: str | os.PathLike[str] | None = None,
     taught: Sequence[Sequence[str]] = (),
+    session_from: Literal["new_classes", "new_pictures"] = "new_classes",
 ) -> SessionStream:
     """Session 0 teaches `num_base_classes` classes, each later one `classes_per_session`; a remainder is a last, smaller session.
 
@@ -37,9 +39,12 @@ def class_incremental(
         validation_fraction: share of each class's training images (at least one) that leaves `Session.train`. The tests stay the test
             images; `stream.validation[t]` holds tests of the same names and candidates on the validation images.
         taught: class names of the sessions that a run which goes on has begun: they keep their places, whatever the order says.
+        session_from: `new_pictures`: training pictures of taught classes that no session has had make a session of their own, behind those
+            that the run has begun and before new classes. Else they are left alone.
         index_list: a folder with `train.txt` and `test.txt`, which then part a data set of one split (ImageNet-R).
 
-    Raises DataError for a class too small to split and for faulty lists, ValueError for sizes, orders or fractions that are none.
+    Raises DataError for a class too small to split, for faulty lists, and for `new_pictures` where the run has no record of its pictures;
+    ValueError for sizes, orders or fractions that are none.
     """
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
@@ -51,8 +56,12 @@ def class_incremental(
     train, validation = source.train, None
     if validation_fraction:
         train, validation = source.part_with(train, validation_fraction, "validation", class_order_seed)
-    class_names = tuple(source.class_names[label] for label in order)
-    held_out = [] if validation is None else by_session(validation, order, sizes)
+    arrivals = Arrivals(order, sizes, source.known, len(taught))
+    if session_from == "new_pictures":
+        check_record(source.known, taught)
+        arrivals = arrivals.with_new_pictures(train)
+    class_names, sizes = tuple(source.class_names[label] for label in order), arrivals.sizes
+    held_out = [] if validation is None else arrivals.by_session(validation, "validation")
     protocol = make_protocol(
         "class_incremental",
         source.name,
@@ -65,5 +74,6 @@ def class_incremental(
         validation_fraction=validation_fraction,
         left_out_images=source.left_out_images,
     )
-    sessions = make_sessions(class_names, sizes, by_session(train, order, sizes), by_session(source.test, order, sizes), held_out)
+    parts = arrivals.by_session(train, "train"), arrivals.by_session(source.test, "test")
+    sessions = make_sessions(class_names, sizes, *parts, held_out)
     return SessionStream(sessions, class_names, protocol, cumulative_tests(held_out, sizes) if held_out else ())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hf_cl.scenarios.draws import check_shots, draw_shots
+from hf_cl.scenarios.growth import grown_order
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.session_lists import SessionLists, read_session_lists
 from hf_cl.scenarios.shot_lists import read_shot_list
@@ -27,6 +28,7 @@ def few_shot_class_incremental(
     *,
     class_order_seed: int = 0,
     index_list: str | os.PathLike[str] | None = None,
+    taught: Sequence[Sequence[str]] = (),
 ) -> SessionStream:
     """FSCIL (Tao et al. 2020): session 0 teaches its classes on all their images, each later one on `shots` images per class.
 
@@ -40,14 +42,16 @@ def few_shot_class_incremental(
         class_order_seed: draws the shots, and the test part where the data set has none.
         index_list: a folder with `session_1.txt` ... (or its subfolder named after the data set) that lists the training images of every
             session instead; the standard lists are recognised. Lists may bring another order of classes.
+        taught: class names of the sessions that a run which goes on has begun: they keep places and shots, new classes come behind them.
 
     Raises DataError for faulty lists and for classes with fewer images than shots, ValueError for sizes or shots that are none.
     """
     check_shots(shots)
-    source = source.split_by(class_order_seed)
+    source = source.split_by(class_order_seed, new_to_test=0.0)
     sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
     if index_list is None:
-        lists = _own_draw(source, sizes, shots, class_order_seed)
+        order, sizes = _order(source, sizes, taught, classes_per_session)
+        lists = _own_draw(source, order, sizes, shots, class_order_seed, taught)
     else:
         lists = read_session_lists(source, index_list, sizes, shots)
     protocol = make_protocol(
@@ -57,7 +61,7 @@ def few_shot_class_incremental(
         num_base_classes=num_base_classes,
         classes_per_session=classes_per_session,
         shots=shots,
-        class_order="natural" if (np.diff(lists.order) > 0).all() else "index_list",
+        class_order="natural" if index_list is None or (np.diff(lists.order) > 0).all() else "index_list",
         class_order_seed=class_order_seed,
         index_list=lists.identity,
         left_out_images=source.left_out_images,
@@ -73,6 +77,7 @@ def few_shot_class_incremental_tuning(
     *,
     class_order_seed: int = 0,
     index_list: str | os.PathLike[str] | None = None,
+    taught: Sequence[Sequence[str]] = (),
 ) -> SessionStream:
     """FSCIT, the protocol of CoACT: as `few_shot_class_incremental`, but session 0 has `shots` images per class like every other.
 
@@ -83,15 +88,17 @@ def few_shot_class_incremental_tuning(
         shots: training images per class.
         class_order_seed: draws the shots, and the test part where the data set has none.
         index_list: a folder with `<data set>.txt`, `<class> <image>` per line, whose first `shots` images per class are taken instead.
+        taught: as in `few_shot_class_incremental`.
 
     Raises DataError for a faulty list and for classes with fewer images than shots, ValueError for sizes or shots that are none.
     """
     check_shots(shots)
-    source = source.split_by(class_order_seed)
+    source = source.split_by(class_order_seed, new_to_test=0.0)
     sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
     order = np.arange(len(source.class_names))
     if index_list is None:
-        images, identity = draw_shots(source.train, shots, class_order_seed, order, source.class_names), OWN_DRAW
+        order, sizes = _order(source, sizes, taught, classes_per_session)
+        images, identity = _shots(source, shots, class_order_seed, order, taught), OWN_DRAW
     else:
         images, identity = read_shot_list(source, index_list, shots)
     protocol = make_protocol(
@@ -109,14 +116,34 @@ def few_shot_class_incremental_tuning(
     return _stream(source, by_session(images, order, sizes), order, sizes, protocol)
 
 
-def _own_draw(source: ImageSource, sizes: list[int], shots: int, seed: int) -> SessionLists:
+def _order(source: ImageSource, sizes: list[int], taught: Sequence[Sequence[str]], per_session: int) -> tuple[NDArray[np.int64], list[int]]:
+    """Labels in order of arrival, and the classes of each session: label order, behind what has been taught."""
     order = np.arange(len(source.class_names))
+    return grown_order(source.class_names, order, taught, per_session) if taught else (order, sizes)
+
+
+def _own_draw(
+    source: ImageSource, order: NDArray[np.int64], sizes: list[int], shots: int, seed: int, taught: Sequence[Sequence[str]]
+) -> SessionLists:
     base, later = order[: sizes[0]], cut(order, sizes)[1:]
     train = [source.train.of_classes(base)]
     if later:
-        drawn = draw_shots(source.train, shots, seed, np.concatenate(later), source.class_names)
+        drawn = _shots(source, shots, seed, np.concatenate(later), taught)
         train += [drawn.of_classes(labels) for labels in later]
     return SessionLists(train, order, OWN_DRAW)
+
+
+def _shots(source: ImageSource, shots: int, seed: int, labels: NDArray[np.int64], taught: Sequence[Sequence[str]]) -> ImageSet:
+    """`draw_shots` of the classes; of those that a run has taught, the pictures that it took, in their order."""
+    names = source.class_names
+    if source.known is None or not taught:
+        return draw_shots(source.train, shots, seed, labels, names)
+    begun = {name for session in taught for name in session}
+    new = [label for label in labels.tolist() if names[label] not in begun]
+    taken = [p for p in source.known.trained(source.train, len(taught)) if source.train.labels[p] in labels]
+    fresh = draw_shots(source.train, shots, seed, new, names).indices if new else np.zeros(0, np.int64)
+    place = {int(index): position for position, index in enumerate(source.train.indices)}
+    return source.train.subset([*taken, *(place[int(index)] for index in fresh)])
 
 
 def _stream(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,27 +13,50 @@ from numpy.typing import NDArray
 from hf_cl.errors import DataError, first_ten
 from hf_cl.scenarios.content import content_hashes
 from hf_cl.scenarios.image_set import ImageSet
+from hf_cl.scenarios.stream import divided
 
 Side = Literal["train", "test", "validation"]
 
 
 class KnownPictures:
-    """On which side the pictures stand that a run which goes on knows: by content, and by name where copies stand on both sides.
+    """On which side the pictures stand that a run which goes on knows, and in which session: by content, and by name where copies stand on
+    both sides.
 
     Args:
-        pictures: (hash of the content, name, side) of each.
+        pictures: (hash of the content, name, side, session) of each.
     """
 
-    def __init__(self, pictures: Iterable[tuple[str, str, Side]]) -> None:
+    def __init__(self, pictures: Iterable[tuple[str, str, Side, int]]) -> None:
         self._sides: dict[str, dict[str, Side]] = {}
-        for content, name, side in pictures:
+        self._sessions: dict[tuple[str, Side], int] = {}
+        self._trained: list[tuple[str, str, int]] = []
+        for content, name, side, session in pictures:
             names = self._sides.setdefault(content, {})
             if names.get(name) != "train":  # what was ever trained on is not tested
                 names[name] = side
+            first = self._sessions.get((content, side), session)
+            self._sessions[content, side] = min(first, session)
+            if side == "train":
+                self._trained.append((content, name, session))
 
     def sides_of(self, images: ImageSet) -> list[Side | None]:
         """Of each image, [n]; None for a new one, and for a copy of pictures that stand on both sides."""
         return [self._side(content, images.describe(position)) for position, content in enumerate(content_hashes(images))]
+
+    def sessions_of(self, images: ImageSet, side: Side) -> list[int | None]:
+        """Of each image of a side, [n], the first session that had it there; None for one that was on no side, or on another."""
+        return [self._sessions.get((content, side)) for content in content_hashes(images)]
+
+    def trained(self, images: ImageSet, taught: int) -> list[int]:
+        """Positions of the images that the first `taught` sessions were trained on, in the order in which they had them."""
+        places: dict[str, list[int]] = {}
+        for position, content in enumerate(content_hashes(images)):
+            places.setdefault(content, []).append(position)
+        found = []
+        for content, name, session in self._trained:
+            if session < taught and (copies := places.get(content)):
+                found.append(copies.pop(next((i for i, p in enumerate(copies) if images.describe(p) == name), 0)))
+        return found
 
     def _side(self, content: str, name: str) -> Side | None:
         names = self._sides.get(content, {})
@@ -67,6 +91,64 @@ def grown_order(
     sizes = [len(session) for session in taught]
     sizes += [len(rest[start : start + classes_per_session]) for start in range(0, len(rest), classes_per_session)]
     return np.asarray([*first, *rest], dtype=np.int64), sizes
+
+
+def check_record(known: KnownPictures | None, taught: Sequence[Sequence[str]]) -> None:
+    """Raise DataError where nobody can say which pictures are new."""
+    if not taught:
+        raise DataError("session_from new_pictures goes on with a run: the same command with --resume auto, once its sessions have ended.")
+    if known is None:
+        raise DataError("The run folder has no record of its pictures (pictures.jsonl), so nobody can say which are new.")
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """In which session the pictures of a grown collection stand.
+
+    A picture stands in the session that brought its class. In one without a new class stand those that it was taught or tested with; and
+    where `again` is set, every picture of a taught class that no session has had stands in that one.
+    """
+
+    order: NDArray[np.int64]
+    """[C] labels in order of arrival."""
+    sizes: Sequence[int]
+    """New classes of each session."""
+    known: KnownPictures | None = None
+    taught: int = 0
+    """Sessions that the run which goes on has begun."""
+    again: int | None = None
+
+    def with_new_pictures(self, train: ImageSet) -> Arrivals:
+        """With a session of the training pictures that are new in taught classes, behind those that the run has begun; the same where there
+        are none."""
+        if not self._is_new(train, "train").any():
+            return self
+        sizes = [*self.sizes[: self.taught], 0, *self.sizes[self.taught :]]
+        return replace(self, sizes=sizes, again=self.taught)
+
+    def by_session(self, images: ImageSet, side: Side) -> list[ImageSet]:
+        """The images of each session, labelled by position in the order of arrival."""
+        sessions = self._of_classes(images)  # [n]
+        if self.known is not None and 0 in self.sizes:
+            for i, session in enumerate(self.known.sessions_of(images, side)):
+                if session is not None and sessions[i] < session < self.taught and not self.sizes[session]:
+                    sessions[i] = session
+        if self.again is not None:
+            sessions[self._is_new(images, side)] = self.again
+        images = images.relabel(np.argsort(self.order))
+        return divided(images, sessions, len(self.sizes))
+
+    def _of_classes(self, images: ImageSet) -> NDArray[np.int64]:
+        """[n] the session that brought each image's class."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)[np.argsort(self.order)[images.labels]]
+
+    def _is_new(self, images: ImageSet, side: Side) -> NDArray[np.bool_]:
+        """[n] whether the image is of a taught class, and no session has had it on this side."""
+        if self.known is None:
+            return np.zeros(len(images), bool)
+        found = self.known.sessions_of(images, side)
+        had = np.asarray([session is not None and session < self.taught for session in found], bool)
+        return (self._of_classes(images) < self.taught) & ~had
 
 
 def keep_sides(

@@ -58,8 +58,11 @@ class ImageSource:
         """The name without owner, config and revision, lower case, with underscores: `cifar100`."""
         return short_name(self.name)
 
-    def split_by(self, seed: int) -> ImageSource:
+    def split_by(self, seed: int, new_to_test: float = TEST_FRACTION) -> ImageSource:
         """The same images with the own split drawn by `seed`; those of the data set's own splits where it has a test split.
+
+        `new_to_test`: share of the new pictures of known classes that is tested on, where a run goes on; 0 for protocols that leave
+        pictures out, which nothing tells from new ones.
 
         Per class 20% of the images, at least one, by `draws.permutation`; GTSRB by tracks. Where a run goes on, its known pictures stay
         on their side: of a split of the data set itself, what has changed sides is left out with a warning.
@@ -72,7 +75,7 @@ class ImageSource:
         if self.known is not None:
             test = np.isin(self.unsplit.indices, drawn.test.indices)
             tracks = tracks_of(self.unsplit, self.short_name)
-            test = keep_sides(self.unsplit, test, self.known, "test", TEST_FRACTION, seed, tracks)
+            test = keep_sides(self.unsplit, test, self.known, "test", new_to_test, seed, tracks)
             drawn = replace(drawn, train=self.unsplit.subset(~test), test=self.unsplit.subset(test))
         return replace(drawn, left_out_images=self.left_out_images, known=self.known)
 

@@ -96,9 +96,13 @@ def cut(items: Any, sizes: Sequence[int]) -> list[Any]:
 def by_session(images: ImageSet, order: NDArray[np.int64], sizes: Sequence[int]) -> list[ImageSet]:
     """The images of each session's classes, labelled by position in `order`, [C]."""
     images = in_order(images, order)
-    session_of = np.repeat(np.arange(len(sizes)), sizes)[images.labels]  # [n]
+    return divided(images, np.repeat(np.arange(len(sizes)), sizes)[images.labels], len(sizes))
+
+
+def divided(images: ImageSet, session_of: NDArray[np.int64], sessions: int) -> list[ImageSet]:
+    """The images of each of the `sessions`, in their order; `session_of` is [n]."""
     arrival = np.argsort(session_of, kind="stable")
-    return [images.subset(piece) for piece in cut(arrival, np.bincount(session_of, minlength=len(sizes)).tolist())]
+    return [images.subset(piece) for piece in cut(arrival, np.bincount(session_of, minlength=sessions).tolist())]
 
 
 def in_order(images: ImageSet, order: NDArray[np.int64]) -> ImageSet:

@@ -11,14 +11,14 @@ from accelerate.utils import parse_flag_from_env
 from torch import nn
 
 from hf_cl._peft import BaseTunerLayer, ModulesToSaveWrapper
-from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Probe, Session
+from hf_cl.contracts import Head, LossTerm, Method, NamedParameters, Part, Phase, Probe, Session
 from hf_cl.hints import nearest
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.session_plan import SessionPlan
 
 logger = logging.getLogger(__name__)
 
-PROVIDED = frozenset({"index", "two_views", "frozen_view", "pretrained", "previous", "previous_if_any", "all_classes"})
+PROVIDED = frozenset({"index", "two_views", "frozen_view", "pretrained", "previous", "previous_if_any", "all_classes", "own_classes"})
 """What the loop can hand to a loss term that says it needs it, beside the roles of the adapter. "previous" exists from session 1 on;
 "previous_if_any" is it for a loss that is there in session 0 too, and does not ask for it then.
 
@@ -94,10 +94,8 @@ def _check_sessions(sessions: Sequence[Session]) -> None:
             raise ValueError(
                 f"Session {number}: class_names must be those of the sessions before it, then its new_class_names, in this order."
             )
-        if not new:
-            raise ValueError(
-                f"Session {number} brings no new class. hf_cl's matrices and heads know sessions by their classes; give it one."
-            )
+        if not new and number == 0:
+            raise ValueError("Session 0 brings no class; a run needs one to begin with.")
         labels = np.asarray(session.train.labels)
         if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
             raise ValueError(
@@ -160,6 +158,7 @@ def check_session(
     world: int,
     roles: Collection[str] = (),
     names_unseen: bool = False,
+    without_classes: Collection[int] = (),
 ) -> None:
     """Raise ValueError for phases and tests that this loop cannot run on this session.
 
@@ -168,12 +167,13 @@ def check_session(
         world: number of processes.
         roles: those of the adapter, and its extras.
         names_unseen: whether the head can name classes that no session teaches.
+        without_classes: the sessions that bring no new class; their tests may be empty.
     """
     _check_tests(session, names_unseen)
     if len(session.train) == 0:
         raise ValueError(f"Session {session.id} has no training images.")
     _check_classes(session)
-    empty = [test.name for test in session.tests if len(test.data) == 0]
+    empty = [test.name for number, test in enumerate(session.tests) if len(test.data) == 0 and number not in without_classes]
     if empty:
         raise ValueError(f"Session {session.id} has tests without images: {', '.join(empty)}.")
     for size in {phase.batch_size or settings.batch_size for phase in phases}:
@@ -192,8 +192,22 @@ def check_session(
             _check_known(term, PROVIDED.union(roles))
             if phase.inputs == "features" and term.needs & _OF_IMAGES.union(roles):
                 raise ValueError(f"Loss {term.name!r} needs images; phase {phase.name!r} runs on features.")
+            if "own_classes" in term.needs and min(session.train.labels) < session.own.start:
+                raise ValueError(
+                    f"Loss {term.name!r} is over the session's own classes, and session {session.id} has images of "
+                    f"{session.class_names[min(session.train.labels)]!r}, which came before it: give it `classes: seen`, or another loss."
+                )
             if "previous" in term.needs and session.id == 0:
                 raise ValueError(f"Loss {term.name!r} needs the previous session's model; session 0 has none. Leave it out there.")
+
+
+def check_new_classes(session: Session, parts: Collection[Part | Head]) -> None:
+    """Raise ValueError, for a session without a new class, where something of the run cannot learn more of classes that it knows."""
+    reasons = [f"{type(part).__name__}: {part.new_classes_only}" for part in parts if part.new_classes_only]
+    if reasons and not session.new_class_names:
+        raise ValueError(
+            f"Session {session.id} brings images of known classes and no new class, and not everything can learn them. {reasons[0]}."
+        )
 
 
 def _check_known(term: LossTerm, provided: Collection[str]) -> None:
@@ -217,6 +231,9 @@ def _candidates(session: Session) -> list[tuple[int, ...]]:
 
 
 def _check_tests(session: Session, names_unseen: bool) -> None:
+    for test in session.tests:
+        if test.own and (lacking := {*test.data.labels} - {*test.own}):
+            raise ValueError(f"The test {test.name} has images of the class at position {min(lacking)}, which is none of its own classes.")
     strange = {id(candidates) for candidates in _candidates(session) if max(candidates) >= len(session.class_names)}
     unseen = [test.name for test in session.tests if id(test.candidates) in strange]
     if unseen and not names_unseen:

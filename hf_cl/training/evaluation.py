@@ -90,7 +90,7 @@ def evaluate_session(
     With `kept`, of images whose features it has the head alone runs: for a session before which nothing before the head has changed.
     Leaves a few of the images with what the model says in the run folder (`hf_cl.results.examples`).
     """
-    counts, bins = SessionCounts(classes_per_session), CalibrationBins()
+    counts, bins = SessionCounts(classes_per_session, [test.own for test in session.tests]), CalibrationBins()
     picker = ExamplePicker([len(test.data) for test in session.tests])
     for batch in scored(classifier, images, session, accelerator, kept):
         counts.add(batch.tests, batch.scores, batch.labels)

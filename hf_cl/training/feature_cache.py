@@ -6,15 +6,20 @@ from functools import partial
 
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset
+from hf_cl.training.feature_files import FeatureFiles
+from hf_cl.training.feature_shelf import FeatureShelf
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 
 
 class FeatureCache:
-    """Cleared by the loop whenever a weight may have changed. `epoch` is what augmented features are drawn with."""
+    """Cleared by the loop whenever a weight may have changed. `epoch` is what augmented features are drawn with.
 
-    def __init__(self, images: ImageStream, classifier: AnyClassifier, frozen: FrozenStates) -> None:
-        self.images, self.classifier, self.frozen, self.epoch = images, classifier, frozen, 0
+    `files` are those of `--feature_cache`, which outlive the run; None without it.
+    """
+
+    def __init__(self, images: ImageStream, classifier: AnyClassifier, frozen: FrozenStates, files: FeatureFiles | None = None) -> None:
+        self.images, self.classifier, self.frozen, self.files, self.epoch = images, classifier, frozen, files, 0
         self._sets: dict[tuple[int, bool, str | None], tuple[ImageDataset, FeatureSet]] = {}
 
     def of(self, dataset: ImageDataset, *, augment: bool = False, role: str | None = None) -> FeatureSet:
@@ -25,9 +30,14 @@ class FeatureCache:
         key = (id(dataset), augment, role)
         if key not in self._sets:  # the data set is held with its features, or its id would be given away again
             outputs = self.classifier.outputs if role is None else partial(self.frozen.run, role)
-            found = self.images.features(self.classifier, dataset, epoch=self.epoch if augment else None, outputs=outputs)
+            epoch, shelf = (self.epoch, None) if augment else (None, self.shelf(role))
+            found = self.images.features(self.classifier, dataset, epoch=epoch, outputs=outputs, shelf=shelf)
             self._sets[key] = dataset, found
         return self._sets[key][1]
+
+    def shelf(self, role: str | None = None) -> FeatureShelf | None:
+        """Where features of the present state are kept beyond the run; None where they are not."""
+        return None if self.files is None else self.files.shelf(role)
 
     def clear(self) -> None:
         """Forget all."""

@@ -5,7 +5,7 @@ Shapes: B batch, C classes seen so far, D feature width, n images of a data set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -18,9 +18,10 @@ from torch import Tensor
 from hf_cl.adapters.modes import evaluating
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs
-from hf_cl.images import PixelStore, StoredImages, eval_batches, plan, sequential, train_batches
+from hf_cl.images import PixelStore, StoredImages, eval_batches, exact_batches, labels_of, plan, sequential, train_batches
 from hf_cl.images.transfer import to_device
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.feature_shelf import FeatureShelf, keys_of
 from hf_cl.training.step import MicroBatch
 
 
@@ -32,6 +33,13 @@ class TestBatch(NamedTuple):
     tests: NDArray[np.int64]  # [B] which of the data sets
     positions: NDArray[np.int64]  # [B] in that data set
     values: dict[str, Tensor]  # `pixel_values` [B, 3, S, S], `labels` [B], `index` [B], on the device
+
+
+class FeatureRows(NamedTuple):
+    """Features of some images of a data set, on the device."""
+
+    positions: Sequence[int]  # B of them
+    rows: FeatureSet  # of B images; float32 or wider
 
 
 class ImageStream:
@@ -98,16 +106,71 @@ class ImageStream:
     # Features and logits of whole data sets
     @torch.no_grad()
     def features(
-        self, classifier: AnyClassifier, dataset: ImageDataset, epoch: int | None, outputs: Callable[[Tensor], Outputs] | None = None
+        self,
+        classifier: AnyClassifier,
+        dataset: ImageDataset,
+        epoch: int | None,
+        outputs: Callable[[Tensor], Outputs] | None = None,
+        shelf: FeatureShelf | None = None,
     ) -> FeatureSet:
         """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process.
 
-        `outputs`: the forward, where it is not the classifier's own.
+        Args:
+            outputs: the forward, where it is not the classifier's own.
+            shelf: where features of this forward, not augmented, are kept beyond the run.
         """
-        forward = outputs or classifier.outputs
-        features, labels, index = self._run(classifier, self.batches(dataset, epoch), lambda pixels: forward(pixels).features)
-        gathered = [self._gather(part, len(dataset)) for part in (features, labels, index)]
+        with evaluating(classifier):
+            sets = [found.rows for found in self.rows(outputs or classifier.outputs, dataset, epoch=epoch, shelf=shelf)]
+        parts = ([s.features for s in sets], [s.labels for s in sets], [s.index for s in sets])
+        gathered = [self._gather(torch.cat(part), len(dataset)) for part in parts]
         return FeatureSet(*gathered)
+
+    @torch.no_grad()
+    def rows(
+        self,
+        forward: Callable[[Tensor], Outputs],
+        dataset: ImageDataset,
+        *,
+        epoch: int | None = None,
+        test: bool = False,
+        shelf: FeatureShelf | None = None,
+    ) -> Iterator[FeatureRows]:
+        """The features of this process's share of the images, batch by batch; the forward is in eval mode. Arguments as of `features`."""
+        if shelf is not None:
+            yield from self._rows_by_shelf(forward, dataset, test, shelf)
+            return
+        shares = self._shares(dataset)
+        for share, batch in zip(shares, self._batches(dataset, shares, epoch, test), strict=True):
+            yield FeatureRows(share, FeatureSet(self._forward(forward, batch["pixel_values"]), batch["labels"], batch["index"]))
+
+    def _rows_by_shelf(
+        self, forward: Callable[[Tensor], Outputs], dataset: ImageDataset, test: bool, shelf: FeatureShelf
+    ) -> Iterator[FeatureRows]:
+        """What the shelf has comes from there; each other picture goes through the backbone once, however often the data set has it."""
+        shares, device = self._shares(dataset), self.accelerator.device
+        if not shares:
+            return
+        stored = self.store.evaluation(dataset, list(chain.from_iterable(shares)), test=test)
+        first = keys_of(next(exact_batches(stored, self.preprocessor, shares[:1]))[1])
+        with shelf.filling(first):
+            for share, pixels in exact_batches(stored, self.preprocessor, shares):
+                keys = keys_of(pixels)
+                missing = shelf.missing(keys)
+                if missing:
+                    chosen = to_device(pixels[[*missing.values()]], device)  # [b, 3, S, S]
+                    shelf.add([*missing], self._forward(forward, self.preprocessor.normalize(chosen)))
+                own = labels_of(stored, share, device)
+                yield FeatureRows(share, FeatureSet(to_device(shelf.rows(keys), device), own["labels"], own["index"]))
+
+    def _forward(self, forward: Callable[[Tensor], Outputs], pixel_values: Tensor) -> Tensor:
+        with self.accelerator.autocast():
+            features = forward(pixel_values).features  # [B, D]
+        return features.to(torch.promote_types(features.dtype, torch.float32))
+
+    def _shares(self, dataset: ImageDataset) -> list[list[int]]:
+        """The positions of each of this process's batches."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return [share for share in sequential(len(dataset), self.settings.eval_batch_size, rank=rank, world=world) if share]
 
     def test_batches(self, datasets: Sequence[ImageDataset]) -> Iterator[TestBatch]:
         """This process's share of the images of all `datasets`, one after the other, each image on one process, in full batches."""
@@ -134,29 +197,18 @@ class ImageStream:
 
         To be called on every process.
         """
-        accelerator = self.accelerator
-        shares = sequential(len(dataset), self.settings.eval_batch_size, rank=accelerator.process_index, world=accelerator.num_processes)
-        shares = [share for share in shares if share]
+        return self._batches(dataset, self._shares(dataset), epoch, test=False)
+
+    def _batches(
+        self, dataset: ImageDataset, shares: Sequence[Sequence[int]], epoch: int | None, test: bool
+    ) -> Iterator[dict[str, Tensor]]:
         if epoch is None:
-            return self._pieces(dataset, shares, test=False)
+            return self._pieces(dataset, shares, test=test)
         return self._augmented(self.store.training(dataset), shares, epoch, views=1)
 
     def _augmented(self, stored: StoredImages, batches: Sequence[Sequence[int]], epoch: int, views: int) -> Iterator[dict[str, Tensor]]:
         seed, device = self.settings.seed, self.accelerator.device
         return train_batches(stored, self.augmentation, self.preprocessor, batches, seed=seed, epoch=epoch, views=views, device=device)
-
-    def _run(
-        self, classifier: AnyClassifier, batches: Iterable[dict[str, Tensor]], wanted_of: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        chosen, labels, index = [], [], []
-        with evaluating(classifier):
-            for batch in batches:
-                with self.accelerator.autocast():
-                    wanted = wanted_of(batch["pixel_values"])
-                chosen.append(wanted.to(torch.promote_types(wanted.dtype, torch.float32)))
-                labels.append(batch["labels"])
-                index.append(batch["index"])
-        return torch.cat(chosen), torch.cat(labels), torch.cat(index)
 
     def _gather(self, mine: Tensor, total: int) -> Tensor:
         """The rows of all processes in the data set's order: `sequential` cuts every batch into consecutive shares."""

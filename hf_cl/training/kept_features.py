@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import ImageDataset
+from hf_cl.training.feature_shelf import FeatureShelf
 from hf_cl.training.image_stream import ImageStream
 
 
@@ -46,6 +47,8 @@ class KeptFeatures:
         self.images = images
         self.digest: str | None = None
         """Of what lay before the head at the last evaluation; a resumed run sets it."""
+        self.shelf: FeatureShelf | None = None
+        """Where features of the present state are kept beyond the run."""
         self._tests: dict[int, tuple[ImageDataset, list[_Part]]] = {}
 
     def rests(self, digest: str) -> bool:
@@ -75,11 +78,8 @@ class KeptFeatures:
             yield _joined(waiting)
 
     def _computed(self, classifier: AnyClassifier, dataset: ImageDataset) -> Iterator[_Part]:
-        for batch in self.images.test_batches([dataset]):
-            with self.images.accelerator.autocast():
-                features = classifier.outputs(batch.values["pixel_values"]).features  # [B, D]
-            wide = features.to(torch.promote_types(features.dtype, torch.float32))
-            yield _Part(batch.positions, wide, batch.values["labels"])
+        for positions, rows in self.images.rows(classifier.outputs, dataset, test=True, shelf=self.shelf):
+            yield _Part(np.asarray(positions, dtype=np.int64), rows.features, rows.labels)
 
 
 def _joined(parts: Sequence[tuple[int, _Part]]) -> FeatureBatch:

@@ -57,7 +57,7 @@ class PhaseLoop:
         classifier, session, method = trainer.classifier, trainer.session, trainer.method
         if isinstance(classifier, ClipClassifier):  # the texts of earlier classes are encoded only where a loss reads their columns
             everything = any("all_classes" in term.needs for term in phase.losses)
-            classifier.head.training_classes = None if everything else range(session.first_new_class, len(session.class_names))
+            classifier.head.training_classes = None if everything else session.own
         bare = classifier if phase.inputs == "images" else FeatureClassifier(trainer.head)
         model, optimizer = prepare_phase(trainer.accelerator, bare, trainer.optimizer)
         self.stepper = Stepper(

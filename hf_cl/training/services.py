@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -60,8 +61,10 @@ class Services(Run):
         """
         return self.images.batches(dataset, epoch=self.features.epoch if augment else None)
 
-    def outputs_of(self, pixel_values: Tensor, *, role: str | None = None) -> Outputs:
+    def outputs_of(self, pixel_values: Tensor, *, role: str | None = None, autocast: bool = True) -> Outputs:
         """One forward of `pixel_values` [B, 3, S, S]: features [B, D], logits [B, C], embedding [B, E], in the run's precision.
+
+        Without `autocast` in that of the weights: for what mixed precision would drown, such as second derivatives.
 
         Through the bare model (no DDP around it: its gradients are this process's own) in its present mode, with gradient unless
         `torch.no_grad()` surrounds the call. With a `role`, another state of the same backbone, as in `Context.frozen`: eval mode, no
@@ -71,17 +74,18 @@ class Services(Run):
         """
         if role is not None:
             return self.frozen.run(role, pixel_values)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast() if autocast else nullcontext():
             return self.classifier.outputs(pixel_values)
 
     def class_statistics(self, session: Session) -> ClassStatistics:
         """The run's one store of class statistics, with those of `session`'s classes added by the present model where it was not counted.
 
-        Beyond counts and means it keeps what heads and parts name in `statistics`.
+        Beyond counts and means it keeps what heads and parts name in `statistics`. Classes that come again, in a session without a new one,
+        are merged.
         """
         if session.id not in self.statistics.sessions:
             data = self.features_of(session.train)
-            own = data.labels >= session.first_new_class  # others, of a memory say, were counted when they were new
+            own = data.labels >= session.own.start  # others, of a memory say, were counted when they were new
             with torch.no_grad():
                 embedding = self.head.embed(data.features[own])
             weights = fingerprint(self.named_parameters)

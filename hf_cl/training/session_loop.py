@@ -34,6 +34,7 @@ from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.checks import (
     check_method,
+    check_new_classes,
     check_optimizer,
     check_parts,
     check_session,
@@ -43,6 +44,7 @@ from hf_cl.training.checks import (
 from hf_cl.training.compiling import compile_backbone
 from hf_cl.training.deterministic import deterministic
 from hf_cl.training.feature_cache import FeatureCache
+from hf_cl.training.feature_files import FeatureFiles
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.loading_check import BareBase
@@ -198,13 +200,28 @@ class SessionLoop(Services):
             compile_backbone(self.backbone, **self.accelerator.compile_arguments)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
         self._write_texts()
-        for coming in self.plan.sessions[self.position.session :]:  # so that no mistake waits for a late session
+        self._check_coming()
+        self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
+        self.features = FeatureCache(self.images, self.classifier, self.frozen, self._feature_files())
+        self.statistics = ClassStatistics(self._declared_statistics())
+
+    def _feature_files(self) -> FeatureFiles | None:
+        """What `--feature_cache` keeps."""
+        if self.settings.feature_cache is None:
+            return None
+        folder, precision = Path(self.settings.feature_cache).expanduser(), str(self.accelerator.mixed_precision)
+        return FeatureFiles(folder, self.model, self.tuner.prefix, self.config, self.images.preprocessor, precision)
+
+    def _check_coming(self) -> None:
+        """Of all sessions that are to be trained, so that no mistake waits for a late one."""
+        without = [session.id for session in self.plan.sessions if not session.new_class_names]
+        always = [self.head, *self.method.parts, *self.probes]
+        for coming in self.plan.sessions[self.position.session :]:
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
             given = (*self.tuner.roles, *self.tuner.extras)
-            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead))
-        self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
-        self.features = FeatureCache(self.images, self.classifier, self.frozen)
-        self.statistics = ClassStatistics(self._declared_statistics())
+            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without)
+            training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
+            check_new_classes(coming, [*always, *training])
 
     def _write_texts(self) -> None:
         """What the names of the classes so far say, to a head that judges by it."""

@@ -58,6 +58,7 @@ class SessionResults:
             record["calibration"] = asdict(tested.calibration)
         else:
             kept = self._kept if self._kept.rests(digest_before_head(run.model, run.tuner.prefix, run.head)) else None
+            self._kept.shelf = run.features.shelf() if kept is not None else None
             sizes = run.config.classes_per_session
             counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept)
             record["calibration"] = asdict(bins)

@@ -15,14 +15,16 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("examples")
+def train_with_each(folder: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "tests" / "run_examples.py"), str(folder)]
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    return json.loads((folder / "outcome.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def outcome(once):
+    return json.loads((once("examples", train_with_each) / "outcome.json").read_text())
 
 
 def test_the_adapter_trains_and_peft_loads_it(outcome):

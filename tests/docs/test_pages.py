@@ -32,7 +32,7 @@ def test_options_and_settings_are_those_of_the_code(page):
 
 
 def test_every_adapter_page_has_options_a_figure_equations_and_a_snippet():
-    pages = [page for page in PAGES if page.parent.name == "adapters" and page.name != "index.md"]
+    pages = [page for page in PAGES if page.parent.name == "adapters" and page.name not in ("index.md", "clip_by_hand.md")]
     assert len(pages) == 5
     for page in pages:
         text = page.read_text()

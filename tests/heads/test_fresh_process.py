@@ -21,6 +21,7 @@ HEADS = {
     "gaussian rff": {"feature_map": "rff", "map_dim": 16},
     "ridge": {},
     "ridge relu": {"feature_map": "relu", "map_dim": 16},
+    "kernel_ridge": {"coreset_per_class": 3},
     "fetril": {},
     "prototype": {},
 }

@@ -30,7 +30,21 @@ COMPOSITIONS = {
     "tables": {"main": {"type": "self_distillation"}, "losses": {"early_learning": {"weight": 1.0}}},
     "stablemax": {"main": {"type": "stablemax"}, "rule": {"type": "perp_grad", "scope": "all"}},
 }
-PROBES = {"softmax_collapse": {"every": 2}, "sharpness": {"trace_samples": 2, "power_iterations": 2}}
+PROBES = {"calibration": {}, "softmax_collapse": {"every": 2}, "sharpness": {"trace_samples": 2, "power_iterations": 2}}
+
+
+def added(composition):
+    """With a loss more."""
+    specs = COMPOSITIONS[composition]
+    return {**specs, "losses": {**specs.get("losses", {}), "zero_shot_kl": {}}}
+
+
+def removed(composition):
+    """With a loss less; where there is no other, the main one is the usual."""
+    specs = COMPOSITIONS[composition]
+    if "losses" not in specs:
+        return {key: spec for key, spec in specs.items() if key != "main"}
+    return {**specs, "losses": dict([*specs["losses"].items()][1:])}
 
 
 class StopAt(Probe):
@@ -45,7 +59,8 @@ class StopAt(Probe):
 
 
 def trainer(folder, composition, probes=(), **settings):
-    method = compose(adapter=LORA, epochs=2, learning_rate=1e-2, **COMPOSITIONS[composition])
+    specs = COMPOSITIONS[composition] if isinstance(composition, str) else composition
+    method = compose(adapter=LORA, epochs=2, learning_rate=1e-2, **specs)
     values = {"batch_size": 8, "eval_batch_size": 8, "augmentation": "crop_flip", "cpu": True, "logging_steps": 2, **settings}
     trained = TrainingSettings(output_dir=str(folder), **values)
     return ContinualTrainer(backbone(), processor(), method, Stream(3), trained, probes=probes, quiet=True)
@@ -58,6 +73,9 @@ def test_stopped_inside_an_epoch_and_resumed(composition, tmp_path):
     probes = build_probes(PROBES | ({"suspected_labels": {}} if composition == "tables" else {}))
     with pytest.raises(TrainingInterruptedError):
         trainer(tmp_path / "stopped", composition, probes=[*probes, StopAt(9)]).fit()
+    for other in (added(composition), removed(composition)):
+        with pytest.raises(ValueError, match="resume with the same method"):
+            trainer(tmp_path / "stopped", other, resume="auto").fit()
     again = build_probes(PROBES | ({"suspected_labels": {}} if composition == "tables" else {}))
     results = trainer(tmp_path / "stopped", composition, probes=again, resume="auto").fit()
     assert results.accuracy_matrix == whole.accuracy_matrix
@@ -65,6 +83,7 @@ def test_stopped_inside_an_epoch_and_resumed(composition, tmp_path):
     assert len(results.probes["sharpness"]["sessions"]) == 3
     assert results.probes["sharpness"]["trace_error"] > 0
     assert results.probes["softmax_collapse"]["median_gap"] is not None
+    assert [found["images"] for found in results.probes["calibration"]["sessions"]] == [8, 16, 24]
     if composition == "tables":
         assert 0 <= results.probes["suspected_labels"]["share"] <= 1
 

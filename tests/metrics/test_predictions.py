@@ -58,7 +58,7 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\[3, 5\] and \[2\]"):
         count_correct(SCORES[0], [0, 1])
     with pytest.raises(ValueError, match="at least one class"):
-        SessionCounts([2, 0])
+        SessionCounts([0, 2])
     with pytest.raises(ValueError, match="different sessions"):
         SessionCounts([2]) + SessionCounts([3])
 
@@ -115,3 +115,25 @@ def test_a_batch_may_hold_images_of_several_tests(evaluation, data):
         counts.add(tests[batch], rows[batch], true[batch])
     assert counts.record() == whole.record()
     assert counts.confusion.tolist() == whole.confusion.tolist()
+
+
+def test_a_session_without_a_new_class_chooses_among_all_so_far():
+    scores = np.array([[0.9, 0.1, 0.3], [0.1, 0.2, 0.3]])
+    counts = SessionCounts([2, 0, 1])
+    counts.add(1, scores, [0, 0])
+    assert counts.total.tolist() == [0, 2, 0] and counts.correct.tolist() == [0, 1, 0]
+    assert counts.correct_task_aware.tolist() == [0, 1, 0]  # best of {0, 1}
+    with pytest.raises(ValueError, match="Label 2 is not among the 2 classes"):
+        counts.add(1, scores, [2, 0])
+    counts.add(2, scores, [2, 2])
+    assert counts.correct_task_aware.tolist() == [0, 1, 2]  # best of {2}
+
+
+def test_a_test_may_name_the_classes_that_are_its_own():
+    scores = np.array([[0.1, 0.9, 0.3], [0.1, 0.2, 0.3], [0.5, 0.1, 0.4]])
+    counts = SessionCounts([2, 1], own=[(), (0, 2)])
+    counts.add(np.array([1, 1, 0]), scores, [2, 0, 0])
+    assert counts.correct_task_aware.tolist() == [1, 1]  # best of {0, 1}, then best of {0, 2}
+    assert counts.correct_within.tolist() == [1, 1]  # an image of a base class among those
+    with pytest.raises(ValueError, match="Label 1 is not among the 2 classes"):
+        counts.add(1, scores, [1, 0, 0])

@@ -10,18 +10,22 @@ from hf_cl.metrics import AccuracyMatrix, SessionCounts
 
 @st.composite
 def evaluations(draw):
-    """Counts of every evaluation of a run, all counts drawn freely; classes without test images among them."""
-    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=12))
+    """Counts of every evaluation of a run, all counts drawn freely; classes without test images among them, and sessions without a new
+    class, which may have no test images."""
+    sizes = [draw(st.integers(1, 4)), *draw(st.lists(st.integers(0, 4), max_size=11))]
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     class_total = rng.integers(0, 60, sum(sizes))
-    class_total[np.cumsum([0, *sizes[:-1]])] += 1  # no session without test images
+    starts, brought = np.cumsum([0, *sizes[:-1]]), np.array(sizes) > 0
+    class_total[starts[brought]] += 1  # no session that brings classes without test images
+    total = rng.integers(0, 3, len(sizes)) * 7
+    total[brought] = np.add.reduceat(class_total, starts[brought])
     found = []
     for t in range(len(sizes)):
         classes = sum(sizes[: t + 1])
         counts = SessionCounts(sizes[: t + 1])
         counts.class_total = class_total[:classes]
         counts.class_correct = rng.integers(0, counts.class_total + 1)
-        counts.total = np.add.reduceat(counts.class_total, np.cumsum([0, *sizes[:t]]))
+        counts.total = total[: t + 1]
         for name in ("correct", "correct_task_aware", "correct_within"):
             setattr(counts, name, rng.integers(0, counts.total + 1))
         found.append(counts)

@@ -297,7 +297,7 @@ def test_facts_of_ones_own_go_into_the_details_of_a_protocol(tmp_path):
     [
         ({"id": 1}, "Sessions have the ids 0, 1, 2"),
         ({"class_names": ("class 1", "class 0")}, "Session 0: class_names must be those of the sessions before it"),
-        ({"class_names": (), "new_class_names": ()}, "Session 0 brings no new class"),
+        ({"class_names": (), "new_class_names": ()}, "Session 0 brings no class"),
         ({"train": Images([0, 2])}, "Session 0 trains on labels from 0 to 2; with 2 classes so far they go from 0 to 1"),
     ],
 )

@@ -3,7 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hf_cl.scenarios import DataError, few_shot_class_incremental, few_shot_class_incremental_tuning
+from hf_cl.scenarios import DataError, ImageSet, ImageSource, few_shot_class_incremental, few_shot_class_incremental_tuning
+from hf_cl.scenarios.content import content_hashes
+from hf_cl.scenarios.growth import KnownPictures
+from hf_cl.scenarios.image_store import ArrayStore
 
 
 @pytest.fixture
@@ -106,3 +109,29 @@ def test_an_own_split_follows_the_seed(make_source):
     assert first.sessions[0].tests[0].data.indices.tolist() != second.sessions[0].tests[0].data.indices.tolist()
     assert not set(first.sessions[0].tests[0].data.indices) & set(first.sessions[0].train.indices)
     assert np.all(first.sessions[0].train.labels == 0)
+
+
+def photos(names, seed_of, known=None):
+    """8 to train on and 4 to test on of each class; pictures of a class are the same whatever stands beside it."""
+    pixels = [np.random.default_rng(seed_of[name]).integers(0, 255, (12, 4, 4), dtype=np.uint8) for name in names]
+    images = ImageSet(ArrayStore(np.concatenate(pixels)), np.repeat(np.arange(len(names)), 12))
+    tested = np.arange(len(images)) % 12 >= 8
+    return ImageSource("photos", tuple(names), images.subset(~tested), images.subset(tested), "test", known=known)
+
+
+@pytest.mark.parametrize("scenario", [few_shot_class_incremental, few_shot_class_incremental_tuning])
+def test_a_collection_that_has_grown_keeps_places_and_shots_of_what_was_taught(scenario):
+    seeds = {name: i for i, name in enumerate(("bee", "cat", "dog", "eel", "fox", "ant"))}
+    before = scenario(photos(["bee", "cat", "dog", "eel", "fox"], seeds), 2, 1, shots=3)
+    records = [
+        (content, session.train.describe(i), "train", session.id)
+        for session in before
+        for i, content in enumerate(content_hashes(session.train))
+    ]
+    taught = [session.new_class_names for session in before.sessions[:3]]
+    now = scenario(photos(["ant", "bee", "cat", "dog", "eel", "fox"], seeds, KnownPictures(records)), 2, 1, shots=3, taught=taught)
+    assert now.class_names == ("bee", "cat", "dog", "eel", "ant", "fox")
+    for then, today in zip(before.sessions[:3], now.sessions, strict=False):
+        assert content_hashes(then.train) == content_hashes(today.train) and then.train.labels.tolist() == today.train.labels.tolist()
+    assert [len(session.train) for session in now.sessions[3:]] == [3, 3]
+    assert before.protocol == now.protocol

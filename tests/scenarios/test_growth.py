@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hf_cl.scenarios import DataError, ImageSet, class_incremental
+from hf_cl.scenarios import DataError, ImageSet, ImageSource, class_incremental
 from hf_cl.scenarios.content import content_hashes
 from hf_cl.scenarios.growth import KnownPictures, grown_order, keep_sides
 from hf_cl.scenarios.image_store import ArrayStore
@@ -42,7 +42,7 @@ def halved(images, part="test", of=lambda position: position % 3 == 0):
     """Every other picture of the classes 0 and 1 known, a third of them on the side `part`."""
     old = [position for position in range(len(images)) if images.labels[position] != 2 and position % 2]
     contents = content_hashes(images)
-    return old, KnownPictures((contents[position], images.describe(position), part if of(position) else "train") for position in old)
+    return old, KnownPictures((contents[position], images.describe(position), part if of(position) else "train", 0) for position in old)
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
@@ -63,7 +63,7 @@ def test_known_pictures_keep_their_side_and_new_ones_move_no_other(part):
 def test_a_class_whose_test_pictures_are_gone_gets_a_new_one():
     images = distinct(8)
     contents = content_hashes(images)
-    known = KnownPictures((contents[position], images.describe(position), "train") for position in range(6))
+    known = KnownPictures((contents[position], images.describe(position), "train", 0) for position in range(6))
     held = [keep_sides(images, np.zeros(8, dtype=bool), known, "test", 0.0, seed) for seed in range(8)]
     assert all(not one[:6].any() and one.sum() == 1 for one in held)
     assert len({int(one.argmax()) for one in held}) == 2  # which one depends on the seed
@@ -73,7 +73,7 @@ def test_tracks_stay_together():
     images = distinct(12)
     tracks = np.repeat([0, 1, 2, 3], 3)
     contents = content_hashes(images)
-    known = KnownPictures((contents[3 * track], images.describe(3 * track), "test" if track == 1 else "train") for track in range(3))
+    known = KnownPictures((contents[3 * track], images.describe(3 * track), "test" if track == 1 else "train", 0) for track in range(3))
     held = keep_sides(images, np.zeros(12, dtype=bool), known, "test", 0.2, 0, tracks)
     assert held[:9].tolist() == [False] * 3 + [True] * 3 + [False] * 3 and len(set(held[9:].tolist())) == 1
 
@@ -81,7 +81,77 @@ def test_tracks_stay_together():
 def test_a_copy_of_pictures_on_both_sides_is_known_by_its_name():
     images = distinct(4)
     content = content_hashes(images)[0]
-    both = KnownPictures([(content, images.describe(0), "test"), (content, "copy.png", "train")])
+    both = KnownPictures([(content, images.describe(0), "test", 0), (content, "copy.png", "train", 0)])
     assert both.sides_of(images.subset([0])) == ["test"]
-    assert KnownPictures([(content, "a.png", "test"), (content, "b.png", "train")]).sides_of(images.subset([0])) == [None]
-    assert KnownPictures([(content, "a.png", "test")]).sides_of(images.subset([0])) == ["test"]
+    assert KnownPictures([(content, "a.png", "test", 0), (content, "b.png", "train", 0)]).sides_of(images.subset([0])) == [None]
+    assert KnownPictures([(content, "a.png", "test", 0)]).sides_of(images.subset([0])) == ["test"]
+
+
+def source_of(images, known=None):
+    """Even positions train, odd ones test."""
+    train, test = (images.subset(np.arange(start, len(images), 2)) for start in (0, 1))
+    return ImageSource("photos", ("ant", "bee", "cat"), train, test, "test", known=known)
+
+
+def known_but(images, new, sessions):
+    """All pictures but the `new` ones of the classes 0 and 1, on the side where `source_of` has them, in the session of their class."""
+    contents = content_hashes(images)
+    for position, label in enumerate(images.labels.tolist()):
+        if label < 2 and position not in new:
+            yield contents[position], images.describe(position), "test" if position % 2 else "train", sessions[label]
+
+
+def positions(stream, part):
+    return [(session.train if part == "train" else session.tests[-1].data).indices.tolist() for session in stream]
+
+
+NEW = {0, 2, 3, 10}
+
+
+def grown(session_from="new_pictures", new=frozenset(NEW), taught=(("ant",), ("bee",)), records=()):
+    images = distinct(10, 10, 4)
+    known = KnownPictures([*known_but(images, new, {0: 0, 1: 1}), *records])
+    return class_incremental(source_of(images, known), 1, 1, "natural", taught=taught, session_from=session_from)
+
+
+def test_new_pictures_of_taught_classes_make_a_session_before_new_classes():
+    stream = grown()
+    assert [session.new_class_names for session in stream] == [("ant",), ("bee",), (), ("cat",)]
+    assert positions(stream, "train") == [[4, 6, 8], [12, 14, 16, 18], [0, 2, 10], [20, 22]]
+    assert positions(stream, "test") == [[1, 5, 7, 9], [11, 13, 15, 17, 19], [3], [21, 23]]
+    assert [session.own for session in stream] == [range(1), range(1, 2), range(2), range(2, 3)]
+    assert stream.sessions[2].train.labels.tolist() == [0, 0, 1]
+
+
+def test_new_pictures_are_left_with_their_class_where_nobody_asks_for_them():
+    stream = grown("new_classes")
+    assert [session.new_class_names for session in stream] == [("ant",), ("bee",), ("cat",)]
+    assert positions(stream, "train")[0] == [0, 2, 4, 6, 8]
+
+
+def test_without_new_training_pictures_there_is_no_such_session():
+    assert [session.new_class_names for session in grown(new={3})] == [("ant",), ("bee",), ("cat",)]
+
+
+@pytest.mark.parametrize("session_from", ["new_classes", "new_pictures"])
+def test_a_run_that_goes_on_after_such_a_session_finds_its_pictures_there(session_from):
+    images = distinct(10, 10, 4)
+    contents = content_hashes(images)
+    had = [(contents[p], images.describe(p), "test" if p % 2 else "train", 2) for p in NEW]
+    stream = grown(session_from, taught=(("ant",), ("bee",), ()), records=had)
+    assert positions(stream, "train") == positions(grown(), "train") and positions(stream, "test") == positions(grown(), "test")
+
+
+def test_a_session_that_was_planned_and_never_begun_is_planned_again():
+    images = distinct(10, 10, 4)
+    contents = content_hashes(images)
+    planned = [(contents[p], images.describe(p), "test" if p % 2 else "train", 2) for p in NEW]
+    assert positions(grown(records=planned), "train") == positions(grown(), "train")
+
+
+def test_new_pictures_need_a_run_and_its_record():
+    images = distinct(10, 10, 4)
+    with pytest.raises(DataError, match="goes on with a run: the same command with --resume auto"):
+        class_incremental(source_of(images), 1, 1, "natural", session_from="new_pictures")
+    with pytest.raises(DataError, match="no record of its pictures"):
+        class_incremental(source_of(images), 1, 1, "natural", taught=[["ant"]], session_from="new_pictures")

@@ -67,11 +67,11 @@ def test_rows_and_logits(name):
     for number, layer in enumerate(block.attention for block in model.base_model.model.vit.layers):
         if f"pk_eval.{number}" not in found:
             continue
-        for rows, wanted in zip(layer.rows(), (found[f"pk_eval.{number}"], found[f"pv_eval.{number}"]), strict=True):
-            rows = rows.expand_as(wanted) if rows.dim() == 2 else rows
+        for rows, official in zip(layer.rows(), (found[f"pk_eval.{number}"], found[f"pv_eval.{number}"]), strict=True):
+            pair = rows.expand_as(official), official  # [B, P, D] each
             if name.startswith("l2p"):  # the order of an image's prompts is of no matter to attention
-                rows, wanted = rows.sort(dim=1).values, wanted.sort(dim=1).values
-            torch.testing.assert_close(rows, wanted, atol=1e-12, rtol=0)
+                pair = tuple(one.sort(dim=1).values for one in pair)
+            torch.testing.assert_close(*pair, atol=1e-12, rtol=0)
 
 
 def context(model, pixels) -> Context:
