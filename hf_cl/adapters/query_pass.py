@@ -8,7 +8,8 @@ Shapes: B batch, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, Self
 
 import torch
@@ -41,20 +42,24 @@ class Asks(Protocol):
         """Make what the forward will need from the query [B, D]; returns a tensor of it that has a gradient, where one has."""
         ...
 
+    def forget(self) -> None:
+        """Let go of what only the forward needed."""
+        ...
+
 
 class QueryPass:
     """The pre-forward hook of one tower, shared by all adapters and layers inside.
 
     The query is the tower's own class token behind its last norm, to the bit that of the base, in eval mode and without gradient. What the
-    layers made of it stays for the backward pass, where checkpointed layers run again; a forward without gradient in between (of a frozen
-    role, of evaluation) puts back what stood before it.
+    layers made of it goes with the forward; under gradient checkpointing, where layers run again, with their part of the backward pass. A
+    forward without gradient in between (of a frozen role, of evaluation) puts back what stood before it.
     """
 
     def __init__(self, tower: nn.Module, family: str) -> None:
         self.family = family
-        self.layers: list[Any] = []
+        self.layers: Sequence[Asks] = ()
         self._inside = False
-        self._pending = False
+        self._pending: set[int] = set()
         self._before: list[list[Any]] = []
         self._handles = [
             tower.register_forward_pre_hook(self._ask, with_kwargs=True),
@@ -62,7 +67,7 @@ class QueryPass:
         ]
 
     @classmethod
-    def on(cls, model: nn.Module, layers: list[Any]) -> Self:
+    def on(cls, model: nn.Module, layers: Sequence[Asks]) -> Self:
         """The one of the model's vision tower, made where there is none, serving `layers`."""
         tower = _tower(model)
         hooks = [hook.__self__ for hook in tower._forward_pre_hooks.values() if isinstance(getattr(hook, "__self__", None), cls)]
@@ -84,7 +89,7 @@ class QueryPass:
         if not asking:
             return
         graded = torch.is_grad_enabled()
-        if graded and self._pending and tower.training and _checkpointed(tower):
+        if graded and self._pending and tower.training:
             raise RuntimeError(
                 "Two forwards with gradient before one backward, under gradient checkpointing: the layers of the first would run again "
                 "with the rows of the second. Call backward after each forward, or turn gradient checkpointing off."
@@ -93,8 +98,8 @@ class QueryPass:
         for layer in asking:
             made = layer.answer(query)
             if graded and made is not None and made.requires_grad:
-                self._pending = True
-                made.register_hook(self._settle)
+                self._pending.add(id(layer))
+                made.register_hook(partial(self._settle, layer))
 
     def _query(self, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         self._inside = True
@@ -115,9 +120,15 @@ class QueryPass:
         if not torch.is_grad_enabled():
             for layer, state in zip(self.layers, before, strict=True):
                 layer.wake(state)
+        elif not _checkpointed(tower):
+            self._pending.clear()
+            for layer in self.layers:
+                layer.forget()
 
-    def _settle(self, gradient: Tensor) -> None:
-        self._pending = False
+    def _settle(self, layer: Asks, gradient: Tensor) -> None:
+        """The layer's part of the backward pass is done."""
+        self._pending.discard(id(layer))
+        layer.forget()
 
 
 def query_width(model: nn.Module) -> int:

@@ -107,6 +107,9 @@ class PromptPoolLayer(PrefixLayer):
         self._state = State(_joined([one.rows for one in made], len(query)), made[0])
         return self._state.rows[0] if self._state.rows is not None else None
 
+    def forget(self) -> None:
+        self._state = self._state._replace(rows=None)
+
     def _of_adapter(self, name: str, query: Tensor) -> Produced:
         pool: Pool = self.pool(name)
         self.refuse_offloaded(*pool.values())

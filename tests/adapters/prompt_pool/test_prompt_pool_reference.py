@@ -12,6 +12,7 @@ from ovor_reference import CLASSES, SEEN, load, vit
 from peft import get_peft_model
 
 from hf_cl.adapters import PromptPoolConfig
+from hf_cl.adapters.prompt_pool import PromptPoolLayer
 from hf_cl.adapters.prompt_pool.pools import orthogonal_rows
 from hf_cl.backbones import classifier_of
 from hf_cl.contracts import Context
@@ -59,15 +60,22 @@ def pooled_vit(name: str):
 
 
 @each
-def test_rows_and_logits(name):
+def test_rows_and_logits(name, monkeypatch):
     model, found = pooled_vit(name)
     model.eval()
+    produced, forward = {}, PromptPoolLayer.forward
+
+    def noted(layer, *args, **kwargs):
+        produced[layer] = layer.rows()
+        return forward(layer, *args, **kwargs)
+
+    monkeypatch.setattr(PromptPoolLayer, "forward", noted)
     logits = model(load("vit_plain")["pixel_values"]).logits
     torch.testing.assert_close(logits, found["logits_eval"], atol=1e-10, rtol=0)
     for number, layer in enumerate(block.attention for block in model.base_model.model.vit.layers):
         if f"pk_eval.{number}" not in found:
             continue
-        for rows, official in zip(layer.rows(), (found[f"pk_eval.{number}"], found[f"pv_eval.{number}"]), strict=True):
+        for rows, official in zip(produced[layer], (found[f"pk_eval.{number}"], found[f"pv_eval.{number}"]), strict=True):
             pair = rows.expand_as(official), official  # [B, P, D] each
             if name.startswith("l2p"):  # the order of an image's prompts is of no matter to attention
                 pair = tuple(one.sort(dim=1).values for one in pair)
