@@ -6,6 +6,7 @@ plain text there. `<!-- code of examples/some.py -->` becomes that file.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -19,11 +20,31 @@ CODE = re.compile(r"<!-- code of (examples/\w+\.py) -->")
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
+def no_references(config: Any) -> Any:
+    """`R[t][j]` is an entry of a matrix on these pages, and no reference of autorefs: only what mkdocstrings links itself is one."""
+    config.markdown_extensions = [one for one in config.markdown_extensions if type(one).__name__ != "AutorefsExtension"]
+    return config
+
+
+on_config = no_references  # of docstrings
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add what lies outside of docs/."""
+    no_references(config)  # of pages: the plugins have set up theirs by now
     for path in (ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "model_cards").glob("*.md")), *NOTEBOOKS):
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), content=path.read_text()))
+    for path in NOTEBOOKS:
+        files.append(File.generated(config, path.relative_to(ROOT).with_suffix(".md").as_posix(), content=as_page(path)))
     return files
+
+
+def as_page(notebook: Path) -> str:
+    """A notebook without its outputs as a page, which links to the file."""
+    cells = json.loads(notebook.read_text())["cells"]
+    pieces = [text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```" for cell in cells if (text := "".join(cell["source"]))]
+    title, *rest = pieces
+    return "\n\n".join([title, f"This page is the notebook [{notebook.name}]({notebook.name}), to run step by step.", *rest])
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -36,6 +36,19 @@ class ImageDataset(Protocol):
     def indices(self) -> Sequence[int]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, position: int) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class FromSource(Protocol):
+    """A data set that is a part of a larger one. Equal `indices` of data sets of one source are the same picture."""
+
+    @property
+    def source(self) -> Any: ...
+
+
+def source_of(dataset: ImageDataset) -> Any:
+    """What the sample ids of `dataset` count in: its source, or itself."""
+    return dataset.source if isinstance(dataset, FromSource) else dataset
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,10 @@ class Session:
     """Images of the session that were held out of `train`; None where nothing is held out."""
     batch_size: int | None = None
     """Images per optimizer step of the run, over all processes: filled in by the loop before methods and hooks see the session."""
+    joined: int = 0
+    """How many images of a memory are shuffled in with `train`, by the loop; 0 where there is no memory, and where it has a `replay`."""
+    joined_images: ImageDataset | None = None
+    """`train`, and behind it what a memory has of earlier sessions: filled in when the session begins. None without a memory."""
 
     @property
     def first_new_class(self) -> int:
@@ -73,12 +90,17 @@ class Session:
         return len(self.class_names) - len(self.new_class_names)
 
     @property
+    def training_images(self) -> ImageDataset:
+        """All that the session trains on: `train`, and behind it what a memory has of earlier sessions. Sample ids are unique in it."""
+        return self.train if self.joined_images is None else self.joined_images
+
+    @property
     def own(self) -> range:
         """Positions of the classes that the session teaches: the new ones; where it brings none, all so far."""
         return range(self.first_new_class if self.new_class_names else 0, len(self.class_names))
 
     def steps_per_epoch(self, batch_size: int | None = None) -> int:
-        """Optimizer steps of one epoch over `train`; the last, smaller batch counts.
+        """Optimizer steps of one epoch over `train` and what is shuffled in with it; the last, smaller batch counts.
 
         `batch_size`: of a phase that has its own (`Phase.batch_size`); None: the run's.
 
@@ -89,7 +111,7 @@ class Session:
             raise ValueError(
                 f"Session {self.id} has no batch_size yet; the loop fills it in. Outside of it: replace(session, batch_size=N)."
             )
-        return math.ceil(len(self.train) / size)
+        return math.ceil((len(self.train) + self.joined) / size)
 
 
 class Scenario(Protocol):
@@ -136,7 +158,8 @@ class Context:
     """One batch as the loss terms see it."""
 
     batch: Mapping[str, Tensor]
-    """`pixel_values` [B, 3, S, S] (absent in a features phase), `labels` [B], `index` [B] (stable sample ids)."""
+    """`pixel_values` [B, 3, S, S] (absent in a features phase), `labels` [B], `index` [B] (stable sample ids). Where a memory has images:
+    `replayed` [B] bool, those that are its, and `exemplar` [B], their positions in it, -1 for the session's own."""
     views: tuple[Outputs, ...]
     """One per augmented view that goes through the model: two where a loss of the phase needs "two_views", else one."""
     session: Session
@@ -147,6 +170,9 @@ class Context:
     frozen: Callable[..., Outputs]
     """`frozen(role, view=-1)`: the batch through another state of the same backbone; no gradient, eval mode, computed once per batch.
     Roles: "pretrained" (adapter off), "previous" (end of the last session), and those an adapter names in `roles`."""
+    replayed_share: float = 0.0
+    """Share of `replayed` images in the whole optimizer step, over all micro-batches and processes: what a mean over one kind alone has to
+    be divided by, so that it does not depend on how the step is cut."""
 
     @property
     def features(self) -> Tensor:
@@ -187,6 +213,8 @@ class Trainer(Protocol):
     def seed(self) -> int: ...  # the run's; for draws that depend on nothing else, see generator_for
     @property
     def session(self) -> Session: ...
+    @property
+    def memory(self) -> Memory | None: ...  # the method's
     @property
     def named_parameters(self) -> NamedParameters: ...  # those of head, adapter and losses, as Method.optimizer gets them
     @property
@@ -250,6 +278,41 @@ class Part:
         """Inverse of `state_dict`."""
 
 
+class Memory(Part):
+    """What of earlier sessions is trained on again: images, known by session and sample id, never as copies in memory.
+
+    It hears of all sessions, after the head and before the losses, so that these find in `end_session` what it has chosen. Its `state_dict`
+    is read before the first session of a resumed run is entered.
+    """
+
+    replay: int = 0
+    """Images drawn beside every batch, over all processes; 0: all of them are shuffled in with the session's images."""
+
+    def begin_run(self, sessions: Sequence[Session], *, resumed: bool) -> None:
+        """Forget another run, and look at the sessions that will come. `resumed` where an earlier part of the run may have left files."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement begin_run")
+
+    def sizes(self) -> Sequence[int]:
+        """How many images it holds when each session begins; of those that have not come, as many as it will hold."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement sizes")
+
+    def images(self, session: Session) -> ImageDataset | None:
+        """What it holds for `session`, whose own images have other sample ids; None where it holds nothing."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement images")
+
+    def draw(self, kept: int, key: Sequence[int]) -> Sequence[int]:
+        """Positions among its `kept` images for one step, at most `replay`: a function of the key alone."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement draw")
+
+    def words(self) -> str:
+        """What it keeps, for the card: "20 exemplars a class"."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement words")
+
+    def __len__(self) -> int:
+        """Images it holds."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement __len__")
+
+
 class LossTerm(Part):
     """One summand of the objective. A term with parameters of its own is an nn.Module too."""
 
@@ -262,7 +325,7 @@ class LossTerm(Part):
     """What the term reads beyond images and labels, checked for all sessions before the first one trains: "two_views" through the model,
     "frozen_view" (a second view for `ctx.frozen` alone), "pretrained", "previous" ("previous_if_any": from session 1 on), the adapter's own
     roles and extras, "all_classes" (it reads the columns of all classes so far), "own_classes" (it reads those of the session's own classes
-    alone, so that no image may be of another)."""
+    alone, so that no image may be of another), "own_images" (so does its pass over `session.train`, whatever a memory brings), "memory"."""
 
     def __call__(self, ctx: Context) -> Tensor:
         """A tensor without dimensions, the mean over the batch. Pure: a gradient rule may call it twice per batch. What it remembers of a
@@ -384,6 +447,8 @@ class Method:
     many steps an epoch takes, for what is counted in steps."""
     rule: GradientRule
     parts: Sequence[Part] = ()
+    memory: Memory | None = None
+    """What of earlier sessions is trained on again; None: nothing is kept (exemplar-free)."""
     max_grad_norm: float | None = None
     title: str = ""
     """The method's name in prose, for the card."""

@@ -33,6 +33,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "strict_data",
         "session_from",
         "report_to",
+        "memory_dir",
         "push_to_hub",
         "private",
         "license",

@@ -63,6 +63,7 @@ def _as_json(comparison: Comparison, page: Path) -> dict[str, Any]:
             "method": group.method,
             "runs": [str(run.folder) for run in group.runs],
             "seeds": group.seeds,
+            "kept_images": [run.results.kept_images for run in group.runs],
             "metrics": {name: _spread(group.metric(name)) for name in comparison.metrics},
         }
         for group in comparison.groups
@@ -89,6 +90,7 @@ def _print(comparison: Comparison, page: Path) -> None:
     for group in comparison.groups:
         table.add_column(Text(display_name(group.label)), justify="right")
     table.add_row("runs", *(str(len(group.runs)) for group in comparison.groups))
+    table.add_row("exemplars", *(group.kept_images for group in comparison.groups))
     for name in comparison.metrics:
         table.add_row(Text(display_name(name)), *(number_text(group, name) for group in comparison.groups))
     console = Console()

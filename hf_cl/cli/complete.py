@@ -17,6 +17,7 @@ _TYPED = {
     "losses": ("losses/__init__.py", "LOSSES"),
     "rule": ("rules/__init__.py", "RULES"),
     "parts": ("parts/__init__.py", "PARTS"),
+    "memory": ("memory/__init__.py", "MEMORIES"),
     "probes": ("probes/__init__.py", "PROBES"),
 }
 """Setting -> the file and the dictionary of the names that it takes."""

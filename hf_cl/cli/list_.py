@@ -20,6 +20,7 @@ class Kind(StrEnum):
     LOSSES = "losses"
     RULES = "rules"
     PARTS = "parts"
+    MEMORIES = "memories"
     PROBES = "probes"
     SCENARIOS = "scenarios"
     METRICS = "metrics"
@@ -33,8 +34,8 @@ def list_(
 ) -> None:
     """The parts there are, each with a sentence; with a kind, also what each takes.
 
-    Methods with their configs, adapter types with the bases they go on, heads, losses, gradient rules, parts, probes and scenarios with
-    their settings, metrics.
+    Methods with their configs, adapter types with the bases they go on, heads, losses, gradient rules, parts, memories, probes and
+    scenarios with their settings, metrics.
     """
     from hf_cl.own_parts import import_parts  # noqa: PLC0415
 
@@ -147,6 +148,13 @@ def parts() -> Rows:
     return _registered(PARTS)
 
 
+def memories() -> Rows:
+    """Every memory of images, by the `type` of the setting `memory`."""
+    from hf_cl.memory import GIVEN, MEMORIES  # noqa: PLC0415
+
+    return _registered(MEMORIES, GIVEN)
+
+
 def probes() -> Rows:
     """Every probe, by its name in the setting `probes`."""
     from hf_cl.probes import PROBES  # noqa: PLC0415
@@ -196,6 +204,7 @@ LISTED = {
     Kind.LOSSES: losses,
     Kind.RULES: rules,
     Kind.PARTS: parts,
+    Kind.MEMORIES: memories,
     Kind.PROBES: probes,
     Kind.SCENARIOS: scenarios,
     Kind.METRICS: metrics,

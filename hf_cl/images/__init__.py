@@ -6,7 +6,7 @@ from hf_cl.images.crops import RandomResizedCropFlip
 from hf_cl.images.decode import Forms
 from hf_cl.images.free_memory import free_memory
 from hf_cl.images.host import Host, make_folder
-from hf_cl.images.pixels import PixelStore, StoredImages, source_of
+from hf_cl.images.pixels import PixelStore, StoredImages
 from hf_cl.images.plan import plan, sequential
 from hf_cl.images.preprocess import Preprocessor
 
@@ -28,7 +28,6 @@ __all__ = [
     "make_folder",
     "plan",
     "sequential",
-    "source_of",
     "train_batches",
     "view_name",
 ]

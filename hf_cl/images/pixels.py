@@ -9,13 +9,13 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from hf_cl.contracts import ImageDataset
+from hf_cl.contracts import ImageDataset, source_of
 from hf_cl.images.arena import slot_bytes
 from hf_cl.images.decode import EXACT, SHRUNK, Forms, Picture, in_threads, open_position
 from hf_cl.images.host import Host
@@ -23,19 +23,6 @@ from hf_cl.images.slots import Slot, Slots
 
 TASK_IMAGES, TASK_BYTES = 64, 16 << 20
 """What one thread takes at a time, and what it holds of it at full size: whichever is less."""
-
-
-@runtime_checkable
-class FromSource(Protocol):
-    """A data set that is a part of a larger one. Equal `indices` of data sets of one source are the same picture."""
-
-    @property
-    def source(self) -> Any: ...
-
-
-def source_of(dataset: ImageDataset) -> Any:
-    """What the sample ids of `dataset` count in: its source, or itself."""
-    return dataset.source if isinstance(dataset, FromSource) else dataset
 
 
 class PixelStore:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hf_cl.contracts import LossTerm
+from hf_cl.losses.balanced_softmax import BalancedSoftmax
 from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.consistency import Consistency
 from hf_cl.losses.early_learning import EarlyLearning
 from hf_cl.losses.ewc import EWC
+from hf_cl.losses.experience_replay import ExperienceReplay
 from hf_cl.losses.feature_distillation import FeatureDistillation
 from hf_cl.losses.l2_anchor import L2Anchor
+from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
 from hf_cl.losses.nuclear_norm import NuclearNorm
 from hf_cl.losses.orthogonal_prompts import OrthogonalPrompts
@@ -44,17 +47,23 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "symmetric_cross_entropy": SymmetricCrossEntropy,
     "prompt_keys": PromptKeys,
     "orthogonal_prompts": OrthogonalPrompts,
+    "experience_replay": ExperienceReplay,
+    "balanced_softmax": BalancedSoftmax,
+    "logit_replay": LogitReplay,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
 
 __all__ = [
     "EWC",
     "LOSSES",
+    "BalancedSoftmax",
     "BinaryCrossEntropy",
     "Consistency",
     "EarlyLearning",
+    "ExperienceReplay",
     "FeatureDistillation",
     "L2Anchor",
+    "LogitReplay",
     "MaskedCrossEntropy",
     "NuclearNorm",
     "OrthogonalPrompts",

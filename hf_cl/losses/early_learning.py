@@ -75,7 +75,7 @@ class EarlyLearning(LossTerm):
         columns = len(session.class_names) - first_column(self.classes, session)
         if len(session.train) < FEW * len(session.own):
             logger.warning("EarlyLearning: session %d has fewer than %d images a class; it has no early phase.", session.id, FEW)
-        self.table = SampleTable(session.train.indices, columns + 1, DTYPES[self.memory_dtype], trainer.accelerator.device)
+        self.table = SampleTable(session.training_images.indices, columns + 1, DTYPES[self.memory_dtype], trainer.accelerator.device)
         self.table.values[:, -1] = 1.0
 
     def after_step(self, trainer: Trainer) -> None:

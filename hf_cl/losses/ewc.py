@@ -42,7 +42,7 @@ class EWC(LossTerm):
     """
 
     name = "ewc"
-    needs = frozenset({"own_classes"})
+    needs = frozenset({"own_images"})
     first_session = 1
 
     def __init__(

@@ -71,9 +71,10 @@ class SelfDistillation(LossTerm):
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         first = first_column(self.classes, session)
-        table = SampleTable(session.train.indices, len(session.class_names) - first, DTYPES[self.memory_dtype], trainer.accelerator.device)
-        labels = torch.as_tensor(list(session.train.labels), device=trainer.accelerator.device) - first  # [n]
-        ids = torch.as_tensor(list(session.train.indices), device=trainer.accelerator.device)  # [n]
+        images, device = session.training_images, trainer.accelerator.device
+        table = SampleTable(images.indices, len(session.class_names) - first, DTYPES[self.memory_dtype], device)
+        labels = torch.as_tensor(list(images.labels), device=device) - first  # [n]
+        ids = torch.as_tensor(list(images.indices), device=device)  # [n]
         table.write(ids, F.one_hot(labels, table.values.shape[1]))
         self._read = table
         self._written = table.copy()

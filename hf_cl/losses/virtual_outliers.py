@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_cl.contracts import Context, Head, LossTerm, Session, Trainer
+from hf_cl.losses.replayed import mean_of_own
 
 Mode = Literal["npos", "official"]
 Penalty = Literal["huber", "mse"]
@@ -33,6 +35,7 @@ def vor_penalty(
     tau_id: float = -15.0,
     tau_ood: float = -3.0,
     penalty: Penalty = "huber",
+    mean: Callable[[Tensor], Tensor] = torch.mean,
 ) -> Tensor:
     """Hinges on the energy E = -logsumexp: that of features below `tau_id`, that of outliers above `tau_ood`.
 
@@ -41,13 +44,14 @@ def vor_penalty(
     Args:
         logits: [B, c] of real features, columns of the session's classes.
         outlier_logits: [any, c] of outliers, the same columns.
+        mean: over the real features.
 
     Returns a scalar, not yet multiplied by the term's weight.
     """
     excess = F.relu(-logits.logsumexp(-1) - tau_id)  # [B]
     lack = F.relu(tau_ood + outlier_logits.logsumexp(-1))  # [any]
     distance = F.huber_loss if penalty == "huber" else F.mse_loss
-    real = distance(excess, torch.zeros_like(excess))
+    real = mean(distance(excess, torch.zeros_like(excess), reduction="none"))
     return real + distance(lack, torch.zeros_like(lack))
 
 
@@ -124,7 +128,8 @@ class VirtualOutliers(LossTerm):
 
     Belongs in a phase that trains the head alone on features. At the start of each epoch outliers are synthesized from the session's
     features, drawn as the epoch's training augmentation draws them, and spread over the epoch's steps: each takes the next slice,
-    cyclically. Energies are those of the session's own columns. Evaluating the term twice in a step uses the same slice.
+    cyclically. Energies are those of the session's own columns and of its own images: a replayed one is of none of these classes.
+    Evaluating the term twice in a step uses the same slice.
 
     With several processes all synthesize the same outliers from the same draws, and each runs the whole slice: their losses are weighted
     by uneven shares of the real features, and only what all have in common comes out of that unchanged.
@@ -204,6 +209,7 @@ class VirtualOutliers(LossTerm):
             tau_id=self.tau_id,
             tau_ood=self.tau_ood,
             penalty=self.penalty,
+            mean=partial(mean_of_own, ctx=ctx),
         )
 
     def _slice(self) -> Tensor:

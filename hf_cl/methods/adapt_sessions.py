@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from hf_cl.contracts import Head, Method, Phase, Session, is_head
 from hf_cl.heads import HEADS
+from hf_cl.methods.with_memory import TrainedSettings
 from hf_cl.parts import DriftMap
-from hf_cl.settings import RunSettings
 
 AdaptSessions = Literal["first", "all"]
 WITHOUT_IMAGES = frozenset({"index", "all_classes", "own_classes"})
@@ -22,11 +22,23 @@ WITHOUT_IMAGES = frozenset({"index", "all_classes", "own_classes"})
 
 
 @dataclass
-class AdapterSettings(RunSettings):
+class AdapterSettings(TrainedSettings):
     """Settings of every method that trains an adapter."""
 
     adapt_sessions: AdaptSessions = "all"
     """Sessions that train the adapter: `all`, or the `first`, after which the features stand still and the head alone goes on."""
+
+    def completed(self, method: Method) -> Method:
+        """The method in the sessions that train its adapter, with its memory.
+
+        Raises ValueError for a memory that nothing would train on, and what `adapt_sessions` and `remembering` refuse.
+        """
+        if self.memory is not None and self.adapt_sessions == "first" and is_fitted(method.adapter.head):
+            raise ValueError(
+                f"memory: after session 0 nothing trains under adapt_sessions: first and a head that is fitted "
+                f"({method.adapter.head['type']}), so no kept image would be trained on. Leave memory out, or say adapt_sessions: all."
+            )
+        return self.remembering(adapt_sessions(method, self.adapt_sessions))
 
 
 def adapt_sessions(method: Method, which: AdaptSessions) -> Method:

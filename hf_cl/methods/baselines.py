@@ -12,23 +12,29 @@ from hf_cl.adapters import OnePromptConfig
 from hf_cl.adapters.glad import plain_lora
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy
-from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
+from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.frozen import frozen
 from hf_cl.methods.optimizers import adam
 from hf_cl.methods.schedules import cosine
+from hf_cl.methods.with_memory import LossScope, TrainedSettings
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
 
 
 def linear_probe(
-    *, epochs: int = 20, learning_rate: float = 1e-3, weight_decay: float = 0.0, head: Mapping[str, Any] | None = None
+    *,
+    epochs: int = 20,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    head: Mapping[str, Any] | None = None,
+    loss_scope: LossScope = "new",
 ) -> Method:
     """The head alone, trained on features of the untouched backbone, which are computed once per session."""
 
     def phases(session: Session) -> list[Phase]:
-        return [Phase("probe", epochs, [MaskedCrossEntropy()], is_head, inputs="features", refresh="phase")]
+        return [Phase("probe", epochs, [MaskedCrossEntropy(loss_scope)], is_head, inputs="features", refresh="phase")]
 
     return Method(
         name="linear_probe",
@@ -53,11 +59,12 @@ def lora(
     r: int = 8,
     head: Mapping[str, Any] | None = None,
     drift_map: Kind = "ridge",
+    loss_scope: LossScope = "new",
 ) -> Method:
     """LoRA (Hu et al., ICLR 2022) on q, k and v with a head, trained on session after session as if there were no other."""
 
     def phases(session: Session) -> list[Phase]:
-        return [Phase("train", epochs, [MaskedCrossEntropy()], everything)]
+        return [Phase("train", epochs, [MaskedCrossEntropy(loss_scope)], everything)]
 
     return Method(
         name="lora",
@@ -78,7 +85,7 @@ def _adam(learning_rate: float, epochs: int, weight_decay: float) -> Any:
 
 
 @dataclass
-class LinearProbeSettings(RunSettings):
+class LinearProbeSettings(TrainedSettings):
     """Settings of `linear_probe`."""
 
     epochs: int = 20
@@ -91,7 +98,14 @@ class LinearProbeSettings(RunSettings):
     """The head and its settings, such as '{type: prototype}'."""
 
     def method(self) -> Method:
-        return linear_probe(epochs=self.epochs, learning_rate=self.learning_rate, weight_decay=self.weight_decay, head=self.head)
+        made = linear_probe(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            head=self.head,
+            loss_scope=self.scope("new"),
+        )
+        return self.remembering(made)
 
 
 @dataclass
@@ -114,7 +128,7 @@ class LoraSettings(LinearProbeSettings, AdapterSettings):
     """How class statistics of heads that are fitted follow the features: none, mean, sdc, ridge, procrustes, functional."""
 
     def method(self) -> Method:
-        return adapt_sessions(
+        return self.completed(
             lora(
                 epochs=self.epochs,
                 learning_rate=self.learning_rate,
@@ -122,6 +136,6 @@ class LoraSettings(LinearProbeSettings, AdapterSettings):
                 r=self.r,
                 head=self.head,
                 drift_map=self.drift_map,
-            ),
-            self.adapt_sessions,
+                loss_scope=self.scope("new"),
+            )
         )

@@ -16,8 +16,9 @@ import torch
 from hf_cl.adapters import AsyncLoraConfig
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything, is_head
 from hf_cl.losses import Consistency, MaskedCrossEntropy, ProjectedContrast, Projector, SupervisedContrastive
-from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
+from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.schedules import constant, cosine
+from hf_cl.methods.with_memory import LossScope
 from hf_cl.parts import Prototypes
 from hf_cl.rules import Plain
 
@@ -50,6 +51,7 @@ def coact(
     consistency_weight: float = 1.0,
     start_with_prototypes: bool = True,
     projector: Sequence[int] = (),
+    loss_scope: LossScope = "seen",
 ) -> Method:
     """Asynchronous LoRA with a supervised contrast to its teacher, then prototypes of the new classes. The defaults are the official
     setting of CIFAR-100 with 10 shots in every session.
@@ -77,6 +79,7 @@ def coact(
         start_with_prototypes: whether the rows of session 0 begin as prototypes too.
         projector: widths of a projection head before the contrasts, such as (128,) or (512, 128); the official settings have none.
             Trained in session 0 at the encoder's rate, with an average and states of its own for the roles.
+        loss_scope: classes that compete in cross-entropy: all "seen", or the session's "new" ones.
 
     Raises ValueError for an unknown objective or choice of what trains.
     """
@@ -85,7 +88,7 @@ def coact(
     if incremental_train not in ("classifier", "lora", "classifier+lora"):
         raise ValueError(f"incremental_train must be 'classifier', 'lora' or 'classifier+lora', got {incremental_train!r}.")
     config = adapter or AsyncLoraConfig(unfreeze_from=9)
-    cross_entropy = MaskedCrossEntropy("seen")
+    cross_entropy = MaskedCrossEntropy(loss_scope)
     projection = Projector(projector, decay=config.ema_decay) if projector else None
     contrast = SupervisedContrastive(["teacher"], weight=contrast_weight)
     if projection is not None:
@@ -236,7 +239,7 @@ class CoactSettings(AdapterSettings):
             ema_decay=self.ema_decay,
             head=dict(self.head),
         )
-        return adapt_sessions(
+        return self.completed(
             coact(
                 adapter=adapter,
                 epochs=self.epochs,
@@ -252,8 +255,8 @@ class CoactSettings(AdapterSettings):
                 consistency_weight=self.consistency_weight,
                 start_with_prototypes=self.start_with_prototypes,
                 projector=self.projector,
-            ),
-            self.adapt_sessions,
+                loss_scope=self.scope("seen"),
+            )
         )
 
 

@@ -14,9 +14,10 @@ from hf_cl.contracts import GradientRule, LossTerm, Method, NamedParameters, Par
 from hf_cl.heads import check_head
 from hf_cl.hints import build, faults_of, refuse
 from hf_cl.losses import LOSSES
-from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
+from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.schedules import cosine
+from hf_cl.methods.with_memory import LossScope
 from hf_cl.parts import PARTS, DriftMap
 from hf_cl.rules import RULES
 from hf_cl.rules.recorded import record, recorded_rule
@@ -28,6 +29,8 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
 }
 """Name -> optimizer of torch; made anew in every session."""
+MAIN = {"type": "cross_entropy", "classes": "seen"}
+"""The main loss where none is named."""
 OF_EVERY_LOSS = ("first_session",)
 """What every loss has, whether or not its constructor takes it."""
 
@@ -107,7 +110,7 @@ class _Specs:
         if isinstance(self.adapter.get("type"), str):
             self.adapter["type"] = self.adapter["type"].lower()  # peft's spelling is upper case
         self.head = dict(head or {"type": "linear"})
-        self.main = _told(epochs, main or {"type": "cross_entropy", "classes": "seen"})
+        self.main = _told(epochs, main or MAIN)
         self.losses = {name: _told(epochs, {"type": name, **spec}) for name, spec in (losses or {}).items()}
         self.rule = dict(rule) if rule else None
         self.parts = {name: {"type": name, **spec} for name, spec in (parts or {}).items()}
@@ -183,7 +186,7 @@ class ComposeSettings(AdapterSettings):
     """The adapter and options of its config, such as '{type: one_prompt}'."""
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
     """The head and its settings."""
-    main: dict[str, Any] = field(default_factory=lambda: {"type": "cross_entropy", "classes": "seen"})
+    main: dict[str, Any] = field(default_factory=lambda: dict(MAIN))
     """The main loss and its settings."""
     losses: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Further losses by name, each with its settings, such as '{zero_shot_kl: {weight: 0.1}}'; first_session leaves one out before."""
@@ -199,17 +202,28 @@ class ComposeSettings(AdapterSettings):
     """adam, adamw or sgd with its arguments, such as '{type: sgd, momentum: 0.9}'; a new one in every session."""
 
     def method(self) -> Method:
-        return adapt_sessions(
+        return self.completed(
             compose(
                 adapter=self.adapter,
                 head=self.head,
-                main=self.main,
+                main=_with_scope(self.main, self.loss_scope),
                 losses=self.losses,
                 rule=self.rule,
                 parts=self.parts,
                 epochs=self.epochs,
                 learning_rate=self.learning_rate,
                 optimizer=self.optimizer,
-            ),
-            self.adapt_sessions,
+            )
         )
+
+
+def _with_scope(main: Spec, scope: LossScope | None) -> Spec:
+    """The main loss's spec, with the classes that `loss_scope` names. Raises ValueError where the two say different things."""
+    make = LOSSES.get(main.get("type", ""))
+    if scope is None or make is None:
+        return main
+    if "classes" not in inspect.signature(make).parameters:
+        raise ValueError(f"loss_scope: the main loss {main['type']!r} has no choice of classes; leave loss_scope out.")
+    if main != MAIN and main.get("classes", scope) != scope:
+        raise ValueError(f"loss_scope {scope!r} and the main loss's classes {main['classes']!r} say two things; give one of them.")
+    return {**main, "classes": scope}

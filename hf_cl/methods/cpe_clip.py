@@ -13,8 +13,9 @@ from hf_cl.adapters import CPEClipConfig
 from hf_cl.adapters.cpe_clip.config import TEXT_HEAD
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything
 from hf_cl.losses import MaskedCrossEntropy
-from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
+from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.schedules import cosine
+from hf_cl.methods.with_memory import LossScope
 from hf_cl.rules import Plain, SessionScaled, session_scale
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def cpe_clip(
     weight_decay: float = 1e-5,
     regularization: Literal["balance", "none", "freeze"] = "balance",
     regularization_scale: Literal["grad", "lr"] | None = None,
-    loss_scope: Literal["new", "seen"] = "new",
+    loss_scope: LossScope = "new",
 ) -> Method:
     """CPE-CLIP's prompts, trained with cross-entropy among the current session's classes. The defaults are the official CIFAR-100 setting.
 
@@ -154,8 +155,6 @@ class CpeClipSettings(AdapterSettings):
     """`balance`: a session's step is scaled by new classes / classes seen; `none`; `freeze`: nothing trains after session 0."""
     regularization_scale: Literal["grad", "lr"] | None = None
     """What `balance` scales: the gradient (with SGD) or the learning rate (with AdamW)."""
-    loss_scope: Literal["new", "seen"] = "new"
-    """Classes that compete in training: the session's own, or all so far."""
     num_prompt_tokens: int = 2
     """Prompt vectors per layer."""
     prompt_depth: int | None = None
@@ -186,7 +185,7 @@ class CpeClipSettings(AdapterSettings):
             init_seed=self.seed,
             head=dict(self.head),
         )
-        return adapt_sessions(
+        return self.completed(
             cpe_clip(
                 adapter=adapter,
                 base_epochs=self.base_epochs,
@@ -199,7 +198,6 @@ class CpeClipSettings(AdapterSettings):
                 weight_decay=self.weight_decay,
                 regularization=self.regularization,
                 regularization_scale=self.regularization_scale,
-                loss_scope=self.loss_scope,
-            ),
-            self.adapt_sessions,
+                loss_scope=self.scope("new"),
+            )
         )

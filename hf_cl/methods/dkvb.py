@@ -12,8 +12,8 @@ from hf_cl.adapters import OnePromptConfig
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, is_head
 from hf_cl.losses import MaskedCrossEntropy
 from hf_cl.methods.schedules import constant
+from hf_cl.methods.with_memory import LossScope, TrainedSettings
 from hf_cl.rules import Plain
-from hf_cl.settings import RunSettings
 
 CITATION = """@inproceedings{trauble2023discrete,
   title={Discrete Key-Value Bottleneck},
@@ -24,7 +24,7 @@ CITATION = """@inproceedings{trauble2023discrete,
 }"""
 
 
-def dkvb(*, epochs: int = 10, learning_rate: float = 0.3, head: Mapping[str, Any] | None = None) -> Method:
+def dkvb(*, epochs: int = 10, learning_rate: float = 0.3, head: Mapping[str, Any] | None = None, loss_scope: LossScope = "seen") -> Method:
     """A `DKVBHead` on features of the untouched backbone, which are computed once per session. All classes compete, and plain SGD moves
     the values of chosen keys alone.
 
@@ -32,13 +32,14 @@ def dkvb(*, epochs: int = 10, learning_rate: float = 0.3, head: Mapping[str, Any
         epochs: over the features of a session.
         learning_rate: of SGD, times the number of codebooks, since the gradient of each value is that share of the loss.
         head: settings of the head; its type is `dkvb`.
+        loss_scope: classes that compete: all "seen", or the session's "new" ones.
 
     Raises ValueError for a head of another type.
     """
     spec = {"type": "dkvb", **(head or {})}
     if spec["type"] != "dkvb":
         raise ValueError(f"dkvb has its own head, which a head of type {spec['type']} does not replace; leave `type` out.")
-    loss = MaskedCrossEntropy("seen")
+    loss = MaskedCrossEntropy(loss_scope)
 
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
         rate = learning_rate * int(spec.get("codebooks", 64))
@@ -56,7 +57,7 @@ def dkvb(*, epochs: int = 10, learning_rate: float = 0.3, head: Mapping[str, Any
 
 
 @dataclass
-class DkvbSettings(RunSettings):
+class DkvbSettings(TrainedSettings):
     """Settings of `dkvb`."""
 
     epochs: int = 10
@@ -67,4 +68,5 @@ class DkvbSettings(RunSettings):
     """Settings of the head, such as '{type: dkvb, keys: 512}'."""
 
     def method(self) -> Method:
-        return dkvb(epochs=self.epochs, learning_rate=self.learning_rate, head=self.head)
+        made = dkvb(epochs=self.epochs, learning_rate=self.learning_rate, head=self.head, loss_scope=self.scope("seen"))
+        return self.remembering(made)

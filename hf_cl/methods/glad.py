@@ -16,8 +16,9 @@ from hf_cl.adapters import GladConfig
 from hf_cl.adapters.glad.config import TEXT_HEAD
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Schedule, Session, everything
 from hf_cl.losses import MaskedCrossEntropy, ZeroShotKL
-from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
+from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.schedules import cosine_per_step
+from hf_cl.methods.with_memory import LossScope
 from hf_cl.rules import recorded_rule
 
 CITATION = """@article{peng2025glad,
@@ -37,6 +38,7 @@ def glad(
     learning_rate: float = 2e-4,
     min_learning_rate: float = 1e-6,
     weight_decay: float = 1e-2,
+    loss_scope: LossScope = "seen",
 ) -> Method:
     """LoRA on q, k and v of both towers, cross-entropy among all classes seen, a cosine schedule per step. One optimizer per session.
 
@@ -50,6 +52,7 @@ def glad(
         optimizer: AdamW (CLIP-LoRA), or SGD with momentum 0.9.
         learning_rate, min_learning_rate: at the start and the end of a session.
         weight_decay: of the optimizer.
+        loss_scope: classes that compete: all "seen", or the session's "new" ones.
 
     Raises ValueError for an unknown optimizer, or lengths below 1.
     """
@@ -58,7 +61,7 @@ def glad(
         raise ValueError(f"optimizer must be adamw or sgd, got {optimizer!r}.")
     if min(iterations, iterations if session_iterations is None else session_iterations) < 1:
         raise ValueError("iterations and session_iterations must be at least 1.")
-    losses: list[LossTerm] = [MaskedCrossEntropy("seen")]
+    losses: list[LossTerm] = [MaskedCrossEntropy(loss_scope)]
     if config.rule == "prograd":
         losses.append(ZeroShotKL())
 
@@ -145,7 +148,7 @@ class GladSettings(AdapterSettings):
             mu=self.mu,
             head=dict(self.head),
         )
-        return adapt_sessions(
+        return self.completed(
             glad(
                 adapter=adapter,
                 iterations=self.iterations,
@@ -154,6 +157,6 @@ class GladSettings(AdapterSettings):
                 learning_rate=self.learning_rate,
                 min_learning_rate=self.min_learning_rate,
                 weight_decay=self.weight_decay,
-            ),
-            self.adapt_sessions,
+                loss_scope=self.scope("seen"),
+            )
         )

@@ -11,10 +11,11 @@ import torch
 from hf_cl.adapters import OnePromptConfig
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy, VirtualOutliers
-from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
+from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.optimizers import adam
 from hf_cl.methods.schedules import lagging_cosine
+from hf_cl.methods.with_memory import LossScope
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
 
@@ -37,6 +38,7 @@ def ovor(
     head: Mapping[str, Any] | None = None,
     outliers: VirtualOutliers | None = None,
     drift_map: Kind = "ridge",
+    loss_scope: LossScope = "new",
 ) -> Method:
     """OnePrompt, then the head against virtual outliers. Defaults: the official CIFAR-100 setting; `vor_epochs=0` is OnePrompt alone.
 
@@ -51,8 +53,9 @@ def ovor(
         head: the head's spec; None: the official linear head.
         outliers: the regularizer; None: the official settings in mode `npos`.
         drift_map: how statistics of a head that is fitted follow the features, as `DriftMap`'s kind.
+        loss_scope: classes that compete in cross-entropy: the session's "new" ones, or all "seen".
     """
-    cross_entropy = MaskedCrossEntropy()
+    cross_entropy = MaskedCrossEntropy(loss_scope)
     outliers = outliers or VirtualOutliers()
 
     def phases(session: Session) -> list[Phase]:
@@ -106,7 +109,7 @@ class OvorSettings(AdapterSettings):
 
     def method(self) -> Method:
         """The method these settings describe."""
-        return adapt_sessions(
+        return self.completed(
             ovor(
                 epochs=self.epochs,
                 vor_epochs=self.vor_epochs,
@@ -117,6 +120,6 @@ class OvorSettings(AdapterSettings):
                 head=self.head,
                 outliers=VirtualOutliers(mode=self.outlier_mode, std=self.outlier_std, weight=self.outlier_weight),
                 drift_map=self.drift_map,
-            ),
-            self.adapt_sessions,
+                loss_scope=self.scope("new"),
+            )
         )

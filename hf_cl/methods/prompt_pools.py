@@ -15,10 +15,11 @@ import torch
 from hf_cl.adapters import PromptPoolConfig
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy, OrthogonalPrompts, PromptKeys, VirtualOutliers
-from hf_cl.methods.adapt_sessions import AdapterSettings, AdaptSessions, adapt_sessions
+from hf_cl.methods.adapt_sessions import AdapterSettings, AdaptSessions
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.optimizers import adam
 from hf_cl.methods.schedules import lagging_cosine
+from hf_cl.methods.with_memory import LossScope
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
 
@@ -64,14 +65,16 @@ def prompt_pool(
     weight_decay: float,
     head: Mapping[str, Any] | None,
     drift_map: Kind,
+    loss_scope: LossScope,
     title: str,
     citation: str,
 ) -> Method:
     """A pool trained with masked cross-entropy and `terms`, then, where `vor_epochs` says so, its head against virtual outliers."""
-    cross_entropy, outliers = MaskedCrossEntropy(), VirtualOutliers()
+    cross_entropy, outliers = MaskedCrossEntropy(loss_scope), VirtualOutliers()
 
     def phases(session: Session) -> list[Phase]:
-        train = Phase("train", epochs, [cross_entropy, *terms], everything)
+        of_the_pool = terms if session.id == 0 or adapter.grows else []  # which else rests
+        train = Phase("train", epochs, [cross_entropy, *of_the_pool], everything)
         return [train, Phase("vor", vor_epochs, [cross_entropy, outliers], is_head, inputs="features")]
 
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
@@ -120,10 +123,11 @@ class PoolSettings(AdapterSettings):
             weight_decay=self.weight_decay,
             head=self.head,
             drift_map=self.drift_map,
+            loss_scope=self.scope("new"),
             title=title,
             citation=citation,
         )
-        return adapt_sessions(made, self.adapt_sessions)
+        return self.completed(made)
 
 
 def grows(which: AdaptSessions) -> bool:

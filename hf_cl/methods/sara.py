@@ -17,9 +17,10 @@ from hf_cl.adapters import SaraConfig, SaraModel
 from hf_cl.adapters.sara import attach, sara_lr
 from hf_cl.contracts import Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything
 from hf_cl.losses import MaskedCrossEntropy, NuclearNorm
-from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
+from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.schedules import cosine
+from hf_cl.methods.with_memory import LossScope
 from hf_cl.rules import Plain
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class ProgressiveSwitch(Part):
 
     Args:
         switch_after: session -> optimizer steps before its switch, None for no switch.
-        sessions: "protect" (what earlier sessions moved to the threshold or beyond stays exactly where it is) or "continue".
+        sessions: "protect" (what earlier sessions moved to the threshold or beyond stays exactly where it is, so that
+            after a few sessions hardly an entry trains) or "continue".
 
     Raises ValueError for another value of `sessions`, and at the beginning of a session whose adapter is not SARA.
     """
@@ -98,8 +100,9 @@ def sara(
     head_learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     max_grad_norm: float | None = 1.0,
-    sessions: Sessions = "protect",
+    sessions: Sessions = "continue",
     switch_after: Callable[[Session], int | None] | None = None,
+    loss_scope: LossScope = "new",
 ) -> Method:
     """One SARA adapter and a head, trained with cross-entropy and the rank term in every session.
 
@@ -118,11 +121,12 @@ def sara(
         max_grad_norm: None: no clipping.
         sessions: "protect" or "continue", see `ProgressiveSwitch`.
         switch_after: session -> optimizer steps before the switch; None: the adapter's `progressive_iter` in every session.
+        loss_scope: classes that compete in cross-entropy: the session's "new" ones, or all "seen".
     """
     config = adapter or SaraConfig(density=0.05, lambda_rank=5e-4)
     config.head = dict(config.head or {"type": "linear"})
     switch = ProgressiveSwitch(switch_after or (lambda session: config.progressive_iter), sessions)
-    losses = [MaskedCrossEntropy(), *([NuclearNorm(config.lambda_rank)] if config.lambda_rank else [])]
+    losses = [MaskedCrossEntropy(loss_scope), *([NuclearNorm(config.lambda_rank)] if config.lambda_rank else [])]
     on_value = config.decay == "value"
 
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
@@ -184,8 +188,8 @@ class SaraSettings(AdapterSettings):
     """Share of a session's steps before the switch; null: no switch."""
     progressive_sessions: Literal["all", "first"] = "all"
     """Sessions with a switch."""
-    sessions: Sessions = "protect"
-    """Whether later sessions leave alone what earlier ones moved to the threshold or beyond."""
+    sessions: Sessions = "continue"
+    """`protect`: later sessions leave alone what earlier ones moved to the threshold or beyond, until hardly an entry trains."""
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
     """The head and its settings."""
 
@@ -211,7 +215,7 @@ class SaraSettings(AdapterSettings):
             rank_on=self.rank_on,
             head=self.head,
         )
-        return adapt_sessions(
+        return self.completed(
             sara(
                 adapter=adapter,
                 epochs=self.epochs,
@@ -221,8 +225,8 @@ class SaraSettings(AdapterSettings):
                 max_grad_norm=self.max_grad_norm,
                 sessions=self.sessions,
                 switch_after=self._switch_after,
-            ),
-            self.adapt_sessions,
+                loss_scope=self.scope("new"),
+            )
         )
 
     def _switch_after(self, session: Session) -> int | None:

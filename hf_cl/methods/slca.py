@@ -13,8 +13,9 @@ from hf_cl.adapters.glad import plain_lora
 from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.hints import build
 from hf_cl.losses import MaskedCrossEntropy, SymmetricCrossEntropy
-from hf_cl.methods.adapt_sessions import AdapterSettings, adapt_sessions
+from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.schedules import cosine_to, stepped
+from hf_cl.methods.with_memory import LossScope
 from hf_cl.parts import PARTS, DriftMap, OldRowsRest
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
@@ -42,6 +43,7 @@ def slca(
     head: Mapping[str, Any] | None = None,
     alignment: Mapping[str, Any] | None = None,
     drift_map: Kind = "none",
+    loss_scope: LossScope = "new",
 ) -> Method:
     """LoRA at a slow rate, each session's rows of a linear head among themselves, then all rows aligned on features drawn from class
     Gaussians (`ClassifierAlignment`).
@@ -62,12 +64,13 @@ def slca(
         head: the head's spec, of type linear; None: linear.
         alignment: arguments of `ClassifierAlignment`.
         drift_map: how class statistics follow the features; the paper lets them lie.
+        loss_scope: classes that compete in cross-entropy: the session's "new" ones, or all "seen".
 
     Raises ValueError for settings of the alignment that it refuses, and where `decay_at` is no share.
     """
     if decay_at is not None and not 0 < decay_at < 1:
         raise ValueError(f"slca: decay_at is a share of a session's epochs, between 0 and 1, or null for a cosine; got {decay_at}.")
-    loss: LossTerm = SymmetricCrossEntropy(1.0, reverse_weight) if reverse_weight else MaskedCrossEntropy()
+    loss: LossTerm = SymmetricCrossEntropy(1.0, reverse_weight, loss_scope) if reverse_weight else MaskedCrossEntropy(loss_scope)
 
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
         scale = first_adapter_lr_scale if session.id == 0 else None
@@ -130,5 +133,6 @@ class SlcaSettings(AdapterSettings):
             head=self.head,
             alignment=self.alignment,
             drift_map=self.drift_map,
+            loss_scope=self.scope("new"),
         )
-        return adapt_sessions(made, self.adapt_sessions)
+        return self.completed(made)

@@ -27,6 +27,7 @@ from hf_cl.metrics.few_shot import (
     performance_drop,
     performance_drop_relative,
 )
+from hf_cl.metrics.intervals import wilson_interval
 from hf_cl.metrics.predictions import COUNTS, SessionCounts, count_correct, evaluate_predictions
 from hf_cl.metrics.running import RunningForgetting
 from hf_cl.metrics.stability import (
@@ -100,6 +101,7 @@ __all__ = [
     "summarize",
     "summarize_tests",
     "summarize_traces",
+    "wilson_interval",
     "windowed_forgetting",
     "windowed_plasticity",
     "worst_case_accuracy",

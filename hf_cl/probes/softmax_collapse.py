@@ -61,7 +61,7 @@ class SoftmaxCollapse(Probe):
 
     def _read(self, ctx: Context, trainer: Trainer) -> Tensor:
         """[2 k + 4] sums: per dtype the images with loss 0 and gradient 0; images, median gap, alignment, and one for the reading."""
-        first = ctx.session.own.start
+        first = _first(ctx)
         logits, labels = ctx.logits[:, first:], ctx.labels - first  # [B, c], [B]
         counts = [part for dtype in self._types for part in collapsed(logits, labels, dtype)]
         others = logits.scatter(1, labels[:, None], -torch.inf)
@@ -74,7 +74,7 @@ class SoftmaxCollapse(Probe):
         linear = trainer.head.as_linear()
         if linear is None or linear.in_features != ctx.embedding.shape[1]:
             return torch.full((), torch.nan, device=ctx.logits.device)
-        first = ctx.session.own.start
+        first = _first(ctx)
         errors = ctx.logits[:, first:].float().softmax(-1) - F.one_hot(ctx.labels - first, ctx.logits.shape[1] - first)  # [B, c]
         gradient = errors.T @ ctx.embedding.float()  # [c, D]
         rows = linear.weight[first:].float()
@@ -111,3 +111,8 @@ def collapsed(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> tuple[Tenso
     losses = F.cross_entropy(lower, labels, reduction="none")  # [B]
     gradients = lower.softmax(-1).gather(1, labels[:, None])[:, 0] - 1  # [B]
     return (losses == 0).sum(), (gradients == 0).sum()
+
+
+def _first(ctx: Context) -> int:
+    """The first column that competes: of the session's own classes, or of all where images of others are replayed."""
+    return 0 if "replayed" in ctx.batch else ctx.session.own.start

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_cl.contracts import ImageDataset
-from hf_cl.images import source_of
+from hf_cl.contracts import ImageDataset, source_of
 
 
 class Subset:

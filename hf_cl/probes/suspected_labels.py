@@ -42,8 +42,8 @@ class SuspectedLabels(Probe):
             return
         ids, averages = term.memory()  # [n], [n, c]
         first = len(session.class_names) - averages.shape[1]
-        order = torch.argsort(torch.as_tensor(list(session.train.indices), device=ids.device))
-        labels = torch.as_tensor(list(session.train.labels), device=ids.device)[order] - first  # [n] by ascending id
+        order = torch.argsort(torch.as_tensor(list(session.training_images.indices), device=ids.device))
+        labels = torch.as_tensor(list(session.training_images.labels), device=ids.device)[order] - first  # [n] by ascending id
         best = averages.max(1)
         wrong = (best.indices != labels) & (averages.sum(1) > 0)  # [n] an image that no step has met has no memory
         chosen = wrong.nonzero()[:, 0][:LISTED]

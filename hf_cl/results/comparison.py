@@ -58,6 +58,12 @@ class Group:
         """Of the runs, in their order."""
         return [run.results.seed for run in self.runs]
 
+    @property
+    def kept_images(self) -> str:
+        """Training images that its runs kept to train on again: "none" (exemplar-free), "40", or "38 to 40"."""
+        counts = sorted({run.results.kept_images for run in self.runs})
+        return "none" if counts == [0] else " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+
     def spread(self, values: Sequence[float | None]) -> Spread | None:
         """Mean and standard deviation of one value per run; None where a run does not have it."""
         known = tuple(value for value in values if value is not None)

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from hf_cl.metrics import description
 from hf_cl.results.atomic_write import write_atomically
+from hf_cl.results.charts import Chart, Line, figure
 from hf_cl.results.comparison import NO_DIFFERENCE, Comparison, Group, Spread, draw_of
-from hf_cl.results.display import MISSING, flat, four_digits, percent
-from hf_cl.results.pages import page_templates, variants
-from hf_cl.results.report_figures import MARKED_SESSIONS, Theme, add_legend, drawable, style
+from hf_cl.results.display import MISSING, flat, four_digits, percent, shown
+from hf_cl.results.pages import page_templates
+from hf_cl.results.paired import class_rows, paired_differences
 from hf_cl.results.table import forgetting_so_far
-
-_LINES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (7, 2, 1.5, 2)))
 
 
 def write_comparison(page: str | Path, comparison: Comparison) -> Path:
-    """Write the page; returns its path. It loads nothing from anywhere and runs no script."""
+    """Write the page; returns its path. It loads nothing from anywhere and runs one script, its own."""
     page = Path(page)
     write_atomically(page, render_comparison(comparison))
     return page
@@ -39,7 +32,11 @@ def render_comparison(comparison: Comparison) -> str:
         .render(
             comparison=comparison,
             count=sum(len(group.runs) for group in comparison.groups),
-            figure=variants(partial(draw_comparison, comparison.groups)) if drawn else None,
+            title=comparison_title(comparison),
+            charts=[figure(chart) for chart in comparison_charts(comparison.groups)] if drawn else [],
+            pairs=paired_differences(comparison),
+            classes=class_rows(comparison.groups),
+            points=points,
             rows=[(group, [number_text(group, name) for name in comparison.metrics]) for group in comparison.groups],
             sessions=_session_rows(comparison.groups) if drawn else [],
             meanings={name: _meaning(name) for name in comparison.metrics},
@@ -62,6 +59,12 @@ def spread_text(spread: Spread | None, text: Callable[[float], str] = percent) -
     return text(spread.mean) + ("" if spread.std is None else f" ± {text(spread.std)}")
 
 
+def points(difference: float, name: str) -> str:
+    """A difference of a metric in points, with its sign; of a probe's number as it is."""
+    value = difference if is_of_probe(name) else round(100 * difference, 2) + 0.0
+    return f"{value:+.4g}" if is_of_probe(name) else f"{value:+.2f}"
+
+
 def is_of_probe(name: str) -> bool:
     """Whether a name is `probe.key`; those of metrics have no dot."""
     return "." in name
@@ -73,36 +76,42 @@ def _meaning(name: str) -> str:
     return description(name.partition("[")[0])
 
 
-def draw_comparison(groups: Sequence[Group], theme: Theme, narrow: bool = False) -> Figure:
-    """Accuracy on all seen classes over sessions, a line per group with a band of one standard deviation; below it, forgetting so far."""
-    figure = Figure(figsize=(4.3, 6.2) if narrow else (9, 5.4), layout="constrained", facecolor=theme.surface)
-    accuracy, forgot = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    sessions = len(groups[0].runs[0].results.sessions)
-    handles = []
-    looks = [(line, color) for line in _LINES for color in theme.series]
-    for group, (line, color) in zip(groups, cycle(looks), strict=False):
-        how: dict[str, Any] = {"color": color, "linestyle": line, "linewidth": 1.9}
-        how |= {"marker": "o", "markersize": 4} if sessions <= MARKED_SESSIONS else {}
-        handles += _line_with_band(accuracy, group.over_sessions("session_accuracy"), how)
-        lost = zip(*(forgetting_so_far(run.results.accuracy_matrix or []) for run in group.runs), strict=True)
-        _line_with_band(forgot, [group.spread(values) for values in lost], how)
-    forgot.axhline(0, color=theme.grid, linewidth=1)
-    for axes, title in ((accuracy, "accuracy on all seen classes, percent"), (forgot, "forgetting so far, points")):
-        style(axes, theme, title)
-    forgot.set_xlabel("session", color=theme.muted, fontsize=9)
-    forgot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10 if narrow else 20, min_n_ticks=1))
-    forgot.set_xlim(-0.3, sessions - 0.7)
-    labels = [drawable(group.label, 44 if narrow else 60) for group in groups]
-    add_legend(figure, theme, handles, labels, 1 if narrow or max(map(len, labels)) > 36 else 2)
-    return figure
+def comparison_charts(groups: Sequence[Group]) -> list[Chart]:
+    """Accuracy on all seen classes over sessions, a line per group with one standard deviation to each side; and forgetting so far."""
+    x = [*range(len(groups[0].runs[0].results.sessions))]
+    accuracy = [group.over_sessions("session_accuracy") for group in groups]
+    lost = [_spreads_of_forgetting(group) for group in groups]
+    charts = [
+        Chart(title="accuracy on all seen classes, percent", x=x, x_label="session", lines=_lines(groups, accuracy)),
+        Chart(title="forgetting so far, points", x=x, x_label="session", lines=_lines(groups, lost), limits=(-1, 1), height=220),
+    ]
+    return charts if len(x) > 1 else charts[:1]
 
 
-def _line_with_band(axes: Any, spreads: Sequence[Spread | None], how: dict[str, Any]) -> list[Any]:
-    means = 100 * np.array([np.nan if spread is None else spread.mean for spread in spreads])
-    stds = 100 * np.array([0.0 if spread is None or spread.std is None else spread.std for spread in spreads])
-    if stds.any():
-        axes.fill_between(range(len(means)), means - stds, means + stds, color=how["color"], alpha=0.16, linewidth=0)
-    return axes.plot(means, **how)
+def _spreads_of_forgetting(group: Group) -> list[Spread | None]:
+    runs = (forgetting_so_far(run.results.accuracy_matrix or []) for run in group.runs)
+    return [group.spread(values) for values in zip(*runs, strict=True)]
+
+
+def _lines(groups: Sequence[Group], spreads: Sequence[Sequence[Spread | None]]) -> list[Line]:
+    return [_line(group, style, values) for style, (group, values) in enumerate(zip(groups, spreads, strict=True))]
+
+
+def _line(group: Group, style: int, spreads: Sequence[Spread | None]) -> Line:
+    values = [None if spread is None else round(100 * spread.mean, 2) for spread in spreads]
+    if all(spread is None or spread.std is None for spread in spreads):
+        return Line(name=group.label, values=values, style=style)
+    low, high = (
+        [None if spread is None or spread.std is None else 100 * (spread.mean + sign * spread.std) for spread in spreads]
+        for sign in (-1, 1)
+    )
+    return Line(name=group.label, values=values, style=style, low=low, high=high)
+
+
+def comparison_title(comparison: Comparison) -> str:
+    """The data set that all runs share, or how many they have between them."""
+    several = comparison.across.get("dataset")
+    return shown(comparison.protocol.get("dataset")) if several is None else f"{len(several)} data sets: {shown(several)}"
 
 
 def _session_rows(groups: Sequence[Group]) -> list[tuple[int, list[str]]]:
@@ -131,6 +140,12 @@ def comparison_remarks(comparison: Comparison) -> list[str]:
         sentences.append(f"The groups were not run with the same {what}: part of their difference may come from that.")
     if len(runs) > len(comparison.groups) and "class_order_seed" not in comparison.across:
         sentences.append("All runs share one order of classes and one split: the deviation is that of training alone.")
+    common = max((len(pair.differences) for pair in paired_differences(comparison)), default=0)
+    if common > 1:
+        least = f"{2 / 2**common:.2g}"
+        sentences.append(
+            f"With {common} common runs a sign test cannot fall below {least}, whatever the difference: few seeds prove little."
+        )
     for key in ("devices", "torch", "hf_cl", "mixed_precision"):
         if len({str(run.results.environment.get(key)) for run in runs}) > 1:
             sentences.append(

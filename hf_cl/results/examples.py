@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from hf_cl.contracts import Test
 
 FILE = "examples.json"
-DRAWN = 6
-"""Images taken whatever the model says of them, spread evenly over the tests."""
-MISTAKES = 6
-"""The wrong names given with the most confidence."""
-SIDE = 112
+FEW, MANY = 6, 24
+"""Pictures of each kind: after a session that others follow, and at the end of a run. Half of them are drawn whatever the model says of
+them, spread evenly over the tests; the others are the wrong names given with the most confidence."""
+NEAREST = 3
+"""Classes named for each picture: those that the model finds most probable."""
+SIDE = 224
 """Longer side in pixels of a stored picture; smaller images stay as they are."""
 
 
@@ -51,6 +52,8 @@ class Example:
     """Whether it was taken whatever the model says; else it is one of the most confident mistakes."""
     image: str
     """A data URL of PNG or JPEG."""
+    nearest: list[tuple[str, float]] = field(default_factory=list)
+    """The most probable classes with their probabilities, the predicted one first; empty in a file of an earlier version."""
 
 
 class Pick(NamedTuple):
@@ -63,6 +66,11 @@ class Pick(NamedTuple):
     predicted: int
     millionths: int
     """The probability of the predicted class, times 1,000,000."""
+    second: int
+    """The class that comes next, and its probability; -1 where no other class competes."""
+    second_millionths: int
+    third: int
+    third_millionths: int
 
 
 class ExamplePicker:
@@ -70,10 +78,11 @@ class ExamplePicker:
 
     Args:
         sizes: images of each test, over all processes.
+        count: pictures of each kind, drawn ones and mistakes.
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
-        self.wanted = drawn_positions(sizes)
+    def __init__(self, sizes: Sequence[int], count: int = FEW) -> None:
+        self.count, self.wanted = count, drawn_positions(sizes, count)
         self.drawn: list[Pick] = []
         self.mistakes: list[Pick] = []
 
@@ -83,46 +92,56 @@ class ExamplePicker:
         scores: NDArray[np.floating],
         labels: NDArray[np.int64],
         positions: NDArray[np.int64] | Sequence[int],
-        confidence: NDArray[np.floating],
+        nearest: NDArray[np.int64],
+        probabilities: NDArray[np.floating],
     ) -> None:
         """Look at a batch: test [B] or one for all, scores [B, C] (-inf where a class does not compete), labels [B], positions [B] in the
-        test's data set, confidence [B] of the best-scored class."""
+        test's data set, the most probable classes [B, n <= NEAREST] and their probabilities [B, n], the largest first."""
         predicted = scores.argmax(axis=1)  # [B]
         places = list(zip(np.broadcast_to(tests, labels.shape).tolist(), np.asarray(positions).tolist(), strict=True))
+        named, shares = nearest.tolist(), np.rint(1e6 * probabilities.astype(float)).astype(np.int64).tolist()  # [B, n]
 
         def pick(i: int) -> Pick:
-            return Pick(*places[i], int(labels[i]), int(predicted[i]), round(1e6 * float(confidence[i])))
+            said = int(predicted[i])
+            others = [place for place in zip(named[i], shares[i], strict=True) if place[0] != said and place[1]]
+            second, third = [*others, (-1, 0), (-1, 0)][:2]
+            return Pick(*places[i], int(labels[i]), said, shares[i][0], *second, *third)
 
         self.drawn += [pick(i) for i, place in enumerate(places) if place in self.wanted]
-        self.mistakes = most_confident([*self.mistakes, *map(pick, np.flatnonzero(predicted != labels).tolist())])
+        self.mistakes = most_confident([*self.mistakes, *map(pick, np.flatnonzero(predicted != labels).tolist())], self.count)
 
     def rows(self) -> list[list[int]]:
-        """[DRAWN + MISTAKES, 6] on every process: 1 for drawn or 0, then the pick; rows of -1 where there is none."""
+        """[2 * count, 10] on every process: 1 for drawn or 0, then the pick; rows of -1 where there is none."""
         rows = [[1, *pick] for pick in self.drawn] + [[0, *pick] for pick in self.mistakes]
-        return rows + [[-1] * 6] * (DRAWN + MISTAKES - len(rows))
+        return rows + [[-1] * (1 + len(Pick._fields))] * (2 * self.count - len(rows))
 
 
-def drawn_positions(sizes: Sequence[int]) -> set[tuple[int, int]]:
+def drawn_positions(sizes: Sequence[int], count: int) -> set[tuple[int, int]]:
     """(test, position) of the drawn images, evenly spaced over all test images: the same on any number of processes."""
     bounds = np.cumsum([0, *sizes])
     total = int(bounds[-1])
-    drawn = np.array([int((i + 0.5) * total / DRAWN) for i in range(DRAWN)]) if total else np.empty(0, int)
+    drawn = np.array([int((i + 0.5) * total / count) for i in range(count)]) if total else np.empty(0, int)
     tests = np.searchsorted(bounds, drawn, side="right") - 1
     return set(zip(tests.tolist(), (drawn - bounds[tests]).tolist(), strict=True))
 
 
-def most_confident(mistakes: Sequence[Pick]) -> list[Pick]:
+def most_confident(mistakes: Sequence[Pick], count: int) -> list[Pick]:
     """The most confident mistakes, one per pair of classes, so that one bad pair does not fill the page."""
     best: dict[tuple[int, int], Pick] = {}
     for pick in sorted(mistakes, key=lambda pick: (-pick.millionths, pick.test, pick.position)):
         best.setdefault((pick.true, pick.predicted), pick)
-    return list(best.values())[:MISTAKES]
+    return list(best.values())[:count]
 
 
 def write_examples(
-    folder: Path, tests: Sequence[Test], class_names: Sequence[str], classes_per_session: Sequence[int], rows: Sequence[Sequence[int]]
+    folder: Path,
+    tests: Sequence[Test],
+    class_names: Sequence[str],
+    classes_per_session: Sequence[int],
+    rows: Sequence[Sequence[int]],
+    count: int = FEW,
 ) -> None:
-    """Write `examples.json` from the rows of all processes' pickers; decodes a dozen images.
+    """Write `examples.json` from the rows of all processes' pickers; decodes the pictures it takes.
 
     Args:
         folder: the run folder.
@@ -130,9 +149,10 @@ def write_examples(
         class_names: by position; those that no session teaches come last.
         classes_per_session: new classes of each session so far.
         rows: `ExamplePicker.rows` of all processes.
+        count: as their pickers have it.
     """
     drawn = sorted(Pick(*pick) for kind, *pick in rows if kind == 1)
-    mistakes = most_confident([Pick(*pick) for kind, *pick in rows if kind == 0])
+    mistakes = most_confident([Pick(*pick) for kind, *pick in rows if kind == 0], count)
     arrived = dict(enumerate(session_of_class(classes_per_session).tolist()))
     examples = [
         Example(
@@ -142,10 +162,16 @@ def write_examples(
             session=arrived.get(pick.true),
             drawn=pick in drawn,
             image=_data_url(tests[pick.test].data[pick.position]["image"]),
+            nearest=_nearest(pick, class_names),
         )
         for pick in [*drawn, *(pick for pick in mistakes if pick not in drawn)]
     ]
     write_atomically(folder / FILE, json.dumps([asdict(example) for example in examples], indent=1, ensure_ascii=False) + "\n")
+
+
+def _nearest(pick: Pick, class_names: Sequence[str]) -> list[tuple[str, float]]:
+    places = [(pick.predicted, pick.millionths), (pick.second, pick.second_millionths), (pick.third, pick.third_millionths)]
+    return [(class_names[position], millionths / 1e6) for position, millionths in places if position >= 0]
 
 
 def read_examples(folder: Path) -> list[Example]:

@@ -19,7 +19,7 @@ from hf_cl.results.result_records import SessionRecord, Times
 from hf_cl.results.results import Results
 
 FILE = "sessions.jsonl"
-_OF_SESSION = ("id", "new_class_names", "num_train", "num_test", "trained")
+_OF_SESSION = ("id", "new_class_names", "num_train", "num_test", "trained", "kept_images")
 
 
 class History:
@@ -83,9 +83,8 @@ class History:
         """Arguments of `Results`: sessions and what was measured."""
         tests = self._records[-1].get("tests")
         bins = [CalibrationBins(**record["calibration"]) for record in self._records]
-        return {"calibration": bins, "sessions": [SessionRecord(**{key: r[key] for key in _OF_SESSION}) for r in self._records]} | (
-            self.matrix.fields() if tests is None else dict(tests)
-        )
+        sessions = [SessionRecord(**{key: record[key] for key in _OF_SESSION if key in record}) for record in self._records]
+        return {"calibration": bins, "sessions": sessions} | (self.matrix.fields() if tests is None else dict(tests))
 
     def of_each(self, key: str) -> list[Any]:
         """An entry of all lines, such as `peak_bytes`."""

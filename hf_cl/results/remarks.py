@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hf_cl.metrics import expected_calibration_error
 from hf_cl.results.display import display_name, percent, without_folders
 from hf_cl.results.results import ProtocolRecord, Results
@@ -12,15 +14,15 @@ SHOTS_OF = {
     "own_draw": "Images were drawn by hf_cl from class_order_seed, not by the standard index lists: compare with care.",
 }
 
+LISTED = 20
+"""Sessions named one by one."""
+
 
 def remarks(results: Results) -> list[str]:
     """One sentence each, most important first."""
-    sentences = [_trained(results)] if len(results.sessions) > 1 else []
-    if alone := [session.id for session in results.sessions if len(session.new_class_names) == 1 and session.trained]:
-        which = f"{'session' if len(alone) == 1 else 'sessions'} {', '.join(map(str, alone))}"
-        sentences.append(f"One new class came in {which}: a loss that compares a session's own classes is 0 there and trains nothing.")
+    sentences = [_trained(results), _kept(results)] if len(results.sessions) > 1 else []
     if again := [session.id for session in results.sessions if not session.new_class_names]:
-        which = f"{'Session' if len(again) == 1 else 'Sessions'} {', '.join(map(str, again))}"
+        which = _named(again).capitalize()
         sentences.append(f"{which} brought no new class, but more images of known ones: `forgetting` of earlier sessions may be a gain.")
     protocol = results.protocol
     if protocol.index_list is not None:
@@ -50,12 +52,41 @@ def _class_order(protocol: ProtocolRecord) -> str:
     return f"class order {display_name(without_folders(protocol.class_order))!r} with class_order_seed {protocol.class_order_seed}"
 
 
+def _kept(results: Results) -> str:
+    if not results.kept_images:
+        return "Exemplar-free: no image of an earlier session was trained on again."
+    return (
+        f"Not exemplar-free: up to {results.kept_images} training images of earlier sessions were kept and trained on again. Numbers "
+        "compare with those of methods that keep as many."
+    )
+
+
 def _trained(results: Results) -> str:
     idle = [session.id for session in results.sessions if not session.trained]
     if not idle:
-        return "Every session was trained."
+        return f"Every session was trained{_alone(results)}."
     if len(idle) == len(results.sessions):
         return "Nothing was trained: no optimizer step was taken, classes were only added to the head."
     if idle == [session.id for session in results.sessions[1:]]:
-        return "Nothing was trained after session 0: no optimizer step was taken, later classes were only added to the head."
-    return f"No optimizer step was taken in {'session' if len(idle) == 1 else 'sessions'} {', '.join(map(str, idle))}."
+        return (
+            f"Nothing was trained after session 0: no optimizer step was taken, later classes were only added to the head{_alone(results)}."
+        )
+    return f"No optimizer step was taken in {_named(idle)}{_alone(results)}."
+
+
+def _alone(results: Results) -> str:
+    """What steps over a single new class can do, of the sessions that took some."""
+    alone = [session.id for session in results.sessions if len(session.new_class_names) == 1 and session.trained]
+    if not alone:
+        return ""
+    return f"; {_named(alone)} brought one new class, where a loss over a session's own classes alone is 0 and others alone teach"
+
+
+def _named(sessions: Sequence[int]) -> str:
+    """session 3; sessions 1, 2, 5; sessions 1 to 99."""
+    if len(sessions) == 1:
+        return f"session {sessions[0]}"
+    if len(sessions) > 2 and sessions[-1] - sessions[0] == len(sessions) - 1:
+        return f"sessions {sessions[0]} to {sessions[-1]}"
+    more = f" and {len(sessions) - LISTED} more" if len(sessions) > LISTED else ""
+    return f"sessions {', '.join(map(str, sessions[:LISTED]))}{more}"

@@ -1,81 +1,40 @@
-"""report.html: one run on one page that needs nothing else, and the figures beside it as PNG."""
+"""report.html: one run on one page that needs nothing else, and the figures of its card as PNG."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from hf_cl.metrics import description
 from hf_cl.results.atomic_write import write_atomically
-from hf_cl.results.display import MISSING, duration, flat, four_digits, percent, size
+from hf_cl.results.charts import Figure, figure
+from hf_cl.results.class_confusion import ClassConfusion, read_confusion
+from hf_cl.results.display import MISSING, display_name, flat
 from hf_cl.results.examples import Example, read_examples
-from hf_cl.results.pages import inline_png, page_templates, variants
+from hf_cl.results.pages import inline_png, page_templates
 from hf_cl.results.remarks import remarks
-from hf_cl.results.report_calibration import draw_reliability
-from hf_cl.results.report_figures import DARK, LIGHT, as_png, draw_matrix, draw_sessions, heat_floor
-from hf_cl.results.report_traces import draw_traces
+from hf_cl.results.report_calibration import reliability_chart, score_histogram
+from hf_cl.results.report_curves import accuracy_charts, class_chart, cost_charts
+from hf_cl.results.report_figures import LIGHT, as_png, draw_matrix, draw_sessions, heat_floor, matrix_pixels
+from hf_cl.results.report_tables import NUMBERED_CELLS, class_rows, confusions, metric_rows, probe_values, session_rows
+from hf_cl.results.report_training import stability_chart, training_charts
 from hf_cl.results.results import Results
-from hf_cl.results.table import headlines, progress
+from hf_cl.results.table import headlines
+from hf_cl.results.training_log import TrainingLog, read_training_log
 
-NUMBERED_CELLS = 25
-"""Up to so many sessions the heat map shows its numbers; beyond, they appear where the pointer rests."""
 TABLED_SESSIONS = 100
-"""Up to so many sessions the heat map is a table whose cells tell their numbers; beyond, a picture: of 1,000 there are 500,500 cells."""
-CLASS_NAMES_PER_SESSION = 12
-"""Class names listed in a row of the sessions' table; the rest is counted, and stands in the table of classes."""
+"""Up to so many sessions the accuracy matrix is a table; beyond, a picture: of 1,000 there are 500,500 cells."""
 
 
-class SessionRow(NamedTuple):
-    """One row of the table of sessions."""
+@dataclass(frozen=True)
+class BesideResults:
+    """What a run folder has besides results.json that the page shows."""
 
-    id: int
-    names: Sequence[str]
-    more: int
-    num_train: int
-    num_test: int
-    trained: bool
-    accuracy: float | None
-    forgetting: float | None
-    training: str
-    evaluation: str
-    memory: str
-
-
-class PairRow(NamedTuple):
-    """Two classes of different sessions, of which the first was taken for the second."""
-
-    true: str
-    true_session: int
-    predicted: str
-    predicted_session: int
-    images: int
-
-
-class Confusions(NamedTuple):
-    """What was named as a class of another session, after the last one."""
-
-    total: int
-    as_later: int
-    """Images named as a class that came later than their own."""
-    as_earlier: int
-    shares: list[list[float]] | None
-    """Entry j, k: share of the test images of classes of session j that were named as a class of session k, for the `sessions`; None where
-    it would not fit the page, and where one session brought all classes."""
-    sessions: list[int]
-    """Those that brought classes."""
-    pairs: list[PairRow]
-
-
-class ClassRow(NamedTuple):
-    """One row of the table of classes."""
-
-    name: str
-    session: int
-    accuracy: float | None
+    examples: Sequence[Example] = ()
+    confusion: ClassConfusion | None = None
+    log: TrainingLog = field(default_factory=TrainingLog)
 
 
 def write_report(run_dir: str | Path, results: Results, settings: Mapping[str, Any], *, method: str, notes: Sequence[str] = ()) -> Path:
@@ -88,39 +47,48 @@ def write_report(run_dir: str | Path, results: Results, settings: Mapping[str, A
         method: name of the method, for the title.
         notes: further sentences for the reader, such as a warning about the backbone.
 
-    Returns the path of the page. It loads nothing from anywhere, runs no script, and follows the reader's light or dark theme.
+    Returns the path of the page. It loads nothing from anywhere, follows the reader's light or dark theme, and runs one script, its own.
     """
     folder = Path(run_dir)
     if results.accuracy_matrix is not None:
         write_atomically(folder / "accuracy_matrix.png", as_png(draw_matrix(results, LIGHT)))
         write_atomically(folder / "accuracy_over_sessions.png", as_png(draw_sessions(results, LIGHT)))
+    beside = BesideResults(read_examples(folder), read_confusion(folder, results), read_training_log(folder))
     page = folder / "report.html"
-    write_atomically(page, render_report(results, settings, method=method, notes=notes, examples=read_examples(folder)))
+    write_atomically(page, render_report(results, settings, method=method, notes=notes, beside=beside))
     return page
 
 
 def render_report(
-    results: Results, settings: Mapping[str, Any], *, method: str, notes: Sequence[str] = (), examples: Sequence[Example] = ()
+    results: Results,
+    settings: Mapping[str, Any],
+    *,
+    method: str,
+    notes: Sequence[str] = (),
+    beside: BesideResults | None = None,
 ) -> str:
-    """The page as text; see `write_report`, which reads the `examples` from the run folder."""
+    """The page as text; see `write_report`, which reads what stands `beside` the results from the run folder."""
+    beside = beside or BesideResults()
+    histogram = score_histogram(results.calibration[-1]) if results.calibration else []
     template = page_templates().get_template("report.html.jinja")
     return template.render(
         results=results,
         method=method,
         headlines=headlines(results),
-        sessions=_session_rows(results),
-        classes=_class_rows(results),
-        metrics=_metric_rows(results),
+        sessions=session_rows(results),
+        classes=class_rows(results, beside.confusion),
+        metrics=metric_rows(results),
         metrics_meaning={name: description(name) for name in results.metrics},
         missing=MISSING,
         floor=heat_floor(results.accuracy_matrix) if results.accuracy_matrix else 0.0,
         numbered=len(results.sessions) <= NUMBERED_CELLS,
         heat=_matrix_picture(results),
-        figure=variants(partial(draw_sessions, results)) if results.accuracy_matrix else None,
-        traces=variants(partial(draw_traces, results.continual)) if results.continual and results.continual.steps else None,
-        reliability=variants(partial(draw_reliability, results.calibration[-1])) if results.calibration else None,
-        confusions=_confusions(results),
-        examples=examples,
+        charts=_charts(results, beside),
+        histogram=histogram,
+        tallest=max((bar.right + bar.wrong for bar in histogram), default=0),
+        confusions=confusions(results, beside.confusion),
+        examples=beside.examples,
+        example_names=sorted({display_name(name) for example in beside.examples for name in (example.true, example.predicted)}),
         remarks=[*remarks(results), *notes],
         tables=({"Probes, after the last session": probe_values(results)} if results.probes else {})
         | {
@@ -131,65 +99,22 @@ def render_report(
     )
 
 
-def _matrix_picture(results: Results) -> dict[str, str] | None:
-    """The matrix as a picture per theme, where a table would have too many cells for a page."""
+def _charts(results: Results, beside: BesideResults) -> dict[str, Figure | list[Figure] | None]:
+    """By section of the page; None or none where the run has nothing to draw there."""
+    classes = class_chart(results)
+    continual = results.continual
+    return {
+        "accuracy": [figure(chart) for chart in accuracy_charts(results)] if results.accuracy_matrix else [],
+        "classes": figure(classes) if classes else None,
+        "stability": figure(stability_chart(continual)) if continual and continual.steps else None,
+        "training": [figure(chart) for chart in training_charts(beside.log)],
+        "reliability": figure(reliability_chart(results.calibration[-1])) if results.calibration else None,
+        "costs": [figure(chart) for chart in cost_charts(results)],
+    }
+
+
+def _matrix_picture(results: Results) -> str | None:
+    """The matrix as a picture of a pixel per cell, where a table would have too many cells for a page."""
     if results.accuracy_matrix is None or len(results.sessions) <= TABLED_SESSIONS:
         return None
-    return {name: inline_png(as_png(draw_matrix(results, theme))) for name, theme in (("light", LIGHT), ("dark", DARK))}
-
-
-def _session_rows(results: Results) -> list[SessionRow]:
-    after = progress(results) or [(session.id, None, None) for session in results.sessions]
-    return [
-        SessionRow(
-            session.id,
-            session.new_class_names[:CLASS_NAMES_PER_SESSION],
-            max(0, len(session.new_class_names) - CLASS_NAMES_PER_SESSION),
-            session.num_train,
-            session.num_test,
-            session.trained,
-            accuracy,
-            forgot,
-            duration(results.times.training[session.id]) if results.times else MISSING,
-            duration(results.times.evaluation[session.id]) if results.times else MISSING,
-            size(results.memory.peak_bytes[session.id]) if results.memory else MISSING,
-        )
-        for session, (_, accuracy, forgot) in zip(results.sessions, after, strict=True)
-    ]
-
-
-def _class_rows(results: Results) -> list[ClassRow]:
-    accuracies = results.per_class_accuracy or {}
-    return [ClassRow(name, session.id, accuracies.get(name)) for session in results.sessions for name in session.new_class_names]
-
-
-def _confusions(results: Results) -> Confusions | None:
-    if not results.session_confusion:
-        return None
-    between, names = np.array(results.session_confusion), results.class_names
-    session_of = [session.id for session in results.sessions for _ in session.new_class_names]
-    pairs = [
-        PairRow(names[true], session_of[true], names[said], session_of[said], images) for true, said, images in results.confused_pairs or []
-    ]
-    sessions = sorted({*session_of})
-    table = between[np.ix_(sessions, sessions)]
-    shares = (table / table.sum(axis=1, keepdims=True)).tolist() if 1 < len(sessions) <= NUMBERED_CELLS else None
-    return Confusions(int(between.sum()), int(np.triu(between, 1).sum()), int(np.tril(between, -1).sum()), shares, sessions, pairs)
-
-
-def probe_values(results: Results) -> dict[str, Any]:
-    """What probes reported, under dotted names; numbers with four digits."""
-    return {key: [_short(entry) for entry in v] if isinstance(v, list) else _short(v) for key, v in flat(results.probes).items()}
-
-
-def _short(value: Any) -> Any:
-    return four_digits(value) if isinstance(value, float) else value
-
-
-def _metric_rows(results: Results) -> list[tuple[str, str, str]]:
-    """(name, value, meaning); a list shows its values in order of the sessions."""
-    rows = []
-    for name, value in results.metrics.items():
-        text = ", ".join(map(percent, value)) if isinstance(value, Sequence) else percent(value)
-        rows.append((name, text, description(name)))
-    return rows
+    return inline_png(matrix_pixels(results.accuracy_matrix))

@@ -1,30 +1,49 @@
-"""The reliability plot: how often the model was right where it was how sure, after the last session.
+"""The report's charts of confidence after the last session: how often the model was right where it was how sure, and how sure it was.
 
 Guo et al., ICML 2017 (arXiv 1706.04599): on the diagonal it is right as often as it says, below it is too sure.
 """
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
+from typing import NamedTuple
 
-from hf_cl.metrics import CalibrationBins
-from hf_cl.results.report_figures import Theme, style
-
-LARGEST = 260
-"""Area in points of the circle of the bin with the most images."""
+from hf_cl.metrics import CalibrationBins, wilson_interval
+from hf_cl.results.charts import Chart, Line
 
 
-def draw_reliability(bins: CalibrationBins, theme: Theme, narrow: bool = False) -> Figure:
-    """Accuracy against mean confidence per bin; the area of a circle is the bin's share of the images."""
-    side = 3.9 if narrow else 4.6
-    figure = Figure(figsize=(side, side), layout="constrained", facecolor=theme.surface)
-    axes = figure.subplots()
-    confidence, accuracy, images = zip(*bins.points(), strict=True)
-    axes.plot([0, 100], [0, 100], color=theme.muted, linewidth=1, linestyle=(0, (5, 3)))
-    axes.plot([100 * c for c in confidence], [100 * a for a in accuracy], color=theme.series[0], linewidth=1.4)
-    areas = [max(12.0, LARGEST * n / max(images)) for n in images]
-    axes.scatter([100 * c for c in confidence], [100 * a for a in accuracy], s=areas, color=theme.series[0], alpha=0.75, linewidth=0)
-    style(axes, theme, "accuracy, percent")
-    axes.set_xlabel("confidence, percent", color=theme.muted, fontsize=9)
-    axes.set(xlim=(-3, 103), ylim=(-3, 103))
-    return figure
+class ScoreBar(NamedTuple):
+    """One bin of the histogram of confidences."""
+
+    low: float
+    """Percent."""
+    high: float
+    right: int
+    wrong: int
+    right_height: float
+    """Percent of the highest bar."""
+    wrong_height: float
+
+
+def reliability_chart(bins: CalibrationBins) -> Chart:
+    """Accuracy against mean confidence per bin, with the 95 % interval of what its images tell."""
+    points = bins.points()
+    ends = [wilson_interval(accuracy, images) for _, accuracy, images in points]
+    line = Line(
+        name="accuracy of the images of a bin",
+        values=[round(100 * accuracy, 2) for _, accuracy, _ in points],
+        low=[round(100 * low, 2) for low, _ in ends],
+        high=[round(100 * high, 2) for _, high in ends],
+    )
+    x = [round(100 * confidence, 2) for confidence, _, _ in points]
+    return Chart(
+        title="accuracy, percent", x=x, x_label="confidence, percent", lines=[line], limits=(0, 100), x_limits=(0, 100), diagonal=True
+    )
+
+
+def score_histogram(bins: CalibrationBins) -> list[ScoreBar]:
+    """Images by confidence, right ones and wrong ones."""
+    most, width = max(bins.images) or 1, 100 / len(bins.images)
+    return [
+        ScoreBar(i * width, (i + 1) * width, right, images - right, 100 * right / most, 100 * (images - right) / most)
+        for i, (images, right) in enumerate(zip(bins.images, bins.correct, strict=True))
+    ]

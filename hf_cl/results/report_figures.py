@@ -1,4 +1,7 @@
-"""Figures of the report: accuracy matrix, accuracy and forgetting over sessions. matplotlib's objects only, no pyplot, no global state."""
+"""The pictures of a run for its card and for pages elsewhere, as PNG: accuracy matrix, accuracy and forgetting over sessions.
+
+matplotlib's objects only, no pyplot, no global state. They say what the report's charts say, in the same words and colours.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,21 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from hf_cl.metrics import Matrix
+from hf_cl.results.charts import MARKED_POINTS
 from hf_cl.results.display import display_name, percent
+from hf_cl.results.pages import Color, blend, lighter_reads
+from hf_cl.results.report_curves import WORDS, curves, errors, images_of, percents
 from hf_cl.results.results import Results
 from hf_cl.results.table import forgetting_so_far
 
 FONT = "DejaVu Sans"  # ships with matplotlib
+PIXEL = (56, 120, 210)
+"""A blue that stands out on light and dark pages."""
 NUMBERED_SESSIONS = 12
 """Up to so many sessions the cells of the matrix carry their numbers."""
-
-
-MARKED_SESSIONS = 30
-"""Up to so many sessions the curves mark each one."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ class Theme:
     series: tuple[str, str, str, str]
     heat: str
 
+    @property
+    def heat_ends(self) -> tuple[Color, Color]:
+        """The colours of the lowest accuracy and of 100 percent."""
+        low, high = ((int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)) for text in (self.surface, self.heat))
+        return low, high
+
 
 LIGHT = Theme("#ffffff", "#1c2430", "#5d6878", "#e3e7ed", ("#2166c4", "#c4570b", "#0b8468", "#a3265f"), "#174a9c")
 DARK = Theme("#171c24", "#e8ebf0", "#9aa5b5", "#2d3541", ("#6aa9f7", "#f0954f", "#3fc29f", "#ee7fb0"), "#7db4ff")
@@ -49,56 +60,50 @@ _MARKERS = ("o", "s", "^")
 _DASHES = ((0, (5, 3)), (0, (1.5, 2)), (0, (7, 2, 1.5, 2)), (0, (3, 1.5)))
 
 
-def curves(results: Results) -> dict[str, Sequence[float | None]]:
-    """The accuracies drawn over sessions, by metric name: all seen classes, base, and new (few-shot: all novel) classes."""
-    third = "new_session_accuracy" if results.protocol.shots is None else "novel_accuracy"
-    drawn: dict[str, Sequence[float | None]] = {}
-    for name in ("session_accuracy", "base_accuracy", third):
-        values = results.metrics[name]
-        assert isinstance(values, Sequence)
-        drawn[name] = values
-    return drawn
-
-
-def draw_sessions(results: Results, theme: Theme, narrow: bool = False) -> Figure:
-    """Accuracy over sessions with `results.comparisons` as reference lines; below it, forgetting so far."""
-    figure = Figure(figsize=(4.3, 6.2) if narrow else (9, 5.4), layout="constrained", facecolor=theme.surface)
+def draw_sessions(results: Results, theme: Theme) -> Figure:
+    """Accuracy over sessions with its 95 % intervals, `results.comparisons` as reference lines; below it, forgetting so far."""
+    figure = Figure(figsize=(9, 5.4), layout="constrained", facecolor=theme.surface)
     accuracy, forgot = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     handles, labels = [], []
-    markers = _MARKERS if len(results.sessions) <= MARKED_SESSIONS else ("",) * 3
-    for (name, values), color, marker in zip(curves(results).items(), theme.series, markers, strict=False):
-        handles += accuracy.plot(_percents(values), color=color, marker=marker, markersize=4.5, linewidth=2.2 if not handles else 1.4)
-        labels.append(name)
+    few = len(results.sessions) <= MARKED_POINTS
+    for (name, values), color, marker in zip(curves(results).items(), theme.series, _MARKERS, strict=False):
+        drawn, (low, high) = _floats(percents(values)), (_floats(percents(ends)) for ends in errors(values, images_of(results)[name]))
+        if few:
+            accuracy.vlines(range(len(drawn)), low, high, color=color, linewidth=1, alpha=0.6)
+        else:
+            accuracy.fill_between(range(len(drawn)), low, high, color=color, alpha=0.16, linewidth=0)
+        look: dict[str, Any] = {"marker": marker if few else "", "markersize": 4.5, "linewidth": 1.4 if handles else 2.2}
+        handles += accuracy.plot(drawn, color=color, **look)
+        labels.append(WORDS[name])
     for i, (name, value) in enumerate(results.comparisons.items()):
         handles.append(accuracy.axhline(100 * value, color=theme.muted, linewidth=1.3, linestyle=_DASHES[i % len(_DASHES)]))
-        labels.append(f"{drawable(name, 32 if narrow else 44)}: {percent(value)}")
-    lost = _percents(forgetting_so_far(results.accuracy_matrix or []))
+        labels.append(f"at the end: {drawable(name, 44)} {percent(value)}")
     forgot.axhline(0, color=theme.grid, linewidth=1)
-    forgot.plot(lost, color=theme.series[3], marker=markers[0], markersize=4.5, linewidth=1.8)
+    lost = _floats(percents(forgetting_so_far(results.accuracy_matrix or [])))
+    forgot.plot(lost, color=theme.series[3], marker=_MARKERS[0] if few else "", markersize=4.5, linewidth=1.8)
     low, high = forgot.get_ylim()
     forgot.set_ylim(min(low, -1), max(high, 1))  # a tenth of a point must not look like a collapse
-    for axes, title in ((accuracy, "accuracy, percent"), (forgot, "forgetting so far, points")):
-        style(axes, theme, title)
+    for axes, title in ((accuracy, "accuracy, percent; bars: 95 % of the test images' chance"), (forgot, "forgetting so far, points")):
+        _style(axes, theme, title)
     forgot.set_xlabel("session", color=theme.muted, fontsize=9)
-    forgot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10 if narrow else 20, min_n_ticks=1))
+    forgot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20, min_n_ticks=1))
     forgot.set_xlim(-0.3, len(results.sessions) - 0.7)
-    columns = 1 if narrow else 3 - bool(results.comparisons)  # names of comparisons may be long
-    add_legend(figure, theme, handles, labels, columns)
+    _add_legend(figure, theme, handles, labels, 3 - bool(results.comparisons))  # names of comparisons may be long
     return figure
 
 
-def add_legend(figure: Figure, theme: Theme, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
+def _add_legend(figure: Figure, theme: Theme, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
     """A legend that takes any name: matplotlib would leave out those that begin with an underscore, and typeset what stands between $."""
     legend = figure.legend(handles, [label.lstrip("_") for label in labels], loc="outside upper left", ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set(color=theme.ink, fontsize=9, parse_math=False)
 
 
-def _percents(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([np.nan if value is None else 100 * value for value in values])  # a gap in the line, never shown as a number
+def _floats(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values])  # a gap in the line, never shown as a number
 
 
-def style(axes: Axes, theme: Theme, title: str) -> None:
+def _style(axes: Axes, theme: Theme, title: str) -> None:
     """The look all figures share: a title on the left, horizontal lines, no frame."""
     axes.set_facecolor(theme.surface)
     axes.set_title(title, loc="left", fontsize=9.5, color=theme.muted)
@@ -137,8 +142,8 @@ def draw_matrix(results: Results, theme: Theme) -> Figure:
             for j, value in enumerate(row):
                 if value is None:
                     continue
-                strong = value > floor + 0.72 * (1 - floor)
-                axes.text(j, t, percent(value), ha="center", va="center", fontsize=8, color=theme.surface if strong else "#05080d")
+                light = lighter_reads(blend(*theme.heat_ends, max(0.0, (value - floor) / (1 - floor))))
+                axes.text(j, t, percent(value), ha="center", va="center", fontsize=8, color="white" if light else "black")
     for axis, label in ((axes.xaxis, "test images of session"), (axes.yaxis, "after session")):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=20, min_n_ticks=1))
         axis.set_label_text(label, color=theme.muted, fontsize=9)
@@ -151,21 +156,26 @@ def draw_matrix(results: Results, theme: Theme) -> Figure:
     return figure
 
 
+def matrix_pixels(matrix: Matrix) -> bytes:
+    """PNG of a long run's accuracy matrix, a pixel per cell: one blue whose opacity is the accuracy, for both themes."""
+    floor, sessions = heat_floor(matrix), len(matrix)
+    strength = np.zeros((sessions, sessions))
+    for t, row in enumerate(matrix):
+        strength[t, : t + 1] = np.nan_to_num(0.04 + 0.96 * (np.array(row, float) - floor) / (1 - floor))
+    pixels = np.zeros((sessions, sessions, 4), np.uint8)
+    pixels[..., :3] = PIXEL
+    pixels[..., 3] = 8 * np.rint(31 * strength)  # in 32 steps, which nobody tells apart and a file keeps small
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, format="png", optimize=True)
+    return file.getvalue()
+
+
 def as_png(figure: Figure) -> bytes:
     """PNG of a figure, the same bytes for the same figure."""
-    return _rendered(figure, "png", dpi=160, metadata={"Software": None})
-
-
-def as_svg(figure: Figure) -> bytes:
-    """SVG of a figure with its text as text, the same bytes for the same figure."""
-    return _rendered(figure, "svg", metadata={"Date": None, "Creator": None})
-
-
-def _rendered(figure: Figure, kind: str, **how: Any) -> bytes:
     FigureCanvasAgg(figure)
     file = BytesIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hf_cl", "font.family": [FONT]}):
-        figure.savefig(file, format=kind, **how)
+    with mpl.rc_context({"font.family": [FONT]}):
+        figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
     return file.getvalue()
 
 

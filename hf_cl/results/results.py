@@ -193,6 +193,11 @@ class Results:
         return self.test_counts if self.test_counts_then is None else [row[-1] for row in self.test_counts_then]
 
     @property
+    def kept_images(self) -> int:
+        """Most training images that a memory held after a session: what a run may still see of its past. 0: exemplar-free."""
+        return max(session.kept_images for session in self.sessions)
+
+    @property
     def _session_of_class(self) -> list[int]:
         return [session.id for session in self.sessions for _ in session.new_class_names]
 

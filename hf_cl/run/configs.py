@@ -10,6 +10,7 @@ from hf_cl.hints import nearest
 from hf_cl.run.yaml_values import NO_YAML, UniqueKeys, number
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+"""The folder of the packaged configs: a folder per method, a YAML file per config."""
 
 
 def config_names(method: str) -> list[str]:

@@ -5,6 +5,7 @@ Letters: n images, C classes.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,10 @@ class ImageSet:
     def describe(self, position: int) -> str:
         """File name, or split and row, of the image at `position`."""
         return self.store.describe(int(self._indices[position]))
+
+    def content_hash(self, position: int) -> str:
+        """A hash of the picture's bytes as they are stored, 32 hexadecimal digits; a copy has the same."""
+        return hashlib.blake2b(self.store.content(int(self._indices[position])), digest_size=16).hexdigest()
 
     @property
     def file_names(self) -> list[str] | None:

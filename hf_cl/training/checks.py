@@ -18,12 +18,15 @@ from hf_cl.training.session_plan import SessionPlan
 
 logger = logging.getLogger(__name__)
 
-PROVIDED = frozenset({"index", "two_views", "frozen_view", "pretrained", "previous", "previous_if_any", "all_classes", "own_classes"})
+PROVIDED = frozenset(
+    {"index", "two_views", "frozen_view", "pretrained", "previous", "previous_if_any"}
+    | {"all_classes", "own_classes", "own_images", "memory"}
+)
 """What the loop can hand to a loss term that says it needs it, beside the roles of the adapter. "previous" exists from session 1 on;
 "previous_if_any" is it for a loss that is there in session 0 too, and does not ask for it then.
 
 "two_views": two augmented views, both through the model. "frozen_view": a second augmented view for `frozen` alone, which costs the model
-no forward."""
+no forward. "memory": images of earlier sessions among those of a batch, from session 1 on."""
 
 _OF_IMAGES = frozenset({"two_views", "frozen_view", "pretrained", "previous", "previous_if_any"})
 
@@ -75,10 +78,27 @@ def check_parts(plan: SessionPlan, probes: Sequence[Probe]) -> None:
             raise ValueError(
                 f"Session {number} has two losses of the name {twice[0]!r}; give them names of their own, or list one object twice."
             )
+    _check_memory(plan)
     _check_kind(probes, Probe, "The trainer")
     names = [probe.name for probe in probes]
     if len(set(names)) != len(names):
         raise ValueError(f"Probes need different names, got {names}.")
+
+
+def _check_memory(plan: SessionPlan) -> None:
+    """Losses that have no label for an image of another session, and those that read a memory which is not there."""
+    for number, phases in enumerate(plan.phases):
+        for term in (term for phase in phases for term in phase.losses):
+            if plan.method.memory is None and "memory" in term.needs:
+                raise ValueError(
+                    f"Loss {term.name!r} compares with images of earlier sessions, and the run keeps none; add a memory, such as "
+                    "--memory '{type: exemplars, per_class: 20}'."
+                )
+            if plan.method.memory is not None and number > 0 and "own_classes" in term.needs:
+                raise ValueError(
+                    f"Loss {term.name!r} lets a session's own classes compete alone, and the memory brings images of others, which have no "
+                    "label among them. Let all compete: loss_scope: seen, in a loss's own settings classes: seen."
+                )
 
 
 def _check_sessions(sessions: Sequence[Session]) -> None:
@@ -192,7 +212,7 @@ def check_session(
             _check_known(term, PROVIDED.union(roles))
             if phase.inputs == "features" and term.needs & _OF_IMAGES.union(roles):
                 raise ValueError(f"Loss {term.name!r} needs images; phase {phase.name!r} runs on features.")
-            if "own_classes" in term.needs and min(session.train.labels) < session.own.start:
+            if term.needs & {"own_classes", "own_images"} and min(session.train.labels) < session.own.start:
                 raise ValueError(
                     f"Loss {term.name!r} is over the session's own classes, and session {session.id} has images of "
                     f"{session.class_names[min(session.train.labels)]!r}, which came before it: give it `classes: seen`, or another loss."

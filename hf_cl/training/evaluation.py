@@ -20,7 +20,7 @@ from torch import Tensor
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import ImageDataset, Session
 from hf_cl.metrics import COUNTS, CalibrationBins, SessionCounts, count_correct
-from hf_cl.results.examples import ExamplePicker, write_examples
+from hf_cl.results.examples import FEW, NEAREST, ExamplePicker, write_examples
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.kept_features import KeptFeatures
 
@@ -32,7 +32,8 @@ class Scored(NamedTuple):
     positions: NDArray[np.int64]  # [B] in that test's data set
     scores: NDArray[np.float32]  # [B, C]
     labels: NDArray[np.int64]  # [B]
-    confidence: NDArray[np.float32]  # [B] probability of the best-scored class, as the head has it
+    nearest: NDArray[np.int64]  # [B, n] the most probable classes, n = min(C, NEAREST)
+    probabilities: NDArray[np.float32]  # [B, n] theirs, as the head has them, the largest first
 
 
 class _OnDevice(NamedTuple):
@@ -42,7 +43,8 @@ class _OnDevice(NamedTuple):
     positions: NDArray[np.int64]
     logits: Tensor
     labels: Tensor
-    confidence: Tensor
+    nearest: Tensor
+    probabilities: Tensor
 
 
 class Tested(NamedTuple):
@@ -54,23 +56,28 @@ class Tested(NamedTuple):
 
 
 def evaluate_candidates(
-    classifier: AnyClassifier, images: ImageStream, session: Session, class_names: Sequence[str], accelerator: Accelerator
+    classifier: AnyClassifier,
+    images: ImageStream,
+    session: Session,
+    class_names: Sequence[str],
+    accelerator: Accelerator,
+    examples: int = FEW,
 ) -> Tested:
     """For tests whose candidates are their own (base-to-novel, other data sets): accuracy by name, and the number of images.
 
-    `class_names` are all that the tests name, by position. Leaves examples in the run folder, as `evaluate_session` does.
+    `class_names` are all that the tests name, by position. Leaves `examples` pictures of each kind, as `evaluate_session` does.
     """
     sizes = [len(test.data) for test in session.tests]
-    correct, picker, bins = np.zeros(len(sizes), np.int64), ExamplePicker(sizes), CalibrationBins()
+    correct, picker, bins = np.zeros(len(sizes), np.int64), ExamplePicker(sizes, examples), CalibrationBins()
     for batch in scored(classifier, images, session, accelerator):
         for number in np.unique(batch.tests):
             own, candidates = batch.tests == number, session.tests[number].candidates
             scores, labels = np.full_like(batch.scores[own], -np.inf), batch.labels[own]
             scores[:, candidates] = batch.scores[own][:, candidates]
             correct[number] += count_correct(scores, labels, candidates)
-            confidence = classifier.head.probabilities(torch.from_numpy(scores)).amax(-1).numpy()  # [B]
-            bins += CalibrationBins.of(confidence, scores.argmax(axis=1) == labels)
-            picker.add(batch.tests[own], scores, labels, batch.positions[own], confidence)
+            nearest, probabilities = (found.numpy() for found in _most_probable(classifier, torch.from_numpy(scores)))
+            bins += CalibrationBins.of(probabilities[:, 0], scores.argmax(axis=1) == labels)
+            picker.add(batch.tests[own], scores, labels, batch.positions[own], nearest, probabilities)
     total = _summed(correct, accelerator)
     _keep_examples(picker, images, session, class_names, [len(session.class_names)], accelerator)
     named = zip(session.tests, total.tolist(), sizes, strict=True)
@@ -84,18 +91,19 @@ def evaluate_session(
     classes_per_session: Sequence[int],
     accelerator: Accelerator,
     kept: KeptFeatures | None = None,
+    examples: int = FEW,
 ) -> tuple[SessionCounts, CalibrationBins]:
     """Counts over all tests of the session, summed over the processes, each of which sees its share of the images.
 
     With `kept`, of images whose features it has the head alone runs: for a session before which nothing before the head has changed.
-    Leaves a few of the images with what the model says in the run folder (`hf_cl.results.examples`).
+    Leaves `examples` images of each kind with what the model says in the run folder (`hf_cl.results.examples`).
     """
     counts, bins = SessionCounts(classes_per_session, [test.own for test in session.tests]), CalibrationBins()
-    picker = ExamplePicker([len(test.data) for test in session.tests])
+    picker = ExamplePicker([len(test.data) for test in session.tests], examples)
     for batch in scored(classifier, images, session, accelerator, kept):
         counts.add(batch.tests, batch.scores, batch.labels)
-        bins += CalibrationBins.of(batch.confidence, batch.scores.argmax(axis=1) == batch.labels)
-        picker.add(batch.tests, batch.scores, batch.labels, batch.positions, batch.confidence)
+        bins += CalibrationBins.of(batch.probabilities[:, 0], batch.scores.argmax(axis=1) == batch.labels)
+        picker.add(batch.tests, batch.scores, batch.labels, batch.positions, batch.nearest, batch.probabilities)
     _keep_examples(picker, images, session, session.class_names, classes_per_session, accelerator)
     return _gathered(counts, accelerator), _all_bins(bins, accelerator)
 
@@ -128,7 +136,7 @@ def _forwards(
     for batch in images.test_batches(datasets):
         with accelerator.autocast():
             logits = classifier.outputs(batch.values["pixel_values"]).logits  # [B, C]
-        yield _OnDevice(batch.tests, batch.positions, logits, batch.values["labels"], _confidence(classifier, logits))
+        yield _OnDevice(batch.tests, batch.positions, logits, batch.values["labels"], *_most_probable(classifier, logits))
 
 
 def _heads(
@@ -137,16 +145,18 @@ def _heads(
     for batch in kept.batches(classifier, datasets):
         with accelerator.autocast():
             logits = classifier.logits_of(batch.features)  # [B, C]
-        yield _OnDevice(batch.tests, batch.positions, logits, batch.labels, _confidence(classifier, logits))
+        yield _OnDevice(batch.tests, batch.positions, logits, batch.labels, *_most_probable(classifier, logits))
 
 
-def _confidence(classifier: AnyClassifier, logits: Tensor) -> Tensor:
-    return classifier.head.probabilities(logits.float()).amax(-1)  # [B]
+def _most_probable(classifier: AnyClassifier, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, n] the most probable classes of each image, and their probabilities, as the head has them."""
+    values, classes = classifier.head.probabilities(logits.float()).topk(min(NEAREST, logits.shape[-1]))
+    return classes, values
 
 
 def _on_the_cpu(batch: _OnDevice) -> Scored:
-    scores, labels, confidence = (tensor.cpu().numpy() for tensor in (batch.logits.float(), batch.labels, batch.confidence))
-    return Scored(batch.tests, batch.positions, scores, labels, confidence)
+    arrived = (tensor.cpu().numpy() for tensor in (batch.logits.float(), batch.labels, batch.nearest, batch.probabilities))
+    return Scored(batch.tests, batch.positions, *arrived)
 
 
 def _summed(values: NDArray[np.int64], accelerator: Accelerator) -> NDArray[np.int64]:
@@ -184,7 +194,7 @@ def _keep_examples(
     classes_per_session: Sequence[int],
     accelerator: Accelerator,
 ) -> None:
-    picked = accelerator.gather(torch.tensor(picker.rows(), device=accelerator.device))  # [processes * picks, 6]
+    picked = accelerator.gather(torch.tensor(picker.rows(), device=accelerator.device))  # [processes * picks, 10]
     if accelerator.is_main_process:
         rows = picked.tolist()  # pyright: ignore[reportAttributeAccessIssue]
-        write_examples(Path(images.settings.output_dir), session.tests, class_names, classes_per_session, rows)
+        write_examples(Path(images.settings.output_dir), session.tests, class_names, classes_per_session, rows, picker.count)

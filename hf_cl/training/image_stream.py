@@ -35,6 +35,15 @@ class TestBatch(NamedTuple):
     values: dict[str, Tensor]  # `pixel_values` [B, 3, S, S], `labels` [B], `index` [B], on the device
 
 
+class Replay(NamedTuple):
+    """How images of a memory come into the steps."""
+
+    own: int
+    """Images of the session, which come first in the data set; those behind them are the memory's."""
+    draw: Callable[[int], Sequence[int]] | None
+    """Step of the epoch -> positions among the memory's images that are added to it; None: they are shuffled in with the session's."""
+
+
 class FeatureRows(NamedTuple):
     """Features of some images of a data set, on the device."""
 
@@ -55,7 +64,16 @@ class ImageStream:
 
     # Training
     def steps(
-        self, dataset: ImageDataset, key: Sequence[int], *, size: int, epoch: int, start: int, views: int, features: FeatureSet | None
+        self,
+        dataset: ImageDataset,
+        key: Sequence[int],
+        *,
+        size: int,
+        epoch: int,
+        start: int,
+        views: int,
+        features: FeatureSet | None,
+        replay: Replay | None = None,
     ) -> Iterator[list[MicroBatch]]:
         """The micro-batches of each optimizer step of an epoch, from step `start` on.
 
@@ -66,12 +84,23 @@ class ImageStream:
             epoch: of the session; augmentation depends on it.
             views: augmented views per image.
             features: take features instead of images.
+            replay: how images of a memory, the last ones of `dataset`, come into the steps; None where it has none.
         """
-        self._plan = plan(len(dataset), size, key)
+        self._plan = _planned(len(dataset), size, key, replay)
         parts = [self._parts(batch) for batch in self._plan[start:]]
         batches = self._feature_batches(features, parts) if features is not None else self._image_batches(dataset, parts, epoch, views)
-        for step in parts:
-            yield [MicroBatch(next(batches), weight) for _, weight in step]
+        for batch, step in zip(self._plan[start:], parts, strict=True):
+            if replay is None:
+                yield [MicroBatch(next(batches), weight) for _, weight in step]
+                continue
+            share = sum(position >= replay.own for position in batch) / len(batch)
+            yield [MicroBatch(next(batches) | self._marks(micro, replay.own), weight, share) for micro, weight in step]
+
+    def _marks(self, positions: list[int], own: int) -> dict[str, Tensor]:
+        """Which images of a micro-batch are a memory's, and which of its images they are."""
+        exemplar = torch.tensor([position - own if position >= own else -1 for position in positions])
+        replayed = exemplar >= 0
+        return {"exemplar": to_device(exemplar, self.accelerator.device), "replayed": to_device(replayed, self.accelerator.device)}
 
     def _parts(self, batch: list[int]) -> list[tuple[list[int], float]]:
         """This process's share of a global batch, in micro-batches: positions and their weight.
@@ -225,3 +254,17 @@ class ImageStream:
             positions = torch.tensor([position for batch in share for position in batch], dtype=torch.long)
             order[positions] = torch.stack([torch.full_like(positions, rank), torch.arange(len(positions))], dim=1)
         return rows[order[:, 0], order[:, 1]]
+
+
+def _planned(count: int, size: int, key: Sequence[int], replay: Replay | None) -> list[list[int]]:
+    """Positions of each step of an epoch."""
+    if replay is None or replay.draw is None:
+        return plan(count, size, key)
+    steps = plan(replay.own, size, key)
+    return [spread(batch, [replay.own + position for position in replay.draw(step)]) for step, batch in enumerate(steps)]
+
+
+def spread(batch: Sequence[int], others: Sequence[int]) -> list[int]:
+    """`batch` with `others` spread evenly among it, so that however a step is cut each piece has its share of both."""
+    places = [((i + 0.5) / len(part), kind, value) for kind, part in enumerate((batch, others)) for i, value in enumerate(part)]
+    return [value for _, _, value in sorted(places, key=lambda place: place[:2])]

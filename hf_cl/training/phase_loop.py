@@ -9,6 +9,7 @@ from typing import Any
 from hf_cl.backbones import ClipClassifier, FeatureClassifier
 from hf_cl.contracts import Phase, Schedule
 from hf_cl.training.checks import num_views
+from hf_cl.training.image_stream import Replay
 from hf_cl.training.prepare import prepare_phase, release_phase
 from hf_cl.training.services import Services
 from hf_cl.training.step import Stepper, TrainingDivergedError
@@ -67,7 +68,9 @@ class PhaseLoop:
 
     def _run_epoch(self) -> None:
         trainer, phase, at, settings = self.trainer, self.phase, self.trainer.position, self.trainer.settings
-        train, size = trainer.session.train, phase.batch_size or settings.batch_size
+        train, size = trainer.session.training_images, phase.batch_size or settings.batch_size
+        replay = self._replay()
+        count = len(train) if replay is None or replay.draw is None else replay.own
         steps = trainer.images.steps(
             train,
             key=(settings.seed, trainer.session.id, at.phase, at.epoch),
@@ -76,12 +79,13 @@ class PhaseLoop:
             start=at.batch,
             views=num_views(phase),
             features=trainer.features.of(train, augment=True) if phase.inputs == "features" else None,
+            replay=replay,
         )
         rates: Sequence[float] = ()
         for micro_batches in steps:
             rates = self.schedule(at.session_epoch, at.batch)
             taken = self.stepper.step(micro_batches, at.epoch, at.step, rates)
-            at.next_batch(min(size, len(train) - at.batch * size))
+            at.next_batch(min(size, count - at.batch * size))
             if phase.inputs == "images":
                 trainer.features.clear()
             if taken:
@@ -94,6 +98,15 @@ class PhaseLoop:
             if due:
                 self.checkpoint()
         self._read(rates)
+
+    def _replay(self) -> Replay | None:
+        """How the memory's images come into the steps of this epoch."""
+        trainer, memory, at = self.trainer, self.trainer.memory, self.trainer.position
+        own, kept = len(trainer.session.train), len(trainer.session.training_images) - len(trainer.session.train)
+        if memory is None or not kept:
+            return None
+        key = (trainer.settings.seed, trainer.session.id, at.phase, at.epoch)
+        return Replay(own, (lambda step: memory.draw(kept, (*key, step))) if memory.replay else None)
 
     def _after_step(self, rates: Sequence[float]) -> None:
         """Tell the parts of a step that was taken, with what its losses saw."""
@@ -119,7 +132,7 @@ class PhaseLoop:
         trainer = self.trainer
         bad = [name for name, value in losses.items() if not math.isfinite(value)]  # a gradient alone is put to zero, and spoils no loss
         what = f"The loss {' + '.join(map(repr, bad))} was" if bad else "The losses were finite, a gradient was"
-        samples = trainer.images.samples_of_step(trainer.session.train, trainer.position.batch - (trainer.position.step - step))
+        samples = trainer.images.samples_of_step(trainer.session.training_images, trainer.position.batch - (trainer.position.step - step))
         more = f" and {len(samples) - SHOWN} more" if len(samples) > SHOWN else ""
         return (
             f"{what} not finite at step {step} (session {trainer.session.id}, phase {self.phase.name}), on the samples with index "

@@ -15,7 +15,7 @@ from hf_cl.backbones import AnyClassifier, EncodedNames
 from hf_cl.checkpoints.position import Position
 from hf_cl.checkpoints.tensors import named_parameters
 from hf_cl.checkpoints.times import CheckpointTimes
-from hf_cl.contracts import Context, Head, LossTerm, Method, NamedParameters, Part, Phase, Probe, Scenario, Session
+from hf_cl.contracts import Context, Head, LossTerm, Memory, Method, NamedParameters, Part, Phase, Probe, Scenario, Session
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
@@ -108,6 +108,11 @@ class Run:
         return self.model.peft_config[ADAPTER]
 
     @property
+    def memory(self) -> Memory | None:
+        """What of earlier sessions is trained on again; None for a run that keeps nothing."""
+        return self.method.memory
+
+    @property
     def terms(self) -> list[LossTerm]:
         """The loss terms of the session's phases, each once."""
         return list({id(term): term for phase in self.phases for term in phase.losses}.values())
@@ -118,8 +123,9 @@ class Run:
         return named_parameters(self.model, self.tuner.prefix, self.head, self.terms)
 
     def named_parts(self) -> dict[str, Part]:
-        """Everything with hooks, each once, in the order in which it is called: head, losses, other parts, rule, probes."""
+        """Everything with hooks, each once, in the order in which it is called: head, memory, losses, other parts, rule, probes."""
         parts: dict[str, Part] = {"head": self.head} if isinstance(self.head, Part) else {}
+        parts |= {} if self.memory is None else {"memory": self.memory}
         parts |= {f"losses.{term.name}": term for term in self.terms}
         parts |= {f"parts.{i}": part for i, part in enumerate(self.method.parts) if all(part is not term for term in self.terms)}
         parts["rule"] = self.method.rule

@@ -51,6 +51,8 @@ class RunState:
         strict, known = run.settings.strict_data, [*map(json.loads, self._pending["taught"])]
         for change in check_taught(known, run.plan.sessions, position.session, strict=strict):
             run.records.say(change)
+        if run.memory is not None:
+            run.plan.remember(self._pending["memory"])
         run.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
         before, now = self.store.world_of(self.store.path(step)), self.accelerator.num_processes
         if before != now:
@@ -110,6 +112,7 @@ class RunState:
             "snapshots": run.frozen.snapshots,
             "statistics": run.statistics.summary(),
             "statistics_files": files,
+            "memory": None if run.memory is None else run.memory.state_dict(),
             "results": results.state_dict(),
             "generator": run.generator.get_state(),
             "rng": rng_state(),
@@ -125,9 +128,11 @@ class RunState:
 
 
 def _other_parts(run: Run) -> dict[str, Part]:
-    """What has state of its own beside the losses. A head's is in "tensors" whole: its own state_dict is what an adapter file holds."""
+    """What has state of its own beside the losses. A head's is in "tensors" whole: its own state_dict is what an adapter file holds. A
+    memory's is read before the first session is entered."""
     losses = {id(term) for term in run.plan.losses().values()}
-    return {name: part for name, part in run.named_parts().items() if name != "head" and id(part) not in losses}
+    apart = ("head", "memory")
+    return {name: part for name, part in run.named_parts().items() if name not in apart and id(part) not in losses}
 
 
 def _check_same_parts(saved: Mapping[str, Any], parts: Mapping[str, Part]) -> None:

@@ -27,6 +27,7 @@ from hf_cl.contracts import Method, Phase, Probe, Scenario, Session
 from hf_cl.errors import TrainingInterruptedError
 from hf_cl.images import PixelStore
 from hf_cl.memory.class_statistics import ClassStatistics
+from hf_cl.memory.joined import joined
 from hf_cl.probes import build_probes
 from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
@@ -105,7 +106,7 @@ class SessionLoop(Services):
         protocol_record(scenario.protocol)
         self._store = store
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
-        plan = SessionPlan(method, scenario, settings.batch_size)
+        plan = SessionPlan(method, scenario, settings.batch_size, resumed=settings.resume is not None)
         check_parts(plan, probes)
         accelerator = accelerator or RunAccelerator(settings)
         used: Any = accelerator.mixed_precision
@@ -136,8 +137,9 @@ class SessionLoop(Services):
 
     def _fit(self) -> Results:
         folder = RunFolder(self.folder, self.accelerator)
-        if self.plan.method is not self.method:  # another one was set since the trainer was made
-            self.plan = SessionPlan(self.method, self.scenario, self.settings.batch_size)
+        if self.plan.method is not self.method or self.memory is not None:  # another one was set, or a run of it has gone before
+            resumed = self.settings.resume is not None
+            self.plan = SessionPlan(self.method, self.scenario, self.settings.batch_size, resumed=resumed)
         folder.open(self.settings, composition(self.method, self.plan.phases))
         try:
             with StopSignals() as signals:
@@ -166,6 +168,8 @@ class SessionLoop(Services):
 
     def _enter_session(self, session: Session, phases: list[Phase]) -> None:
         self._session, self.phases = session, phases
+        if session.id >= self.position.session and self.memory is not None:
+            self._session = session = replace(session, joined_images=joined(session.train, self.memory.images(session)))
         if session.id == self.position.session and not self.position.begun:
             self.state.restore_if_due(self, self.results)
             self._remember_previous()
@@ -235,6 +239,7 @@ class SessionLoop(Services):
 
     def _run_session(self, session: Session) -> None:
         phases, at = self.phases, self.position
+        self.features.trained = session.training_images
         for part in self.named_parts().values():
             part.begin_session(self, session)
         self.state.check(self)

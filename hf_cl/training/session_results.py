@@ -16,6 +16,8 @@ from hf_cl.checkpoints.tensors import digest_before_head
 from hf_cl.contracts import Probe, Session
 from hf_cl.metrics import SessionCounts, StabilityTraces, summarize_traces
 from hf_cl.probes import StabilityProbe
+from hf_cl.results.class_confusion import write_confusion
+from hf_cl.results.examples import FEW, MANY
 from hf_cl.results.history import FILE, History, read_lines
 from hf_cl.results.results import Memory, MethodRecord, ParameterCounts, ProtocolRecord, Results
 from hf_cl.results.table import accuracy_of_tests, session_news
@@ -52,17 +54,19 @@ class SessionResults:
             run.records.write("probe", run.position.step, session=session.id, probe=name, report=report)
         record: dict[str, Any] = {"id": session.id, "new_class_names": [*session.new_class_names]}
         counts: SessionCounts | None = None
+        examples = MANY if len(self._history) + 1 == len(run.plan.sessions) else FEW  # of those in between none may ever be seen
         if has_own_candidates(session):
-            tested = self._evaluate_candidates(session)
+            tested = self._evaluate_candidates(session, examples)
             record["tests"] = {"test_accuracy": tested.accuracy, "test_counts": tested.counts}
             record["calibration"] = asdict(tested.calibration)
         else:
             kept = self._kept if self._kept.rests(digest_before_head(run.model, run.tuner.prefix, run.head)) else None
             self._kept.shelf = run.features.shelf() if kept is not None else None
             sizes = run.config.classes_per_session
-            counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept)
+            counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept, examples)
             record["calibration"] = asdict(bins)
         record |= {"num_train": len(session.train), "num_test": len(session.tests[-1].data), "trained": trained}
+        record["kept_images"] = 0 if run.memory is None else len(run.memory)
         peak = take_peak_bytes(run.accelerator.device)
         measured = [{"training_seconds": training_seconds, "evaluation_seconds": time.perf_counter() - started, "peak_bytes": peak}]
         if run.accelerator.num_processes > 1:  # those of the main process, which writes them: a checkpoint of any knows the same lines
@@ -70,21 +74,23 @@ class SessionResults:
         record |= measured[0]
         self._history.add(record, counts)
         self._current = None
-        self._publish(session)
+        self._publish(session, counts)
 
-    def _evaluate_candidates(self, session: Session) -> Tested:
+    def _evaluate_candidates(self, session: Session, examples: int) -> Tested:
         run = self.run
         unseen = run.scenario.class_names[len(session.class_names) :]
         if unseen and isinstance(run.head, TextHead):
             run.head.name_unseen(unseen)
         names = run.scenario.class_names
-        return evaluate_candidates(run.classifier, run.images, session, names, run.accelerator)
+        return evaluate_candidates(run.classifier, run.images, session, names, run.accelerator, examples)
 
-    def _publish(self, session: Session) -> None:
+    def _publish(self, session: Session, counts: SessionCounts | None) -> None:
         run, ended = self.run, len(self._history)
         last = ended == len(run.plan.sessions)
         if run.accelerator.is_main_process and (last or ended % max(1, ended // OFTEN) == 0):
             self.results.save(run.folder / "results.json")
+            if counts is not None:
+                write_confusion(run.folder, counts.confusion)
         metrics = self._history.metrics() | (summarize_traces(traces) if (traces := self._traces) is not None else {})
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         run.records.write("session", run.position.step, session=session.id, **numbers)

@@ -35,6 +35,8 @@ class MicroBatch:
 
     batch: Mapping[str, Tensor]
     weight: float
+    replayed_share: float = 0.0
+    """As `Context.replayed_share`."""
 
 
 def _detached(context: Context) -> Context:
@@ -103,7 +105,7 @@ class Stepper:
 
         def losses() -> dict[str, Tensor]:
             views = self._views(pixels[: num_model_views(self.phase)], micro.batch)
-            context = Context(micro.batch, views, self.session, epoch, step, frozen)
+            context = Context(micro.batch, views, self.session, epoch, step, frozen, micro.replayed_share)
             if len(self.contexts) == number:  # a rule's further passes come when every micro-batch has left its own
                 self.contexts += (_detached(context),)
             return {term.name: self._value(term, context) * (term.weight_at(epoch) * micro.weight) for term in self.phase.losses}

@@ -129,5 +129,5 @@ def test_predict_from_an_earlier_session(call, trained, tmp_path):
 
 def test_the_demo_like_run_has_a_report_with_examples(trained: Path):
     text = (trained / "report.html").read_text()
-    assert "Test images and what the model says" in text and "Old classes taken for new ones" in text
+    assert "Test images and what the model says" in text and "What is taken for what" in text
     assert "nearest class mean on digits" in text

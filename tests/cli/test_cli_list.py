@@ -6,6 +6,7 @@ import pytest
 from hf_cl.adapters import ADAPTERS
 from hf_cl.cli.list_ import Kind
 from hf_cl.losses import LOSSES
+from hf_cl.memory import MEMORIES
 from hf_cl.methods import METHODS, NearestClassMeanSettings
 from hf_cl.metrics import METRICS
 from hf_cl.parts import PARTS
@@ -22,6 +23,7 @@ from hf_cl.scenarios import SCENARIOS
         ("losses", LOSSES),
         ("rules", RULES),
         ("parts", PARTS),
+        ("memories", MEMORIES),
         ("probes", PROBES),
         ("scenarios", SCENARIOS),
         ("metrics", METRICS),
@@ -46,7 +48,7 @@ def test_without_a_kind_everything_is_listed_in_a_line_each(call, monkeypatch):
     assert list(json.loads(call("list", "--json").stdout)) == [*Kind]
 
 
-@pytest.mark.parametrize("kind", ["heads", "losses", "rules", "parts", "probes"])
+@pytest.mark.parametrize("kind", ["heads", "losses", "rules", "parts", "memories", "probes"])
 def test_parts_have_a_sentence_each(call, kind):
     rows = json.loads(call("list", kind, "--json").stdout)
     assert rows and all(10 < len(row["description"]) < 200 for row in rows.values())

@@ -17,7 +17,7 @@ def test_json_lists_the_pages(call, tmp_path):
     shown_results().save(folder / "results.json")
     result = call("report", folder, "--json")
     assert json.loads(result.stdout) == [str(folder / "report.html")]
-    assert "Old classes taken for new ones" in (folder / "report.html").read_text()
+    assert "What is taken for what" in (folder / "report.html").read_text()
 
 
 def test_a_folder_that_is_no_run(call, tmp_path):

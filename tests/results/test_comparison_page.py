@@ -1,11 +1,12 @@
+import dataclasses
+
 import pytest
 from compared_runs import two_methods, write_run
-from example_results import base_to_novel_results, nasty_results
+from example_results import base_to_novel_results, example_results, nasty_results
 from html_page import Page
 
 from hf_cl.results.comparison import Spread, compare
-from hf_cl.results.comparison_page import draw_comparison, render_comparison, spread_text, write_comparison
-from hf_cl.results.report_figures import LIGHT, as_svg
+from hf_cl.results.comparison_page import comparison_charts, points, render_comparison, spread_text, write_comparison
 from hf_cl.results.results import MethodRecord
 from hf_cl.results.saved_run import Run, read_run
 
@@ -22,17 +23,40 @@ def test_the_page_has_the_numbers_and_loads_nothing(comparison, tmp_path):
     assert "61.00 ± 2.00" in text and "55.00" in text
     assert "4 runs in 2 groups" in text and "seeds 0, 1, 2" in text
     assert "dividing by n - 1" in text
-    assert not {"script", "link", "iframe"} & set(page.tags)
-    sources = [value for name, value in page.attributes if name in ("src", "srcset", "href")]
-    assert len(sources) == 4 and all(value.startswith("data:image/svg+xml;base64,") for value in sources)
+    assert not {"link", "iframe", "img"} & set(page.tags)
+    assert page.tags.count("script") == 1 + 2  # the page's own, and the data of its charts
+    assert not [name for name, _ in page.attributes if name in ("src", "srcset", "href")]
     assert "someone" not in path.read_text()  # no folders of this machine
 
 
-def test_a_band_is_drawn_where_there_are_several_seeds(comparison):
-    both = as_svg(draw_comparison(comparison.groups, LIGHT)).decode()
-    alone = as_svg(draw_comparison(comparison.groups[1:], LIGHT)).decode()
-    assert "FillBetween" in both and "FillBetween" not in alone
-    assert ">ovor<" in both and ">lora<" in both
+def test_groups_have_marks_and_errors_of_their_own(comparison):
+    accuracy, forgetting = comparison_charts(comparison.groups)
+    several, single = accuracy.lines
+    assert (several.name, single.name) == ("ovor", "lora") and several.style != single.style
+    assert several.high[2] - several.low[2] == pytest.approx(2 * 2.0) and single.low is None
+    assert forgetting.lines[0].values == [None, 10, 12.5]
+
+
+def test_differences_stand_on_the_page(comparison):
+    text = " ".join(Page(render_comparison(comparison)).texts)
+    assert "Differences, run by run" in text and "ovor − lora" in text and "+4.00" in text
+    assert "sign test cannot fall" not in text  # a single common run has none
+    assert "Classes in which they differ" in text
+
+
+def test_signs_of_differences():
+    assert points(0.0123, "final_accuracy") == "+1.23" and points(-0.00001, "forgetting") == "+0.00"
+    assert points(-1.5, "drift.norm") == "-1.5"
+
+
+def test_several_data_sets_have_a_title(tmp_path):
+    names = ["animals", "birds"]
+    runs = [
+        write_run(tmp_path / name, protocol=dataclasses.replace(example_results().protocol, dataset=name), method=method)
+        for name, method in zip(names, ("ovor", "lora"), strict=True)
+    ]
+    page = render_comparison(compare([read_run(run) for run in runs], across=["dataset"]))
+    assert "<title>2 groups of runs on 2 data sets: animals, birds</title>" in page
 
 
 def test_numbers_of_probes_stand_as_they_are(tmp_path):
@@ -58,7 +82,7 @@ def test_consent_to_different_protocols_stands_on_the_page(tmp_path):
 def test_protocols_without_sessions_have_tables_alone(tmp_path):
     run = Run(tmp_path, base_to_novel_results(method=MethodRecord("glad", "GLAD")), {"learning_rate": 1})
     page = render_comparison(compare([run]))
-    assert "<picture>" not in page and "harmonic_<wbr>accuracy" in page
+    assert "<svg" not in page and "harmonic_<wbr>accuracy" in page
 
 
 def test_spreads_for_people():

@@ -1,9 +1,13 @@
 import base64
+import hashlib
+import io
 import json
 import re
-import xml.etree.ElementTree as ET
+import shutil
+import subprocess
 from functools import cache
 
+import numpy as np
 import pytest
 from example_results import (
     NASTY_NAMES,
@@ -20,12 +24,14 @@ from html_page import Page
 from PIL import Image
 
 from hf_cl.metrics import CalibrationBins, StabilityTraces
+from hf_cl.results.class_confusion import write_confusion
 from hf_cl.results.examples import Example
-from hf_cl.results.report import render_report, write_report
-from hf_cl.results.report_figures import DARK, LIGHT, as_png, as_svg, draw_matrix, draw_sessions, drawable, heat_floor
-from hf_cl.results.report_traces import POINTS, draw_traces, lowest_points, traced_sessions
+from hf_cl.results.report import BesideResults, render_report, write_report
+from hf_cl.results.report_curves import CLASSES_OFFERED, MOST_VALUES, accuracy_charts, class_chart, cost_charts
+from hf_cl.results.report_figures import DARK, LIGHT, as_png, draw_matrix, draw_sessions, drawable, heat_floor, matrix_pixels
 from hf_cl.results.results import Memory, Results, Times
 
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome"))), None)
 NOTES = ["Mind the backbone.", "<u>note</u>"]
 
 
@@ -50,18 +56,23 @@ def test_files(tmp_path):
 
 
 def test_the_same_run_gives_the_same_bytes():
-    for draw in (lambda: as_png(draw_matrix(example_results(), LIGHT)), lambda: as_svg(draw_sessions(example_results(), DARK))):
+    for draw in (lambda: as_png(draw_matrix(example_results(), LIGHT)), lambda: as_png(draw_sessions(example_results(), DARK))):
         assert draw() == draw()
+    assert render_report(example_results(), SETTINGS, method="m") == render_report(example_results(), SETTINGS, method="m")
 
 
 @pytest.mark.parametrize("make", [example_results, few_shot_results, base_to_novel_results, probed_results, nasty_results, shown_results])
-def test_the_page_loads_and_runs_nothing(make):
+def test_the_page_loads_nothing_and_runs_its_own_script_alone(make):
     page = page_of(make)
-    assert not {"script", "link", "iframe", "object", "form", "a"} & set(page.tags)
+    assert not {"link", "iframe", "object", "form", "a"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     sources = [value for name, value in page.attributes if name in ("src", "srcset", "href")]
-    assert all(value.startswith("data:image/svg+xml;base64,") for value in sources)
-    assert any(name == "content" and value.startswith("default-src 'none'") for name, value in page.attributes)
+    assert all(value.startswith("data:image/") or not value for value in sources)
+    (policy,) = [value for name, value in page.attributes if name == "content" and value.startswith("default-src")]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-")
+    (script,) = re.findall(r"<script>(.*?)</script>", html_of(make), re.DOTALL)
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.endswith(f"'sha256-{allowed}'")
 
 
 def test_what_a_reader_looks_for_is_there():
@@ -89,9 +100,9 @@ def test_sessions_that_were_not_trained_are_marked():
 def test_names_cannot_break_out():
     html = html_of(nasty_results)
     page = Page(html)
-    assert not {"script", "b", "u", "h3"} & set(page.tags)
+    assert not {"b", "u", "img"} & set(page.tags)
+    assert page.tags.count("script") == html.count('<script type="application/json">') + 1  # data, and the page's own
     assert page.tags.count("i") == html.count('<i style="--v') + 1  # bars and the colour scale alone
-    assert page.tags.count("img") == 1  # the figure
     texts = " ".join(page.texts)
     assert '<script>alert("x")</script>' in texts  # shown as it is
     assert "line one line two --- # heading" in texts
@@ -115,30 +126,44 @@ def test_base_to_novel_has_tests_instead_of_a_matrix(tmp_path):
     assert "Accuracy matrix" not in text
 
 
-def test_figures_inside_are_whole_svg_in_four_variants():
-    page = page_of(example_results)
-    sources = [value for name, value in page.attributes if name in ("src", "srcset")]
-    roots = [ET.fromstring(base64.b64decode(value.partition(",")[2])) for value in sources]
-    assert len({root.attrib["width"] for root in roots}) == 2
-    assert len(set(sources)) == 4
-    media = [value for name, value in page.attributes if name == "media"]
-    assert len(media) == 3
-    assert sum("dark" in value for value in media) == 2
+def test_curves_are_named_in_words_and_have_errors():
+    accuracy, forgetting = accuracy_charts(example_results())
+    names = [line.name for line in accuracy.lines]
+    assert names[:3] == ["all classes seen so far", "classes of session 0", "new classes of that session"]
+    assert names[3] == "at the end: nearest class mean, no adapter" and accuracy.lines[3].level
+    assert accuracy.lines[0].values == [90, 77.5, 61] and forgetting.lines[0].values == [None, 10, 12.5]
+    assert accuracy.lines[0].low[2] == pytest.approx(51.2, abs=0.05) and accuracy.lines[0].high[2] == pytest.approx(70.0, abs=0.05)
+    assert [line.name for line in accuracy_charts(few_shot_results())[0].lines][2] == "all classes since session 0"
 
 
-def test_comparisons_are_drawn_and_named():
-    results = nasty_results()
-    without = as_svg(draw_sessions(example_results(comparisons={}), LIGHT)).decode()
-    with_marks = as_svg(draw_sessions(results, LIGHT)).decode()
-    assert with_marks.count("stroke-dasharray") > without.count("stroke-dasharray")
-    assert "$\\frac{1}$ | &lt;i&gt;□&lt;/i&gt;" in with_marks  # no mathtext, no markup, no missing glyph
+def test_errors_follow_the_images_of_their_time():
+    then = [[600], [600, 200], [60, 20, 20]]
+    accuracy = accuracy_charts(example_results(test_counts_then=then))[0].lines[1]
+    wide, narrow = (accuracy.high[t] - accuracy.low[t] for t in (2, 0))
+    assert wide > 2 * narrow
 
 
-def test_themes_change_colours_only():
-    light, dark = (as_svg(draw_sessions(example_results(), theme)).decode() for theme in (LIGHT, DARK))
-    assert LIGHT.surface in light
-    assert DARK.surface in dark
-    assert re.sub("#[0-9a-f]{6}", "", light).count("<path") == re.sub("#[0-9a-f]{6}", "", dark).count("<path")
+def test_the_classes_that_lost_most_are_drawn():
+    chart = class_chart(example_results())
+    assert chart.lines[0].name == "crab (session 0)" and chart.lines[0].values == [80, 70, 40]
+    assert len(chart.lines) == 7 and chart.lines[-1].values == [None, None, None]  # never tested
+    assert class_chart(one_session()) is None
+    many = class_chart(largest_run())
+    assert len(many.lines) == CLASSES_OFFERED and sum(line.shown for line in many.lines) == 8
+    assert len(many.x) * CLASSES_OFFERED <= MOST_VALUES and many.x[0] == 0 and many.x[-1] == 99
+
+
+def test_costs_have_readable_units():
+    time, memory = cost_charts(shown_results())
+    assert time.title == "time, seconds" and memory.title == "memory at its peak, MB"
+    assert time.lines[0].values == [83.25, 41.5, 40.0] and memory.lines[0].values == [1200, 900, 850]
+    assert cost_charts(example_results(times=Times([9000.0] * 3, [1.0] * 3, 27003.0)))[0].title == "time, hours"
+
+
+def test_comparisons_stand_in_the_legend():
+    html = html_of(nasty_results)
+    assert "<bdi>at the end: _$\\frac{1}$ | &lt;i&gt;🦊&lt;/i&gt; y" in html
+    assert as_png(draw_sessions(nasty_results(), LIGHT)) != as_png(draw_sessions(nasty_results(comparisons={}), LIGHT))
 
 
 def long_run(sessions):
@@ -169,6 +194,13 @@ def test_long_runs_are_dense():
     assert as_png(draw_matrix(forty_sessions(), LIGHT)).startswith(b"\x89PNG")
 
 
+def test_the_pixels_of_a_long_matrix():
+    picture = Image.open(io.BytesIO(matrix_pixels([[0.5], [1.0, 0.75]])))
+    assert picture.mode == "RGBA" and picture.size == (2, 2)
+    opacities = [picture.getpixel(place)[3] for place in ((0, 0), (1, 0), (0, 1), (1, 1))]
+    assert opacities == [8, 0, 248, 128]
+
+
 def test_a_single_session_can_be_drawn():
     assert as_png(draw_matrix(one_session(), LIGHT))
     assert as_png(draw_sessions(one_session(), LIGHT))
@@ -187,7 +219,9 @@ def test_letters_without_a_glyph_become_a_box():
 
 
 def example(name="ant", said="deer", *, drawn=True):
-    return Example(true=name, predicted=said, confidence=0.83, session=0, drawn=drawn, image="data:image/png;base64,iVBORw0KGgo=")
+    near = [(said, 0.83), ("eel", 0.1), ("fox", 0.04)]
+    picture = "data:image/png;base64,iVBORw0KGgo="
+    return Example(true=name, predicted=said, confidence=0.83, session=0, drawn=drawn, image=picture, nearest=near)
 
 
 def test_confusions_between_sessions():
@@ -208,18 +242,22 @@ def test_memory_per_session_says_what_it_is():
 
 
 def test_examples_show_names_and_confidence():
-    page = Page(render_report(example_results(), SETTINGS, method="m", examples=[example(), example("bee", "bee"), example(drawn=False)]))
+    shown = BesideResults([example(), example("bee", "bee"), example(drawn=False)])
+    page = Page(render_report(example_results(), SETTINGS, method="m", beside=shown))
     texts = " ".join(page.texts)
-    assert texts.count("83 %") == 3
+    assert texts.count("83 %") == 3 and texts.count("83.0 %") == 3 and texts.count("10.0 %") == 3
+    assert [value for name, value in page.attributes if name == "data-outcome"] == ["0", "1", "0"]
+    assert [value for name, value in page.attributes if name == "data-confidence"] == ["83.0"] * 3
     assert "Evenly drawn from the tests" in texts and "Most confident mistakes" in texts
     assert [value for name, value in page.attributes if name == "class" and value in ("right", "wrong")] == ["wrong", "right", "wrong"]
 
 
 def test_names_of_examples_cannot_break_out():
     shown = [example(true, said) for true, said in zip(NASTY_NAMES, reversed(NASTY_NAMES), strict=True)]
-    page = Page(render_report(nasty_results(), SETTINGS, method="m", examples=shown))
-    assert not {"script", "b"} & set(page.tags)
-    assert page.tags.count("img") == 1 + len(shown)
+    html = render_report(nasty_results(), SETTINGS, method="m", beside=BesideResults(shown))
+    page = Page(html)
+    assert page.tags.count("script") == html.count('<script type="application/json">') + 1
+    assert page.tags.count("img") == len(shown) + 1  # and the one that shows them large
     assert not [name for name, _ in page.attributes if name.startswith("on")]
 
 
@@ -239,24 +277,30 @@ def test_what_probes_report_has_a_table():
 
 def test_stability_traces_are_drawn():
     html = html_of(probed_results)
-    assert "Stability between the ends of sessions" in html
-    assert html.count("data:image/svg+xml;base64,") == 8
-    svg = as_svg(draw_traces(probed_results().continual, DARK)).decode()
-    assert ">session 0<" in svg and ">session 1<" in svg
+    assert "Stability between the ends of sessions" in html and "test images of session 1" in html
     assert "Stability between" not in html_of(example_results)
 
 
-def test_long_traces_keep_their_lowest_points():
-    evaluations = [(n, 0.1 if n == 4321 else 0.9) for n in range(1, 10_001)]
-    steps, values = lowest_points(evaluations)
-    assert len(steps) == POINTS and values.min() == 0.1 and steps[values.argmin()] == 4321
-    assert lowest_points([])[0].size == 0
-    assert traced_sessions(100)[0] == 0 and traced_sessions(100)[-1] == 99 and len(traced_sessions(100)) == 8
-    assert traced_sessions(3) == [0, 1, 2]
+def test_a_run_folder_gives_losses_and_the_matrix_of_classes(tmp_path):
+    write_confusion(tmp_path, np.array([[0, 0, 36], [0, 3, 14], [1, 5, 10], [3, 3, 19], [4, 0, 1], [5, 1, 4], [6, 6, 16]]))
+    steps = [{"kind": "train", "step": n, "session": 0, "loss_cross_entropy": 1 / n, "learning_rate_0": 0.1} for n in (1, 2, 3)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    html = write_report(tmp_path, shown_results(), SETTINGS, method="OVOR").read_text()
+    assert "Losses and learning rates" in html and "cross entropy" in html
+    assert '"begins":[3,5],"images":[50,10,0,19,1,4,16]' in html and "<canvas" in html
+    assert re.search(r"54.*?60.00</span>\s*<span class=\"quiet\">", html, re.DOTALL)  # an interval where the images are known
+    assert "<canvas" not in html_of(shown_results) and "Losses and learning rates" not in html_of(shown_results)
 
 
-def test_a_session_that_has_just_begun_can_be_drawn():
-    assert as_svg(draw_traces(StabilityTraces(every=5, steps=[5], session_ends=[5], traces=[[0.5], []]), LIGHT))
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_the_script_runs_in_a_browser(tmp_path):
+    examples = [example(), example("bee", "bee")]
+    page = tmp_path / "report.html"
+    page.write_text(render_report(probed_results(), SETTINGS, method="m", beside=BesideResults(examples)))
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom")
+    done = subprocess.run([BROWSER, *flags, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+    assert "2 of 2 pictures, confidence 0 to 100 %" in done.stdout
+    assert done.stdout.count('class="tip"') == done.stdout.count('class="chart"')
 
 
 def largest_run():
@@ -286,8 +330,8 @@ def largest_run():
 
 
 def test_the_page_of_the_largest_run_is_bounded():
-    html = render_report(largest_run(), SETTINGS, method="OVOR", examples=[example()] * 12)
-    assert len(html) < 2_000_000
+    html = render_report(largest_run(), SETTINGS, method="OVOR", beside=BesideResults([example()] * 48))
+    assert len(html.encode()) < 4 << 20
     assert Page(html).tags
 
 
@@ -308,14 +352,16 @@ def test_a_thousand_sessions_fit_a_page(tmp_path):
     html = render_report(results, SETTINGS, method="OVOR")
     assert len(html.encode()) < 5 << 20
     assert "Accuracy matrix; its numbers are in results.json." in html and 'class="heat' not in html
+    assert len(re.findall(r'<g class="line[^>]* data-line', html)) < 60  # of a thousand classes eight are drawn, the others wait as numbers
 
 
 def test_the_reliability_plot_shows_the_last_session(tmp_path):
     bins = [CalibrationBins.of([0.9] * n, [True] * (n // 2) + [False] * (n - n // 2)) for n in (60, 80, 100)]
     results = example_results(calibration=bins)
     html = render_report(results, SETTINGS, method="OVOR")
-    assert "Expected calibration error: 40.00 points." in html and "Accuracy against confidence in 15 bins." in html
-    assert "Accuracy against confidence" not in html_of(example_results)
+    assert "Expected calibration error: 40.00 points." in html and "accuracy of the images of a bin" in html
+    assert 'title="87 to 93 %: 50 right, 50 wrong"' in html and "confidences: 87 to 93 %: 50 right, 50 wrong. " in html
+    assert "Is it right as often" not in html_of(example_results)
     results.save(tmp_path / "results.json")
     assert Results.load(tmp_path / "results.json") == results
     with pytest.raises(ValueError, match="calibration needs bins that hold"):

@@ -49,7 +49,8 @@ def test_the_file_has_the_keys_of_its_format(tmp_path):
     assert values["metrics"]["final_accuracy"] == pytest.approx(0.61)
     assert values["metrics"]["novel_accuracy"][0] is None
     assert values["per_class_accuracy"] == {"ant": 0.8, "bee": 0.6, "crab": 0.4, "deer": 0.9, "eel": 0.6, "fox": 0.5, "gnu": None}
-    assert values["sessions"][1] == {"id": 1, "new_class_names": ["deer", "eel"], "num_train": 300, "num_test": 20, "trained": True}
+    second = {"id": 1, "new_class_names": ["deer", "eel"], "num_train": 300, "num_test": 20, "trained": True, "kept_images": 0}
+    assert values["sessions"][1] == second
     assert "[0.6, 0.75, 0.5]" in text  # a row of the matrix is a line
 
 
@@ -268,9 +269,20 @@ def test_every_number_has_a_name():
 
 def test_remarks_say_which_sessions_had_one_class():
     sessions = sessions_of([CLASSES[0], ["deer"], ["eel", "fox", "gnu"]])
-    text = " ".join(remarks(example_results(sessions=sessions, class_accuracy_matrix=[[1.0] * 3, [1.0] * 4, [1.0] * 7])))
-    assert "One new class came in session 1: a loss" in text
-    assert "One new class" not in " ".join(remarks(example_results()))
+    first, *others = remarks(example_results(sessions=sessions, class_accuracy_matrix=[[1.0] * 3, [1.0] * 4, [1.0] * 7]))
+    assert first.startswith("Every session was trained; session 1 brought one new class, where a loss over")
+    assert not any("one new class" in sentence for sentence in (*others, *remarks(example_results())))
+
+
+def test_many_sessions_are_named_by_their_ends():
+    sessions = sessions_of([[f"class {t}"] for t in range(40)])
+    few = [dataclasses.replace(session, trained=session.id % 2 == 0) for session in sessions]
+    rows = [[1.0] * (t + 1) for t in range(40)]
+    matrices = dict.fromkeys(("accuracy_matrix", "accuracy_matrix_task_aware", "accuracy_matrix_within", "class_accuracy_matrix"), rows)
+    run = example_results(sessions=sessions, test_counts=[20] * 40, times=None, **matrices)
+    assert "; sessions 0 to 39 brought one new class" in remarks(run)[0]
+    every_other = remarks(dataclasses.replace(run, sessions=few))[0]
+    assert every_other.startswith("No optimizer step was taken in sessions 1, 3, 5") and "39; sessions 0, 2, 4" in every_other
 
 
 def test_remarks_say_how_many_images_were_left_out():

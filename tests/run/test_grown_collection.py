@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,3 +163,25 @@ def test_a_run_that_stopped_inside_a_session_goes_on_when_a_class_sorts_earlier(
     (root / "hen" / "99.png").unlink()
     grown = go(folder, root, resume="auto", **settings)
     assert [session.new_class_names for session in grown.sessions] == [["cat", "dog"], ["hen"], ["ant"]]
+
+
+def test_an_exemplar_whose_picture_is_gone_is_refused_by_name_unless_copies_were_kept(tmp_path):
+    memory = {"memory": "{type: exemplars, per_class: 2}", "epochs": 1, "batch_size": 4}
+    root = photos(tmp_path / "photos", "cat", "dog", "hen")
+    kept = {**memory, "memory_dir": tmp_path / "kept"}
+    for folder, settings in (("plain", memory), ("copies", kept)):
+        results = go(tmp_path / folder, root, "linear_probe", **settings)
+        assert [session.kept_images for session in results.sessions] == [4, 6]
+    assert len(list((tmp_path / "kept").glob("*.png"))) == 6
+    photos(root, "ant", count=7)
+    for path in (root / "dog").iterdir():  # all training pictures of a taught class are gone; its test picture stays
+        if path.name not in {Path(name).name for name in held(tmp_path / "plain", "dog")}:
+            path.unlink()
+    for number in range(20, 26):  # others have come in their place
+        photo(root, "dog", number)
+    order = tmp_path / "order.txt"
+    order.write_text("cat\ndog\nhen\nant\n")
+    with pytest.raises(ValueError, match=r"2 of the 6 exemplars .* are gone: .*dog/\d\.png \(class dog, session 0\).*--memory_dir"):
+        go(tmp_path / "plain", root, "linear_probe", **memory, resume="auto", class_order=order)
+    grown = go(tmp_path / "copies", root, "linear_probe", **kept, resume="auto", class_order=order)
+    assert [session.kept_images for session in grown.sessions] == [4, 6, 8]

@@ -12,13 +12,19 @@ from stream import Images
 from hf_cl.contracts import FeatureSet
 from hf_cl.images import Forms, PixelStore, Preprocessor, build_augmentation
 from hf_cl.settings import TrainingSettings
-from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.image_stream import ImageStream, Replay
+from hf_cl.training.step import MicroBatch
 
 COUNT = 19
 
 
 def steps(rank: int, world: int, accumulation: int) -> list[list[tuple[list[int], float]]]:
     """(sample ids, weight) of each micro-batch of each step of an epoch, by batches of 8: the last has three samples."""
+    return [[(micro.batch["index"].tolist(), micro.weight) for micro in step] for step in shares_of(rank, world, accumulation)]
+
+
+def shares_of(rank: int, world: int, accumulation: int, replay: Replay | None = None) -> list[list[MicroBatch]]:
+    """The micro-batches of each step of an epoch."""
     settings = TrainingSettings(batch_size=8, gradient_accumulation_steps=accumulation, augmentation="none")
     accelerator = SimpleNamespace(process_index=rank, num_processes=world, device=torch.device("cpu"))
     preprocessor = Preprocessor(processor())
@@ -27,8 +33,8 @@ def steps(rank: int, world: int, accumulation: int) -> list[list[tuple[list[int]
     ids = torch.arange(COUNT)
     features = FeatureSet(torch.zeros(COUNT, 1), ids % 2, ids)
     dataset = Images([0] * COUNT)
-    taken = stream.steps(dataset, (0, 0), size=8, epoch=0, start=0, views=1, features=features)  # type: ignore[arg-type]
-    return [[(micro.batch["index"].tolist(), micro.weight) for micro in step] for step in taken]
+    taken = stream.steps(dataset, (0, 0), size=8, epoch=0, start=0, views=1, features=features, replay=replay)  # type: ignore[arg-type]
+    return list(taken)
 
 
 @pytest.mark.parametrize(("world", "accumulation"), [(2, 1), (2, 2), (4, 1), (4, 2), (8, 1)])
