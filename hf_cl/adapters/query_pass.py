@@ -60,7 +60,7 @@ class QueryPass:
         self.layers: Sequence[Asks] = ()
         self._inside = False
         self._pending: set[int] = set()
-        self._before: list[list[Any]] = []
+        self._before: list[list[Any] | None] = []
         self._handles = [
             tower.register_forward_pre_hook(self._ask, with_kwargs=True),
             tower.register_forward_hook(self._done, always_call=True),
@@ -85,15 +85,16 @@ class QueryPass:
         if self._inside:
             return
         asking = [layer for layer in self.layers if layer.asks()]
-        self._before.append([layer.rest() for layer in self.layers])
-        if not asking:
-            return
         graded = torch.is_grad_enabled()
-        if graded and self._pending and tower.training:
+        if asking and graded and self._pending and tower.training:
+            self._before.append(None)
             raise RuntimeError(
                 "Two forwards with gradient before one backward, under gradient checkpointing: the layers of the first would run again "
                 "with the rows of the second. Call backward after each forward, or turn gradient checkpointing off."
             )
+        self._before.append([layer.rest() for layer in self.layers])
+        if not asking:
+            return
         query = self._query(tower, args, kwargs)
         for layer in asking:
             made = layer.answer(query)
@@ -117,6 +118,8 @@ class QueryPass:
         if self._inside:
             return
         before = self._before.pop()
+        if before is None:  # the forward was refused
+            return
         if not torch.is_grad_enabled():
             for layer, state in zip(self.layers, before, strict=True):
                 layer.wake(state)

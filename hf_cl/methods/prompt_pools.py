@@ -6,7 +6,7 @@ by OVOR's virtual outliers, as that paper does it (Huang et al., ICLR 2024).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from hf_cl.methods.adapt_sessions import AdapterSettings, AdaptSessions
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.optimizers import adam
 from hf_cl.methods.schedules import lagging_cosine
-from hf_cl.methods.with_memory import LossScope
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
 
@@ -54,44 +53,6 @@ CODA_CITATION = """@inproceedings{smith2023coda,
 }"""
 
 
-def prompt_pool(
-    name: str,
-    adapter: PromptPoolConfig,
-    terms: Sequence[LossTerm],
-    *,
-    epochs: int,
-    vor_epochs: int,
-    learning_rate: float,
-    weight_decay: float,
-    head: Mapping[str, Any] | None,
-    drift_map: Kind,
-    loss_scope: LossScope,
-    title: str,
-    citation: str,
-) -> Method:
-    """A pool trained with masked cross-entropy and `terms`, then, where `vor_epochs` says so, its head against virtual outliers."""
-    cross_entropy, outliers = MaskedCrossEntropy(loss_scope), VirtualOutliers()
-
-    def phases(session: Session) -> list[Phase]:
-        of_the_pool = terms if session.id == 0 or adapter.grows else []  # which else rests
-        train = Phase("train", epochs, [cross_entropy, *of_the_pool], everything)
-        return [train, Phase("vor", vor_epochs, [cross_entropy, outliers], is_head, inputs="features")]
-
-    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        return adam(named_parameters, learning_rate, lagging_cosine(learning_rate, epochs + vor_epochs), weight_decay)
-
-    return Method(
-        name=name,
-        adapter=adapter,
-        phases=phases,
-        optimizer=optimizer,
-        rule=Plain(),
-        parts=[*drift_parts(head, drift_map)],
-        title=f"{title} with OVOR's outliers" if vor_epochs else title,
-        citation=citation,
-    )
-
-
 @dataclass
 class PoolSettings(AdapterSettings):
     """What the three recipes share."""
@@ -111,23 +72,33 @@ class PoolSettings(AdapterSettings):
     drift_map: Kind = "ridge"
     """How class statistics of heads that are fitted follow the features: none, mean, sdc, ridge, procrustes, functional."""
 
-    def pooled(self, name: str, adapter: PromptPoolConfig, terms: Sequence[LossTerm], title: str, citation: str) -> Method:
-        """The method around an adapter and its losses."""
-        made = prompt_pool(
-            name,
-            adapter,
-            terms,
-            epochs=self.epochs,
-            vor_epochs=self.vor_epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            head=self.head,
-            drift_map=self.drift_map,
-            loss_scope=self.scope("new"),
-            title=title,
-            citation=citation,
-        )
-        return self.completed(made)
+
+def prompt_pool(
+    settings: PoolSettings, name: str, adapter: PromptPoolConfig, terms: Sequence[LossTerm], title: str, citation: str
+) -> Method:
+    """A pool trained with masked cross-entropy and `terms`, then, where `vor_epochs` says so, its head against virtual outliers."""
+    cross_entropy, outliers = MaskedCrossEntropy(settings.scope("new")), VirtualOutliers()
+    epochs, vor_epochs, rate = settings.epochs, settings.vor_epochs, settings.learning_rate
+
+    def phases(session: Session) -> list[Phase]:
+        of_the_pool = terms if session.id == 0 or adapter.grows else []  # which else rests
+        train = Phase("train", epochs, [cross_entropy, *of_the_pool], everything)
+        return [train, Phase("vor", vor_epochs, [cross_entropy, outliers], is_head, inputs="features")]
+
+    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
+        return adam(named_parameters, rate, lagging_cosine(rate, epochs + vor_epochs), settings.weight_decay)
+
+    method = Method(
+        name=name,
+        adapter=adapter,
+        phases=phases,
+        optimizer=optimizer,
+        rule=Plain(),
+        parts=[*drift_parts(settings.head, settings.drift_map)],
+        title=f"{title} with OVOR's outliers" if vor_epochs else title,
+        citation=citation,
+    )
+    return settings.completed(method)
 
 
 def grows(which: AdaptSessions) -> bool:
@@ -159,7 +130,7 @@ class L2PSettings(PoolSettings):
             grows=grows(self.adapt_sessions),
             head=dict(self.head),
         )
-        return self.pooled("l2p", adapter, [PromptKeys(**_KEYS.get(("l2p", self.key_scaling), {}))], "L2P", L2P_CITATION)
+        return prompt_pool(self, "l2p", adapter, [PromptKeys(**_KEYS.get(("l2p", self.key_scaling), {}))], "L2P", L2P_CITATION)
 
 
 @dataclass
@@ -187,7 +158,7 @@ class DualPromptSettings(PoolSettings):
             head=dict(self.head),
         )
         keys = PromptKeys(**_KEYS.get(("dual", self.key_scaling), {}))
-        return self.pooled("dualprompt", adapter, [keys], "DualPrompt", DUALPROMPT_CITATION)
+        return prompt_pool(self, "dualprompt", adapter, [keys], "DualPrompt", DUALPROMPT_CITATION)
 
 
 @dataclass
@@ -212,4 +183,4 @@ class CodaPromptSettings(PoolSettings):
             head=dict(self.head),
         )
         penalties = [OrthogonalPrompts(self.orthogonality)] if self.orthogonality else []
-        return self.pooled("coda_prompt", adapter, penalties, "CODA-Prompt", CODA_CITATION)
+        return prompt_pool(self, "coda_prompt", adapter, penalties, "CODA-Prompt", CODA_CITATION)

@@ -13,6 +13,7 @@ from hf_cl.adapters.config import MAX_ROWS
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.prefix_config import PrefixConfig
 from hf_cl.adapters.prompt_pool.pools import L2P, Coda, Dual, Producer, Shared
+from hf_cl.hints import nearest
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "l2p": {"e_layers": [0], "e_tokens": 10, "pool_size": 30, "top_k": 5},
@@ -32,7 +33,7 @@ class PromptPoolConfig(PrefixConfig, PeftConfig):
     a layer with both kinds of rows, and for what `HeadedConfig` refuses.
     """
 
-    producer: Literal["l2p", "dual", "coda"] | None = field(default=None, metadata={"help": "which rows an image gets: l2p, dual, coda"})
+    producer: Literal["l2p", "dual", "coda"] = field(default="coda", metadata={"help": "which rows an image gets: l2p, dual, coda"})
     e_layers: list[int] | None = field(default=None, metadata={"help": "layers (from 0) whose rows are chosen by the query"})
     e_tokens: int | None = field(default=None, metadata={"help": "rows of an entry for the keys, and as many for the values"})
     g_layers: list[int] | None = field(default=None, metadata={"help": "dual: layers whose rows all images share"})
@@ -46,8 +47,8 @@ class PromptPoolConfig(PrefixConfig, PeftConfig):
         super().__post_init__()
         self.peft_type = PeftType["PROMPT_POOL"]
         self.check_shared_fields()
-        if self.producer is None:
-            raise ValueError(f"PROMPT_POOL needs a producer: {', '.join(_DEFAULTS)}.")
+        if self.producer not in _DEFAULTS:
+            raise ValueError(f"Unknown producer {self.producer!r}.{nearest(self.producer, _DEFAULTS)} Known: {', '.join(_DEFAULTS)}.")
         defaults = _DEFAULTS[self.producer]
         for name in ("e_layers", "e_tokens", "g_layers", "g_tokens", "pool_size", "top_k", "components_per_session"):
             value = getattr(self, name)

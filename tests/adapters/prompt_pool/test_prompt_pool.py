@@ -12,7 +12,7 @@ from tiny import NAMES, base, images
 from hf_cl.adapters import PromptPoolConfig
 from hf_cl.adapters.prompt_pool.pools import L2P, Dual, orthogonal_rows
 from hf_cl.backbones import classifier_of
-from hf_cl.contracts import Context
+from hf_cl.contracts import Context, Outputs
 from hf_cl.losses import PromptKeys
 from hf_cl.methods import DualPromptSettings, L2PSettings
 from hf_cl.methods.adapt_sessions import adapt_sessions
@@ -156,7 +156,7 @@ def test_a_loss_reads_what_the_adapter_hands_out_once():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "needs a producer"),
+        ({"producer": "dual_prompt"}, "Unknown producer 'dual_prompt'.* did you mean 'dual'"),
         ({"producer": "l2p", "top_k": 9, "pool_size": 4}, "more than the pool_size 4"),
         ({"producer": "coda", "top_k": 1}, "has no top_k"),
         ({"producer": "dual", "e_layers": [0]}, r"Layers \[0\] are among"),
@@ -226,22 +226,27 @@ def information(chosen, labels) -> float:
     return float((joint * (joint / (joint.sum(1, keepdim=True) * joint.sum(0)).clamp_min(1e-12)).clamp_min(1e-12).log()).sum())
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_prompts_say_more_of_the_image_where_each_pulls_its_own(seed):
-    query, labels = clusters(seed)
-    found = {}
-    for over in ("images", "pairs"):
-        torch.manual_seed(seed)
-        keys = torch.rand(10, 16, requires_grad=True)
-        optimizer, shuffle = torch.optim.Adam([keys], lr=0.02), torch.Generator().manual_seed(seed)
-        producer, pool = L2P(10, 2, 1), torch.zeros(10, 2, 1, 4)
-        for _ in range(200):
-            batch = query[torch.randperm(len(query), generator=shuffle)[:32]]
-            made = producer.produce(batch, {"k": keys, "p": pool}, training=True)
-            ctx = type("Ctx", (), {"extras": {"key_similarity": made.similarity[:, None], "chosen": made.chosen[:, None]}})
-            PromptKeys(over=over)(ctx).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        with torch.no_grad():
-            found[over] = information(producer.produce(query, {"k": keys, "p": pool}, training=False).chosen, labels)
-    assert found["images"] > found["pairs"]
+def trained_choices(query, seed: int, over: str):
+    """What a pool of the published size chooses once its keys were trained by the key loss alone."""
+    torch.manual_seed(seed)
+    keys, prompts = torch.rand(30, query.shape[1], requires_grad=True), torch.zeros(30, 2, 1, 4)
+    optimizer, shuffle = torch.optim.Adam([keys], lr=0.02), torch.Generator().manual_seed(seed)
+    producer = L2P(30, 5, 1)
+    for _ in range(400):
+        batch = query[torch.randperm(len(query), generator=shuffle)[:32]]
+        made = producer.produce(batch, {"k": keys, "p": prompts}, training=True)
+        outputs = Outputs(batch, batch, batch, {"key_similarity": made.similarity[:, None], "chosen": made.chosen[:, None]})
+        PromptKeys(over=over)(Context({}, (outputs,), None, 0, 0, None)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return producer.produce(query, {"k": keys.detach(), "p": prompts}, training=False).chosen
+
+
+@pytest.mark.slow
+def test_prompts_say_more_of_the_image_where_each_pulls_its_own():
+    gains = []
+    for seed in range(8):
+        query, labels = clusters(seed)
+        own, pairs = (information(trained_choices(query, seed, over), labels) for over in ("images", "pairs"))
+        gains.append(own - pairs)
+    assert sum(gain > 0 for gain in gains) >= 7 and sum(gains) / 8 > 0.15  # 0.21 nats in the mean; one seed is a tie
