@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def thin(files: list[Path], count: int, label_column: str) -> pa.Table:
-    """At most `count` rows of each label, in the order of the files."""
+def thin(files: list[Path], count: int, label_column: str, classes: int | None = None) -> pa.Table:
+    """At most `count` rows of each label, or of each of the first `classes` labels, in the order of the files."""
     table = pa.concat_tables([pq.read_table(file) for file in files])
     taken: dict[int, int] = {}
     keep: list[int] = []
     for row, label in enumerate(table[label_column].to_pylist()):
         taken[label] = taken.get(label, 0) + 1
-        keep += [row] if taken[label] <= count else []
+        keep += [row] if taken[label] <= count and (classes is None or label < classes) else []
     return table.take(keep)
 
 
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--train", type=int, required=True, help="training images per class")
     parser.add_argument("--test", type=int, required=True, help="test images per class")
+    parser.add_argument("--classes", type=int, help="of the first so many labels alone")
     parser.add_argument("--label_column", default="fine_label")
     options = parser.parse_args()
     options.output.mkdir(parents=True)
@@ -38,7 +39,7 @@ def main() -> None:
         files = sorted(options.dataset.glob(f"*{split}*.parquet"))
         if not files:
             parser.error(f"{options.dataset} has no parquet file of the split {split!r}")
-        pq.write_table(thin(files, count, options.label_column), options.output / f"{split}.parquet")
+        pq.write_table(thin(files, count, options.label_column, options.classes), options.output / f"{split}.parquet")
 
 
 if __name__ == "__main__":

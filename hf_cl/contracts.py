@@ -253,6 +253,8 @@ class Part:
     what any head or part names; a class attribute or set in the constructor, since it is read before session 0 begins."""
     new_classes_only: str = ""
     """Why it cannot take part in a session without a new class, in a clause; empty where it can. Read before session 0 begins."""
+    needs_first_session: str = ""
+    """Why it must have seen session 0, so that no run with it starts from an adapter, in a clause; empty where it need not."""
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """After the head has grown, before the session's optimizer is made."""

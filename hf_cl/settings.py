@@ -180,7 +180,9 @@ class RunSettings(TrainingSettings):
     index_list: str | None = None
     """A folder with published lists of images; absent: an own draw by class_order_seed."""
     targets: list[str] = field(default_factory=list)
-    """Data sets to test on, for protocols that train on one and test on others."""
+    """Data sets to test on, for protocols that train on one and test on others; the later domains of `domain_incremental`."""
+    start_from: str | None = None
+    """An adapter to go on from, a folder or a Hub id: what it knows is session 0, which is measured and not trained."""
     session_from: Literal["new_classes", "new_pictures"] = "new_classes"
     """What makes the next session of a run that goes on: `new_classes` alone, or first the `new_pictures` of classes that it has taught."""
     validation_fraction: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,18 @@ SELF_CONTAINED = {
 }
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_rooms(path: Path) -> set[str]:
     rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -88,7 +94,7 @@ def at_import(body):
 @pytest.mark.parametrize("path", [path for path in MODULES if room_of(path) == "results"], ids=lambda p: p.name)
 def test_results_know_no_torch(path):
     names = set()
-    for node in at_import(ast.parse(path.read_text()).body):
+    for node in at_import(tree_of(path).body):
         names |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else {node.module or ""}
     assert not {name.split(".")[0] for name in names} & {"torch", "transformers", "peft", "accelerate", "safetensors"}
     assert {name.split(".")[1] for name in names if name.startswith("hf_cl.")} <= {
@@ -110,7 +116,7 @@ def test_only_one_file_touches_private_parts_of_peft(path):
     if path.name == "_peft.py":
         return
     private = {"_disable_adapters", "_member_map_", "PEFT_TYPE_TO_CONFIG_MAPPING", "_hf_peft_config_loaded"}
-    used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    used = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
     assert not used & private
 
 
@@ -118,7 +124,7 @@ def test_only_one_file_touches_private_parts_of_peft(path):
 def test_accelerate_and_datasets_have_one_user(library):
     users = set()
     for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name if isinstance(node, ast.Import) else None
             if module and module.split(".")[0] == library:
                 users.add(room_of(path))
@@ -135,7 +141,7 @@ def test_nothing_is_unpickled():
 def imports_of(path: Path, modules: dict[str, Path]) -> set[str]:
     """The package's modules that a file imports, wherever in it: inside functions and under TYPE_CHECKING too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

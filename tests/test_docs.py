@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -230,10 +231,15 @@ SOURCES = [
 ]
 
 
+@cache
+def words_of_the_code() -> frozenset[str]:
+    words = {word for path in SOURCES for word in re.findall(r"\w+", path.read_text())}
+    return frozenset(words | {path.stem for path in [*SOURCES, *(ROOT / "hf_cl" / "configs").rglob("*.yaml")]})
+
+
 @per_document
 def test_names_in_code_font_occur_in_the_code(document):
-    words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in SOURCES)))
-    words |= {path.stem for path in [*SOURCES, *(ROOT / "hf_cl" / "configs").rglob("*.yaml")]}
+    words = words_of_the_code()
     for code in inline_code(document):
         if re.fullmatch(r"[A-Za-z_][\w.]*(\([\w, ]*\))?", code):
             missing = set(re.findall(r"\w+", code)) - words - NO_NAMES

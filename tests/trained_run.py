@@ -1,4 +1,4 @@
-"""A small run on disk with two sessions of scikit-learn's digits, for what reads run folders; made once per file of tests."""
+"""A small run on disk with two sessions of scikit-learn's digits, for what reads run folders."""
 
 from __future__ import annotations
 

@@ -40,18 +40,19 @@ def owned_tensors(model: nn.Module, prefix: str, head: Head) -> dict[str, Tensor
     return {name: getattr(module, attribute) for name, module, attribute in _owned(model, prefix, head)}
 
 
-def digest_before_head(model: nn.Module, prefix: str, head: Head) -> str:
-    """Of all that features depend on and that may change: the adapter's tensors, and buffers of the base. Its weights are frozen.
-
-    By content, since fused optimizers change tensors without counting it. Waits for the device.
-    """
+def before_head(model: nn.Module, prefix: str, head: Head) -> dict[str, Tensor]:
+    """All that features depend on and that may change, by name: the adapter's tensors, and buffers of the base. Its weights are frozen."""
     inside_head = {id(tensor) for tensor in (*head.parameters(), *head.buffers())}
     named = {name: p for name, p in model.named_parameters() if prefix in name} | dict(model.named_buffers())
+    return {name: tensor for name, tensor in sorted(named.items()) if id(tensor) not in inside_head}
+
+
+def digest_before_head(model: nn.Module, prefix: str, head: Head) -> str:
+    """Of `before_head`. By content, since fused optimizers change tensors without counting it. Waits for the device."""
     total = hashlib.sha256()
-    for name, tensor in sorted(named.items()):
-        if id(tensor) not in inside_head:
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for name, tensor in before_head(model, prefix, head).items():
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 
 

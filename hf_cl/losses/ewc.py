@@ -43,6 +43,7 @@ class EWC(LossTerm):
 
     name = "ewc"
     needs = frozenset({"own_images"})
+    needs_first_session = "the Fisher of earlier sessions is in no adapter"
     first_session = 1
 
     def __init__(

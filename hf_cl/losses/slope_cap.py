@@ -52,6 +52,8 @@ class SlopeCap(LossTerm):
         self.weight, self.alpha, self.of = weight, alpha, of
         self._cap: float | None = None if alpha == "first_session" else float(alpha)
         self._head: nn.Module | None = None
+        if alpha == "first_session":
+            self.needs_first_session = "alpha comes from session 0 (give it as a number)"
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         self._head = trainer.head

@@ -149,7 +149,8 @@ class Exemplars(Memory):
     def end_session(self, trainer: Trainer, session: Session) -> None:
         """Choose of the session's images, and give up what is too much."""
         before = {exemplar.number for exemplar in self._kept}
-        positions = [p for chosen in self._chosen(trainer, session) for p in chosen]
+        chosen = self._chosen(trainer, session) if len(session.train) else ()  # none where a run goes on from an adapter
+        positions = [position for some in chosen for position in some]
         for position in positions:
             self._keep(session, position)
         self._shrink(trainer)

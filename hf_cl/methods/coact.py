@@ -270,6 +270,7 @@ class EmaTeacher(Part):
 
     def __init__(self, objective: Objective, *, clone: bool) -> None:
         self.objective, self.clone = objective, clone
+        self.needs_first_session = "its teacher and the states of the end of session 0 are in checkpoints alone"
         self._tuner: Any = None
         self._waiting: Mapping[str, Any] | None = None
 

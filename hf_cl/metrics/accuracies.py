@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = Sequence[Sequence[float | None]]
-"""Ragged rows: row t has the entries j = 0 ... t; None where session j, one without a new class, has no test images."""
+"""Ragged rows: row t has the entries j = 0 ... t; None where session j has no test images: one without a new class, or what a run started
+from."""
 Numbers = Sequence[float | None] | NDArray[np.float64]
 """None and NaN: no value."""
 
@@ -34,20 +35,14 @@ def mean(values: Numbers) -> float | None:
     return float(np.mean(numbers)) if len(numbers) else None
 
 
-def session_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float]:
+def session_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
     """A_t = sum_{j<=t} n_j R[t][j] / sum_{j<=t} n_j: top-1 accuracy on all classes seen after session t."""
-    return [defined(weighted_mean(row, counts[: len(row)])) for row in matrix]
+    return [weighted_mean(row, counts[: len(row)]) for row in matrix]
 
 
-def session_accuracy_unweighted(matrix: Matrix) -> list[float]:
+def session_accuracy_unweighted(matrix: Matrix) -> list[float | None]:
     """U_t = mean over j <= t of R[t][j]: every session counts the same, whatever its size."""
-    return [defined(mean(row)) for row in matrix]
-
-
-def defined(value: float | None) -> float:
-    """Of a row as a whole, in which session 0 always has a value."""
-    assert value is not None, "session 0 brings classes, so it has test images"
-    return value
+    return [mean(row) for row in matrix]
 
 
 def pooled_accuracy(matrix: Matrix, counts: Sequence[int]) -> float | None:
@@ -71,6 +66,6 @@ def old_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
     return [weighted_mean(row[:-1], counts[: len(row) - 1]) for row in matrix]
 
 
-def anytime_accuracy(accuracies: Sequence[float]) -> float | None:
+def anytime_accuracy(accuracies: Sequence[float | None]) -> float | None:
     """A_AUC of online streams (Koh et al. 2022, arXiv 2110.10031): mean over evaluations of the accuracy on the classes exposed so far."""
     return mean(accuracies)

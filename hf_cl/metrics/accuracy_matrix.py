@@ -41,17 +41,21 @@ class AccuracyMatrix:
     def __len__(self) -> int:
         return len(self._plain)
 
-    def add(self, counts: SessionCounts) -> None:
+    def add(self, counts: SessionCounts, *, started_from: bool = False) -> None:
         """Append the row of the evaluation after the next session.
 
         The number of test images of an earlier session may have changed: a collection loses and gains pictures.
+
+        Args:
+            counts: of the evaluation.
+            started_from: whether the run started from an adapter, so that session 0 may have no test images.
 
         Raises ValueError where the evaluation is not that of the next session, and where one that brought classes has no test images.
         """
         expected, totals = len(self) + 1, counts.total
         if len(totals) != expected:
             raise ValueError(f"Row {expected - 1} of the accuracy matrix needs {expected} tests, got {len(totals)}.")
-        empty = (totals == 0) & (np.asarray(counts.classes_per_session) > 0)
+        empty = (totals == 0) & (np.asarray(counts.classes_per_session) > 0) & (np.arange(expected) >= int(started_from))
         if empty.any():
             raise ValueError(f"Session {int(empty.argmax())} has no test images: its accuracy is not defined.")
         self._counts_changed |= bool(self._test_counts) and not np.array_equal(totals[:-1], self._test_counts[-1])
@@ -113,7 +117,7 @@ def _listed(rows: Rows) -> list[list[float | None]]:
 def check_matrix(name: str, matrix: Matrix, sessions: int, untested: Collection[int] = ()) -> None:
     """Raises ValueError, naming the matrix and the row, unless row t has t + 1 values in [0, 1] and there are `sessions` rows.
 
-    Of the sessions `untested` an entry may be None: those without a new class.
+    Of the sessions `untested` an entry may be None: those without a new class, and what a run started from.
     """
     if len(matrix) != sessions:
         raise ValueError(f"{name} has {len(matrix)} rows, expected {sessions} (one per session).")

@@ -12,20 +12,21 @@ from collections.abc import Sequence
 from hf_cl.metrics.accuracies import Matrix, mean, weighted_mean
 
 
-def performance_drop(session_accuracy: Sequence[float]) -> float | None:
+def performance_drop(session_accuracy: Sequence[float | None]) -> float | None:
     """PD = A_0 - A_T, absolute; None for a single session."""
-    return session_accuracy[0] - session_accuracy[-1] if len(session_accuracy) > 1 else None
+    first, last = session_accuracy[0], session_accuracy[-1]
+    return None if first is None or last is None or len(session_accuracy) == 1 else first - last
 
 
-def performance_drop_relative(session_accuracy: Sequence[float]) -> float | None:
+def performance_drop_relative(session_accuracy: Sequence[float | None]) -> float | None:
     """(A_0 - A_T) / A_0; None for a single session and where A_0 is 0."""
     drop = performance_drop(session_accuracy)
-    return None if drop is None or session_accuracy[0] == 0 else drop / session_accuracy[0]
+    return None if drop is None or not session_accuracy[0] else drop / session_accuracy[0]
 
 
-def base_accuracy(matrix: Matrix) -> list[float]:
+def base_accuracy(matrix: Matrix) -> list[float | None]:
     """R[t][0]."""
-    return [float(value) for value in (row[0] for row in matrix) if value is not None]  # session 0 always has test images
+    return [row[0] for row in matrix]
 
 
 def novel_accuracy(matrix: Matrix, counts: Sequence[int]) -> list[float | None]:
@@ -38,9 +39,9 @@ def harmonic_mean(first: float, second: float) -> float:
     return 2 * first * second / (first + second) if first + second > 0 else 0.0
 
 
-def harmonic_accuracy(base: Sequence[float], novel: Sequence[float | None]) -> list[float | None]:
+def harmonic_accuracy(base: Sequence[float | None], novel: Sequence[float | None]) -> list[float | None]:
     """Harmonic mean of base and novel accuracy after each session ("HM"); None where there is no novel class yet."""
-    return [None if n is None else harmonic_mean(b, n) for b, n in zip(base, novel, strict=True)]
+    return [None if b is None or n is None else harmonic_mean(b, n) for b, n in zip(base, novel, strict=True)]
 
 
 def average_harmonic_accuracy(harmonic: Sequence[float | None]) -> float | None:

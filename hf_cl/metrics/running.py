@@ -85,9 +85,9 @@ class RunningMatrix:
 
     def __init__(self) -> None:
         self.transfer = RunningForgetting()
-        self._by_image: list[float] = []
-        self._by_session: list[float] = []
-        self._base: list[float] = []
+        self._by_image: list[float | None] = []
+        self._by_session: list[float | None] = []
+        self._base: list[float | None] = []
         self._novel: list[float | None] = []
         self._new: list[float | None] = []
         self._old: list[float | None] = []
@@ -96,9 +96,9 @@ class RunningMatrix:
     def add(self, row: Row, counts: NDArray[np.int64]) -> None:
         """Row t and the test counts, [t + 1] each."""
         self.transfer.add(row)
-        self._by_image.append(accuracies.defined(accuracies.weighted_mean(row, counts)))
-        self._by_session.append(accuracies.defined(accuracies.mean(row)))
-        self._base.append(float(row[0]))
+        self._by_image.append(accuracies.weighted_mean(row, counts))
+        self._by_session.append(accuracies.mean(row))
+        self._base.append(accuracies.mean(row[:1]))
         self._novel.append(accuracies.weighted_mean(row[1:], counts[1:]))
         self._new.append(accuracies.mean(row[-1:]))
         self._old.append(accuracies.weighted_mean(row[:-1], counts[:-1]))
@@ -136,11 +136,11 @@ class RunningWithin:
     """Base classes among themselves, novel ones among themselves."""
 
     def __init__(self) -> None:
-        self._base: list[float] = []
+        self._base: list[float | None] = []
         self._novel: list[float | None] = []
 
     def add(self, row: Row, counts: NDArray[np.int64]) -> None:
-        self._base.append(float(row[0]))
+        self._base.append(accuracies.mean(row[:1]))
         self._novel.append(accuracies.weighted_mean(row[1:], counts[1:]))
 
     def metrics(self) -> dict[str, float | Sequence[float | None] | None]:
@@ -156,11 +156,11 @@ class RunningTaskAware:
 
     def __init__(self) -> None:
         self._transfer = RunningForgetting()
-        self._by_image: list[float] = []
+        self._by_image: list[float | None] = []
 
     def add(self, row: Row, counts: NDArray[np.int64]) -> None:
         self._transfer.add(row)
-        self._by_image.append(accuracies.defined(accuracies.weighted_mean(row, counts)))
+        self._by_image.append(accuracies.weighted_mean(row, counts))
 
     def metrics(self) -> dict[str, float | Sequence[float | None] | None]:
         return {"task_aware_accuracy": [*self._by_image], "forgetting_task_aware": self._transfer.forgetting}

@@ -80,6 +80,7 @@ class ClassifierAlignment(Part):
         self.learning_rate, self.momentum, self.weight_decay = learning_rate, momentum, weight_decay
         self.logit_norm, self.mean_shrink, self.feature_scale_jitter = logit_norm, mean_shrink, feature_scale_jitter
         self.restore = restore
+        self.needs_first_session = "the rows before alignment, and which session brought which class, are in its checkpoints alone"
         self.statistics = frozenset({covariance})
         if covariance == "low_rank":
             self.new_classes_only = "a covariance of low rank takes no more samples of a class (`covariance: full` does)"

@@ -37,6 +37,7 @@ class StabilityProbe(Probe):
     """
 
     name = "stability"
+    needs_first_session = "its traces begin with session 0"
 
     def __init__(self, every: int, images_per_session: int = 1000) -> None:
         self.traces = StabilityTraces(every=every, images_per_session=images_per_session)

@@ -71,13 +71,20 @@ def _phase(phase: Phase) -> dict[str, Any]:
     return {"name": phase.name, "epochs": phase.epochs, "inputs": phase.inputs, "batch_size": phase.batch_size, "losses": losses}
 
 
+_NOT_MADE_OF = ("name", "weight", "training", "new_classes_only", "needs_first_session")
+
+
 def _part(part: Part | LossTerm) -> dict[str, Any]:
-    public = {name: value for name, value in vars(part).items() if not name.startswith("_") and name not in ("name", "weight", "training")}
+    public = {name: value for name, value in vars(part).items() if not name.startswith("_") and name not in _NOT_MADE_OF}
     return {"type": type(part).__name__, **{name: _plain(value) for name, value in public.items() if _is_plain(value)}}
 
 
+def adapter_record(config: Any) -> dict[str, Any]:
+    """The type, and the fields that hold plain values and that only the user sets, as JSON gives them back."""
+    return json.loads(json.dumps(_adapter(config)))
+
+
 def _adapter(config: Any) -> dict[str, Any]:
-    """The type, and the fields that hold plain values and that only the user sets."""
     values = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in FILLED_IN}
     plain = {name: _plain(value) for name, value in values.items() if _is_plain(value)}
     return {"type": config.peft_type.value, **{name: value for name, value in plain.items() if name != "peft_type"}}

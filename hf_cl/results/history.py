@@ -67,7 +67,8 @@ class History:
 
     def _keep(self, record: Mapping[str, Any], counts: SessionCounts | None, line: str) -> None:
         if counts is not None:
-            self.matrix.add(counts)
+            first = self._records[0] if self._records else record
+            self.matrix.add(counts, started_from=not first["num_train"])
         self._records.append({key: value for key, value in record.items() if key != "counts"})
         self._sizes.append(len(record["new_class_names"]))
         self._errors.append(expected_calibration_error(CalibrationBins(**record["calibration"])))

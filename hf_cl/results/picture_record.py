@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +48,16 @@ def read_pictures(folder: Path) -> Iterator[PictureRecord]:
                 yield PictureRecord(**json.loads(line))
             except (json.JSONDecodeError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: not a picture of a run: {error}.") from error
+
+
+def known_to(adapter: Path) -> list[PictureRecord]:
+    """The pictures that an adapter's run knew up to its session, as those of session 0 of a run that starts from it; none where the adapter
+    lies in no run folder."""
+    session = adapter.resolve().name.removeprefix("session-")
+    if adapter.resolve().parent.name != "adapters" or not session.isdecimal():
+        return []
+    found = read_pictures(adapter.resolve().parents[1])
+    return [replace(picture, session=0) for picture in found if picture.session <= int(session)]
 
 
 def differences(

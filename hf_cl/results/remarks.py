@@ -21,6 +21,9 @@ LISTED = 20
 def remarks(results: Results) -> list[str]:
     """One sentence each, most important first."""
     sentences = [_trained(results), _kept(results)] if len(results.sessions) > 1 else []
+    if results.started_from_adapter and "start_from" in results.protocol.details:
+        started = display_name(str(results.protocol.details["start_from"]))
+        sentences.append(f"The run started from the adapter {started}: session 0 is what that knew, measured before anything was learned.")
     if again := [session.id for session in results.sessions if not session.new_class_names]:
         which = _named(again).capitalize()
         sentences.append(f"{which} brought no new class, but more images of known ones: `forgetting` of earlier sessions may be a gain.")
@@ -62,10 +65,10 @@ def _kept(results: Results) -> str:
 
 
 def _trained(results: Results) -> str:
-    idle = [session.id for session in results.sessions if not session.trained]
+    idle = [session.id for session in results.sessions if not session.trained and session.num_train]
     if not idle:
         return f"Every session was trained{_alone(results)}."
-    if len(idle) == len(results.sessions):
+    if len(idle) == sum(session.num_train > 0 for session in results.sessions):
         return "Nothing was trained: no optimizer step was taken, classes were only added to the head."
     if idle == [session.id for session in results.sessions[1:]]:
         return (

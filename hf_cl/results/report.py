@@ -106,7 +106,7 @@ def _charts(results: Results, beside: BesideResults) -> dict[str, Figure | list[
     return {
         "accuracy": [figure(chart) for chart in accuracy_charts(results)] if results.accuracy_matrix else [],
         "classes": figure(classes) if classes else None,
-        "stability": figure(stability_chart(continual)) if continual and continual.steps else None,
+        "stability": figure(stability_chart(continual)) if continual and len(continual.steps) > 1 else None,
         "training": [figure(chart) for chart in training_charts(beside.log)],
         "reliability": figure(reliability_chart(results.calibration[-1])) if results.calibration else None,
         "costs": [figure(chart) for chart in cost_charts(results)],

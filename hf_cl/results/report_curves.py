@@ -12,8 +12,8 @@ from hf_cl.results.results import Results
 from hf_cl.results.table import forgetting_so_far
 
 PERCENT = (0.0, 100.0)
-CLASSES_SHOWN = 8
-"""Classes whose curves are drawn until the reader chooses."""
+ALL_SHOWN, CLASSES_SHOWN = 12, 8
+"""Up to so many classes all curves are drawn; of more so many, until the reader chooses."""
 CLASSES_OFFERED = 1000
 """Classes whose curves can be asked for: beyond, those that lost most."""
 MOST_VALUES = 200_000
@@ -84,12 +84,13 @@ def class_chart(results: Results) -> Chart | None:
         table[t, : len(row)] = np.array(row, float)
     change = table[-1] - np.fmax.reduce(table, axis=0)  # [C], below 0 where a class was better before
     order = np.argsort(np.where(np.isnan(change), np.inf, change), kind="stable").tolist()
-    offered = [*order[:CLASSES_SHOWN], *sorted(order[CLASSES_SHOWN:CLASSES_OFFERED])]
-    count = max(2, min(len(matrix), MOST_VALUES // len(offered)))
-    x = sorted({round(t) for t in np.linspace(0, len(matrix) - 1, count)})
+    count = len(order) if len(order) <= ALL_SHOWN else CLASSES_SHOWN
+    offered = [*sorted(order[:count]), *sorted(order[count:CLASSES_OFFERED])]
+    points = max(2, min(len(matrix), MOST_VALUES // len(offered)))
+    x = sorted({round(t) for t in np.linspace(0, len(matrix) - 1, points)})
     arrived = [session.id for session in results.sessions for _ in session.new_class_names]
     lines = [
-        Line(name=f"{names[c]} (session {arrived[c]})", values=_known(table[x, c]), style=number, shown=number < CLASSES_SHOWN)
+        Line(name=f"{names[c]} (session {arrived[c]})", values=_known(table[x, c]), style=number, shown=number < count)
         for number, c in enumerate(offered)
     ]
     return Chart(title="accuracy of a class, percent", x=x, x_label="session", lines=lines, limits=PERCENT)

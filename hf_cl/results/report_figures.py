@@ -83,7 +83,7 @@ def draw_sessions(results: Results, theme: Theme) -> Figure:
     forgot.plot(lost, color=theme.series[3], marker=_MARKERS[0] if few else "", markersize=4.5, linewidth=1.8)
     low, high = forgot.get_ylim()
     forgot.set_ylim(min(low, -1), max(high, 1))  # a tenth of a point must not look like a collapse
-    for axes, title in ((accuracy, "accuracy, percent; bars: 95 % of the test images' chance"), (forgot, "forgetting so far, points")):
+    for axes, title in ((accuracy, "accuracy, percent, with 95 % intervals"), (forgot, "forgetting so far, points")):
         _style(axes, theme, title)
     forgot.set_xlabel("session", color=theme.muted, fontsize=9)
     forgot.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20, min_n_ticks=1))
@@ -118,7 +118,7 @@ def _style(axes: Axes, theme: Theme, title: str) -> None:
 
 def heat_floor(matrix: Matrix) -> float:
     """Where the colours of the matrix begin: the lowest accuracy, rounded down to ten percent, and at most 90 %."""
-    return min(0.9, np.floor(10 * min(value for row in matrix for value in row if value is not None)) / 10)
+    return min(0.9, np.floor(10 * min((value for row in matrix for value in row if value is not None), default=1.0)) / 10)
 
 
 def draw_matrix(results: Results, theme: Theme) -> Figure:

@@ -121,7 +121,8 @@ def confusions(results: Results, confusion: ClassConfusion | None) -> Confusions
     ]
     sessions = sorted({*session_of})
     table = between[np.ix_(sessions, sessions)]
-    shares = (table / table.sum(axis=1, keepdims=True)).tolist() if 1 < len(sessions) <= NUMBERED_CELLS else None
+    images = np.maximum(table.sum(axis=1, keepdims=True), 1)  # what a run started from may have no test images
+    shares = (table / images).tolist() if 1 < len(sessions) <= NUMBERED_CELLS else None
     later, earlier = int(np.triu(between, 1).sum()), int(np.tril(between, -1).sum())
     shown = [display_name(name, 60) for name in names]
     matrix = None if confusion is None or len(names) < 2 else _matrix(confusion, shown, results)

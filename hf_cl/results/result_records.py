@@ -57,7 +57,7 @@ class ProtocolRecord:
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """One session. `num_test` counts its own test images."""
+    """One session. `num_test` counts its own test images; `num_train` is 0 for the adapter that a run started from."""
 
     __pydantic_config__: ClassVar = STRICT
     id: int

@@ -150,9 +150,16 @@ class Results:
         if [*rows[-1]] != self.test_counts:
             raise ValueError(f"test_counts_then must end with test_counts, {self.test_counts}; got {rows[-1]}.")
 
+    @property
+    def started_from_adapter(self) -> bool:
+        """Whether session 0 is what the run started from, so that nothing was trained there."""
+        return not self.sessions[0].num_train
+
     @cached_property
     def _without_classes(self) -> frozenset[int]:
-        return frozenset(session.id for session in self.sessions if session.id and not session.new_class_names)
+        """Sessions that may have no test images: those without a new class, and what the run started from."""
+        again = frozenset(session.id for session in self.sessions if session.id and not session.new_class_names)
+        return again | {0} if self.started_from_adapter else again
 
     def _untested(self, counts: Sequence[int], by_session: bool = True) -> bool:
         """Whether a test has no images that must have some."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hf_cl.metrics import Matrix, Metric, RunningForgetting, session_accuracy
-from hf_cl.results.display import display_name, percent
+from hf_cl.results.display import MISSING, display_name, percent
 from hf_cl.results.results import Results
 
 LATEST_TESTS = 5
@@ -42,7 +42,7 @@ def forgetting_so_far(matrix: Matrix) -> list[float | None]:
     return lost
 
 
-def progress(results: Results) -> list[tuple[int, float, float | None]]:
+def progress(results: Results) -> list[tuple[int, float | None, float | None]]:
     """(session, accuracy on all seen classes, forgetting so far) after each session; empty where the protocol has no matrix."""
     matrix = results.accuracy_matrix or []
     counts = results.test_counts_then or [results.test_counts] * len(matrix)
@@ -75,7 +75,8 @@ def session_news(metrics: Mapping[str, Metric]) -> Text:
     assert isinstance(accuracies, Sequence) and isinstance(own, Sequence)
     after = f", forgetting {percent(forgotten)} %" if isinstance(forgotten, float) else ""
     its_own = "no test images of its own" if own[-1] is None else f"its own {percent(own[-1])} %"
-    return Text(f"session {len(own) - 1}: all seen classes {percent(accuracies[-1])} %, {its_own}{after}")
+    seen = MISSING if accuracies[-1] is None else f"{percent(accuracies[-1])} %"
+    return Text(f"session {len(own) - 1}: all seen classes {seen}, {its_own}{after}")
 
 
 def session_table(results: Results) -> Table:

@@ -63,6 +63,8 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
     ]
     if settings.session_from == "new_pictures" and "session_from" not in known:
         faults.append(f"Protocol {settings.protocol} makes no session of new pictures; class_incremental does.")
+    if settings.start_from is not None and "taught" not in known:
+        faults.append(f"Protocol {settings.protocol} cannot start from an adapter; class_incremental and the few-shot protocols can.")
     if "shots" in known and settings.shots is None:
         faults.append(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
     if "class_order" in known:

@@ -13,20 +13,24 @@ from torch import nn
 from hf_cl.backbones import load_backbone, load_processor, load_tokenizer, load_two_towers
 from hf_cl.checkpoints.taught import begun_classes
 from hf_cl.contracts import Method, Scenario
+from hf_cl.hub.fetch import adapter_folder
 from hf_cl.images import PixelStore
-from hf_cl.results.picture_record import read_pictures
+from hf_cl.results.display import without_folders
+from hf_cl.results.picture_record import known_to, read_pictures
 from hf_cl.run.first_checks import check_settings
 from hf_cl.run.look_at_pictures import PictureCheck, picture_check
 from hf_cl.run.pictures import compare_pictures
 from hf_cl.scenarios import SCENARIOS, ImageSource, KnownPictures, open_images
 from hf_cl.settings import RunSettings
+from hf_cl.training.start import Start, open_start
 
 
-def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, quiet: bool = True) -> Scenario:
+def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, quiet: bool = True, start: Start | None = None) -> Scenario:
     """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names.
 
     What can be refused before any data is read is refused first, by `check_settings`; whoever opened a `store`, which keeps the pixels of
-    what is decoded here, has asked it before. Unless `quiet`, a bar shows how far the look at the images is.
+    what is decoded here, has asked it before. Unless `quiet`, a bar shows how far the look at the images is. The classes of `start` are
+    session 0, whether the data have images of them or not.
 
     Raises ValueError and HubError as `check_settings`; DataError for faulty data.
     """
@@ -34,17 +38,27 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
         check_settings(settings)
     protocol, check = SCENARIOS[settings.protocol], picture_check(settings.check_images, store, quiet=quiet)
     taught = begun_classes(Path(settings.output_dir) / "checkpoints") if settings.resume == "auto" else []
+    begun = bool(taught)
+    if start is not None and not begun:
+        taught = [[*start.class_names]]
     known = vars(settings) | {"taught": taught}
     arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source"}
     if "targets" in arguments:
         arguments["targets"] = [_open_source(settings, target, check) for target in settings.targets]
     source = _open_source(settings, settings.dataset, check, [name for session in taught for name in session])
-    before = list(read_pictures(Path(settings.output_dir))) if taught else []
-    if not before:
+    before = list(read_pictures(Path(settings.output_dir))) if begun else []
+    if start is not None:
+        source, before = source.with_classes(start.class_names), before or known_to(start.folder)
+    if not before and start is None:
         return protocol(source, **arguments)
     pictures = KnownPictures((picture.content, picture.name, picture.part, picture.session) for picture in before)
+    if "targets" in arguments:
+        arguments["targets"] = [dataclasses.replace(target, known=pictures) for target in arguments["targets"]]
     scenario = protocol(dataclasses.replace(source, known=pictures), **arguments)
     compare_pictures(before, scenario, len(taught), strict=settings.strict_data)
+    if start is not None:
+        named = {"start_from": without_folders(str(settings.start_from))}
+        scenario = dataclasses.replace(scenario, protocol={**scenario.protocol, "details": named})
     return scenario
 
 
@@ -58,6 +72,16 @@ def _open_source(settings: RunSettings, dataset: str, check: PictureCheck, taugh
         taught=taught,
         check=check,
     )
+
+
+def open_adapter(settings: RunSettings, method: Method) -> Start | None:
+    """The adapter that the settings say to start from; None where they name none.
+
+    Raises ValueError as `open_start`; HubError for what the Hub did not give.
+    """
+    if settings.start_from is None:
+        return None
+    return open_start(adapter_folder(settings.start_from, statistics=True), method, settings.backbone)
 
 
 def open_processor(settings: RunSettings) -> Any:

@@ -14,7 +14,7 @@ from hf_cl.backbones import TextHead
 from hf_cl.hub.card import ModelCardInput, is_hub_id
 from hf_cl.hub.published import PLOTS, write_run_card
 from hf_cl.hub.push import push_to_hub
-from hf_cl.results.picture_record import write_pictures
+from hf_cl.results.picture_record import known_to, write_pictures
 from hf_cl.results.results import Results
 from hf_cl.results.table import session_table, summary_table
 from hf_cl.run.overview import overview
@@ -37,6 +37,7 @@ class ContinualTrainer(SessionLoop):
         quiet: print no table and no bar; files are written all the same.
         tokenizer: the base's own, for text heads; saved beside every adapter.
         accelerator, store: made before, where pictures were decoded before training.
+        start: an adapter to go on from (`hf_cl.training.start.open_start`).
     """
 
     _pictures_recorded = False
@@ -63,7 +64,13 @@ class ContinualTrainer(SessionLoop):
     def _record_pictures(self) -> None:
         if self.accelerator.is_main_process and not self._pictures_recorded:
             self._pictures_recorded = True
-            write_pictures(self.folder, pictures_of(self.scenario, trained_from=self.position.session))
+            if self.start is None:
+                write_pictures(self.folder, pictures_of(self.scenario, trained_from=self.position.session))
+                return
+            here = list(pictures_of(self.scenario, trained_from=max(1, self.position.session)))
+            present = {(picture.content, picture.part) for picture in here}
+            inherited = [picture for picture in known_to(self.start.folder) if (picture.content, picture.part) not in present]
+            write_pictures(self.folder, [*inherited, *here])
 
     def finish(self, comparisons: Mapping[str, float] | None = None) -> Results:
         """Write report and model card of a trained run and print its summary; with the setting `push_to_hub`, publish it.

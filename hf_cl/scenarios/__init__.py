@@ -13,6 +13,7 @@ from hf_cl.scenarios.base_to_novel import base_to_novel, cross_dataset, domain_g
 from hf_cl.scenarios.class_incremental import class_incremental
 from hf_cl.scenarios.class_order import CLASS_ORDERS, resolve_class_order
 from hf_cl.scenarios.content import content_hashes
+from hf_cl.scenarios.domain_incremental import domain_incremental
 from hf_cl.scenarios.few_shot import few_shot_class_incremental, few_shot_class_incremental_tuning
 from hf_cl.scenarios.growth import KnownPictures
 from hf_cl.scenarios.image_set import ImageSet
@@ -27,6 +28,7 @@ SCENARIOS: dict[str, Callable[..., SessionStream]] = {
     "base_to_novel": base_to_novel,
     "cross_dataset": cross_dataset,
     "domain_generalization": domain_generalization,
+    "domain_incremental": domain_incremental,
 }
 """Protocol name, as in results.json -> the function that cuts images into its sessions."""
 
@@ -46,6 +48,7 @@ __all__ = [
     "content_hashes",
     "cross_dataset",
     "domain_generalization",
+    "domain_incremental",
     "few_shot_class_incremental",
     "few_shot_class_incremental_tuning",
     "find_unreadable",

@@ -48,7 +48,8 @@ def class_incremental(
     """
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
-    sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
+    count = len(source.class_names)
+    sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)
     order = resolve_class_order(source.class_names, class_order, class_order_seed)
     if taught:
         order, sizes = grown_order(source.class_names, order, taught, classes_per_session)

@@ -48,7 +48,8 @@ def few_shot_class_incremental(
     """
     check_shots(shots)
     source = source.split_by(class_order_seed, new_to_test=0.0)
-    sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
+    count = len(source.class_names)
+    sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)
     if index_list is None:
         order, sizes = _order(source, sizes, taught, classes_per_session)
         lists = _own_draw(source, order, sizes, shots, class_order_seed, taught)
@@ -94,7 +95,8 @@ def few_shot_class_incremental_tuning(
     """
     check_shots(shots)
     source = source.split_by(class_order_seed, new_to_test=0.0)
-    sizes = session_sizes(len(source.class_names), num_base_classes, classes_per_session)
+    count = len(source.class_names)
+    sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)
     order = np.arange(len(source.class_names))
     if index_list is None:
         order, sizes = _order(source, sizes, taught, classes_per_session)

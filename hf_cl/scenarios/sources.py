@@ -84,6 +84,11 @@ class ImageSource:
         test = _without(self.test, known, ("train", "validation"), f"{self.name}: pictures that were trained on are not tested on")
         return replace(self, train=train, test=test)
 
+    def with_classes(self, names: Sequence[str]) -> ImageSource:
+        """With the classes among `names` that the data have no image of, behind those they have."""
+        missing = [name for name in names if name not in self.class_names]
+        return replace(self, class_names=(*self.class_names, *missing))
+
     def part_with(self, images: ImageSet, fraction: float, purpose: Literal["validation"], seed: int) -> tuple[ImageSet, ImageSet]:
         """(rest, part) of its images, as `draws.split_per_class`; the known pictures of a run that goes on stay where they were."""
         tracks = tracks_of(images, self.short_name)

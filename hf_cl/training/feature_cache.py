@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
+
+import torch
+from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset
@@ -14,27 +18,47 @@ from hf_cl.training.image_stream import ImageStream
 
 
 class FeatureCache:
-    """Cleared by the loop whenever a weight may have changed. `epoch` is what augmented features are drawn with.
+    """The loop says when a weight has moved (`clear`) or may have (`doubt`). `epoch` is what augmented features are drawn with.
 
-    `files` are those of `--feature_cache`, which outlive the run; None without it.
+    After a doubt, features of the present state stay where nothing before the head has changed, so that what looks at the same images
+    again and again under a frozen backbone, as the stability probe does, costs the head alone.
+
+    Args:
+        images, classifier, frozen: of the run.
+        before_head: all that features depend on and that may change, by name.
+        files: those of `--feature_cache`, which outlive the run; None without it.
     """
 
-    def __init__(self, images: ImageStream, classifier: AnyClassifier, frozen: FrozenStates, files: FeatureFiles | None = None) -> None:
+    def __init__(
+        self,
+        images: ImageStream,
+        classifier: AnyClassifier,
+        frozen: FrozenStates,
+        before_head: Callable[[], Mapping[str, Tensor]],
+        files: FeatureFiles | None = None,
+    ) -> None:
         self.images, self.classifier, self.frozen, self.files, self.epoch = images, classifier, frozen, files, 0
         self._sets: dict[tuple[int, bool, str | None], tuple[ImageDataset, FeatureSet]] = {}
+        self._before_head, self._then, self._doubted = before_head, dict[str, Tensor](), False
+        """`_then`: copies of what lay before the head when the features that are kept were computed."""
         self.trained: ImageDataset | None = None
         """What the session trains on: features of its own images, as augmentation draws them, are the first of these."""
 
     def of(self, dataset: ImageDataset, *, augment: bool = False, role: str | None = None) -> FeatureSet:
         """Features of all images of `dataset`: eval mode, no gradient, gathered over the processes, on the device.
 
-        `role`: through another state of the backbone, as `FrozenStates.run` knows them.
+        `role`: through another state of the backbone, as `FrozenStates.run` knows them. Waits for the device after a doubt.
         """
+        if self._doubted and not self._unchanged():
+            self.clear()
+        self._doubted = False
         if augment and isinstance(self.trained, Joined) and dataset is self.trained.own:
             both = self.of(self.trained, augment=True, role=role)
             return FeatureSet(*(part[: len(dataset)] for part in (both.features, both.labels, both.index)))
         key = (id(dataset), augment, role)
         if key not in self._sets:  # the data set is held with its features, or its id would be given away again
+            if not self._then:
+                self._then = {name: tensor.detach().clone() for name, tensor in self._before_head().items()}
             outputs = self.classifier.outputs if role is None else partial(self.frozen.run, role)
             epoch, shelf = (self.epoch, None) if augment else (None, self.shelf(role))
             found = self.images.features(self.classifier, dataset, epoch=epoch, outputs=outputs, shelf=shelf)
@@ -46,5 +70,27 @@ class FeatureCache:
         return None if self.files is None else self.files.shelf(role)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all: what lies before the head has moved."""
         self._sets.clear()
+        self._then = {}
+
+    def doubt(self, *ended: ImageDataset) -> None:
+        """Something ran that may have moved what lies before the head, or begun an epoch; `ended` will not be asked for again."""
+        done = set(map(id, ended))
+        self._sets = {
+            (dataset, augment, role): entry
+            for (dataset, augment, role), entry in self._sets.items()
+            if not augment and role is None and dataset not in done
+        }
+        self._doubted = bool(self._sets)
+        if not self._sets:
+            self.clear()
+
+    @torch.no_grad()
+    def _unchanged(self) -> bool:
+        now = self._before_head()
+        shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in self._then.items()}
+        if {name: (tensor.shape, tensor.dtype) for name, tensor in now.items()} != shapes:
+            return False
+        equal = [(tensor == self._then[name]).all() for name, tensor in now.items()]
+        return not equal or bool(torch.stack(equal).all())

@@ -40,7 +40,7 @@ class PhaseLoop:
         trainer.features.epoch = at.session_epoch - at.epoch
         for epoch in range(at.epoch, phase.epochs):
             if phase.refresh == "epoch":
-                trainer.features.clear()
+                trainer.features.doubt()
                 trainer.features.epoch = at.session_epoch
             if at.batch == 0:
                 for part in self.parts:
@@ -49,12 +49,13 @@ class PhaseLoop:
             self._run_epoch()
             at.next_epoch()
         release_phase(trainer.accelerator, model)
-        trainer.features.clear()
+        self._weights_moved()
 
     def _prepare(self) -> Any:
         trainer, phase, named = self.trainer, self.phase, self.trainer.named_parameters
         for name, parameter in named:
             parameter.requires_grad_(phase.trainable(name))
+        self.before_head = any(p.requires_grad for name, p in named if not name.startswith(("head.", "losses.")))
         classifier, session, method = trainer.classifier, trainer.session, trainer.method
         if isinstance(classifier, ClipClassifier):  # the texts of earlier classes are encoded only where a loss reads their columns
             everything = any("all_classes" in term.needs for term in phase.losses)
@@ -87,7 +88,7 @@ class PhaseLoop:
             taken = self.stepper.step(micro_batches, at.epoch, at.step, rates)
             at.next_batch(min(size, count - at.batch * size))
             if phase.inputs == "images":
-                trainer.features.clear()
+                self._weights_moved()
             if taken:
                 self._after_step(rates)
             trainer.records.advance(size)
@@ -98,6 +99,11 @@ class PhaseLoop:
             if due:
                 self.checkpoint()
         self._read(rates)
+
+    def _weights_moved(self) -> None:
+        """Features are computed again where the phase trains what lies before the head; else only if that was moved otherwise."""
+        features = self.trainer.features
+        features.clear() if self.before_head else features.doubt()
 
     def _replay(self) -> Replay | None:
         """How the memory's images come into the steps of this epoch."""

@@ -24,6 +24,7 @@ from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.records import Records
 from hf_cl.training.session_plan import SessionPlan
+from hf_cl.training.start import Start
 
 ADAPTER = "default"
 """The one adapter of a run."""
@@ -48,6 +49,8 @@ class Run:
     texts: EncodedNames | None = None
     """What the class names say, for heads that judge by pictures and names."""
     position: Position = field(default_factory=Position)
+    start: Start | None = None
+    """The adapter that the run started from: what it knew is session 0."""
     last_checkpoint: str = "none"
     """In words, for error messages."""
 

@@ -6,7 +6,7 @@ Shapes: B batch, D feature width, S image side.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 from peft import get_peft_model
-from torch import nn
+from torch import Tensor, nn
 
 from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, encode_names, reads_texts
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.statistics_files import SavedStatistics, training_state
-from hf_cl.checkpoints.tensors import first_not_finite, snapshot
+from hf_cl.checkpoints.tensors import before_head, first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import Method, Phase, Probe, Scenario, Session
 from hf_cl.errors import TrainingInterruptedError
@@ -58,6 +58,7 @@ from hf_cl.training.run_state import RunState
 from hf_cl.training.services import Services
 from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.session_results import SessionResults, protocol_record
+from hf_cl.training.start import Start, check_needs
 from hf_cl.training.step import TrainingDivergedError
 
 
@@ -72,6 +73,7 @@ class SessionLoop(Services):
         probes: observers.
         quiet: print no table and no bar; files are written all the same.
         accelerator, store: made before, where pictures were decoded before training (`hf_cl.training.pixel_store.open_store`).
+        start: an adapter to go on from (`hf_cl.training.start.open_start`); session 0 of the scenario has its classes, and is not trained.
 
     Raises ValueError for a way of launching that shards the model, for class names that the method's text head cannot use, and for a
     scenario without sessions.
@@ -91,6 +93,7 @@ class SessionLoop(Services):
         tokenizer: Any = None,
         accelerator: RunAccelerator | None = None,
         store: PixelStore | None = None,
+        start: Start | None = None,
     ) -> None:
         check_method(method)
         check_strategy()
@@ -121,6 +124,7 @@ class SessionLoop(Services):
             quiet=quiet,
             plan=plan,
             texts=texts,
+            start=start,
             accelerator=accelerator,
             generator=torch.Generator().manual_seed(settings.seed),
         )
@@ -174,7 +178,11 @@ class SessionLoop(Services):
             self.state.restore_if_due(self, self.results)
             self._remember_previous()
         self._grow(session)
-        if session.id >= self.position.session:  # else its structure is all that is needed: the values come from the checkpoint
+        if session.id < self.position.session:
+            return  # its structure is all that is needed: the values come from the checkpoint
+        if session.id == 0 and self.start is not None:
+            self._leave_session(session, 0.0, trained=False)
+        else:
             self._run_session(session)
 
     def _remember_previous(self) -> None:
@@ -191,12 +199,7 @@ class SessionLoop(Services):
             self._write_texts()
             return
         check_unused(self.backbone)
-        self._bare = BareBase(self.backbone) if self.position.session == 0 else None
-        config = deepcopy(self.method.adapter)  # the method's own stays as it is, for another run
-        config.class_names, config.classes_per_session = names, [len(names)]
-        if self.texts is not None:
-            config.head["text_width"] = self.texts.width
-        model: Any = get_peft_model(self.backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
+        model = self._injected(names)
         self._model = model.to(self.accelerator.device)
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self.backbone)
@@ -206,8 +209,22 @@ class SessionLoop(Services):
         self._write_texts()
         self._check_coming()
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
-        self.features = FeatureCache(self.images, self.classifier, self.frozen, self._feature_files())
-        self.statistics = ClassStatistics(self._declared_statistics())
+        self.features = FeatureCache(self.images, self.classifier, self.frozen, self._before_head, self._feature_files())
+        kinds = self._declared_statistics()
+        self.statistics = ClassStatistics(kinds) if self.start is None else self.start.statistics(kinds, self.head)
+
+    def _injected(self, names: list[str]) -> Any:
+        """The base with the method's adapter, or with the one that the run starts from."""
+        if self.start is not None:
+            if tuple(names) != self.start.class_names:
+                raise ValueError("Session 0 of a run that starts from an adapter brings that adapter's classes, in its order.")
+            return self.start.inject(self.backbone, ADAPTER)
+        self._bare = BareBase(self.backbone) if self.position.session == 0 else None
+        config = deepcopy(self.method.adapter)  # the method's own stays as it is, for another run
+        config.class_names, config.classes_per_session = names, [len(names)]
+        if self.texts is not None:
+            config.head["text_width"] = self.texts.width
+        return get_peft_model(self.backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
 
     def _feature_files(self) -> FeatureFiles | None:
         """What `--feature_cache` keeps."""
@@ -220,12 +237,19 @@ class SessionLoop(Services):
         """Of all sessions that are to be trained, so that no mistake waits for a late one."""
         without = [session.id for session in self.plan.sessions if not session.new_class_names]
         always = [self.head, *self.method.parts, *self.probes]
-        for coming in self.plan.sessions[self.position.session :]:
+        trained_from = self.position.session
+        if self.start is not None:
+            without, trained_from = [0, *without], max(1, trained_from)
+            check_needs(self.method, [*self.plan.losses().values(), *self.method.parts, self.method.rule, *self.probes])
+        for coming in self.plan.sessions[trained_from:]:
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
             given = (*self.tuner.roles, *self.tuner.extras)
             check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])
+
+    def _before_head(self) -> Mapping[str, Tensor]:
+        return before_head(self.model, self.tuner.prefix, self.head)
 
     def _write_texts(self) -> None:
         """What the names of the classes so far say, to a head that judges by it."""
@@ -296,10 +320,14 @@ class SessionLoop(Services):
             part.end_session(self, session)
         if self.settings.export_statistics:
             self.class_statistics(session)  # counted by now, unless no head or part reads them
-        self.features.clear()
+        self._leave_session(session, seconds, trained)
+
+    def _leave_session(self, session: Session, seconds: float, trained: bool) -> None:
+        """Measure it, and write its adapter and a checkpoint."""
+        self.features.doubt(session.train, session.training_images)
         self.results.add(session, seconds, trained)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
-        if session.id == 0:  # not in a user's hands, when all sessions are trained
+        if session.id == 0 and self.start is None:  # not in a user's hands, when all sessions are trained
             self._check_adapter(self.folder / "adapters" / "session-0")
         self.position.next_session()
         self.times.agree_to_stop(self.position.step)

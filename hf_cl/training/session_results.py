@@ -62,10 +62,11 @@ class SessionResults:
         else:
             kept = self._kept if self._kept.rests(digest_before_head(run.model, run.tuner.prefix, run.head)) else None
             self._kept.shelf = run.features.shelf() if kept is not None else None
-            sizes = run.config.classes_per_session
+            sizes = [len(s.new_class_names) for s in run.plan.sessions[: session.id + 1]]
             counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept, examples)
             record["calibration"] = asdict(bins)
-        record |= {"num_train": len(session.train), "num_test": len(session.tests[-1].data), "trained": trained}
+        taken_over = run.start is not None and session.id == 0
+        record |= {"num_train": 0 if taken_over else len(session.train), "num_test": len(session.tests[-1].data), "trained": trained}
         record["kept_images"] = 0 if run.memory is None else len(run.memory)
         peak = take_peak_bytes(run.accelerator.device)
         measured = [{"training_seconds": training_seconds, "evaluation_seconds": time.perf_counter() - started, "peak_bytes": peak}]

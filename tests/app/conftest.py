@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,8 @@ from hf_cl.results.results import Results
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    folder = train_digits(tmp_path_factory.mktemp("app") / "run")
+def run(once, tmp_path_factory):
+    folder = shutil.copytree(once("digits", train_digits), tmp_path_factory.mktemp("app") / "run")
     results = Results.load(folder / "results.json")
     replace(results, protocol=replace(results.protocol, dataset="<b>digits</b> & more")).save(folder / "results.json")
     return folder

@@ -1,5 +1,7 @@
 """The command line as a user calls it, in this process."""
 
+import shutil
+
 import pytest
 from trained_run import train_digits
 from typer.testing import CliRunner
@@ -18,6 +20,6 @@ def call():
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(once, tmp_path_factory):
     """A run folder with two sessions of digits."""
-    return train_digits(tmp_path_factory.mktemp("trained") / "run")
+    return shutil.copytree(once("digits", train_digits), tmp_path_factory.mktemp("trained") / "run")

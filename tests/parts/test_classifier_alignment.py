@@ -218,7 +218,7 @@ def test_old_rows_rest_under_weight_decay_and_momentum():
     for part, rests in ((OldRowsRest(), True), (Part(), False)):
         head = LinearHead(6, 3)
         old = head.weight.detach().clone(), head.bias.detach().clone()
-        trainer = SimpleNamespace(head=head, session=SimpleNamespace(first_new_class=2))
+        trainer = SimpleNamespace(head=head, session=SimpleNamespace(own=range(2, 3)))
         part.begin_epoch(trainer, 0)  # pyright: ignore[reportArgumentType]
         optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
         for _ in range(3):

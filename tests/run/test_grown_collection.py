@@ -185,3 +185,23 @@ def test_an_exemplar_whose_picture_is_gone_is_refused_by_name_unless_copies_were
         go(tmp_path / "plain", root, "linear_probe", **memory, resume="auto", class_order=order)
     grown = go(tmp_path / "copies", root, "linear_probe", **kept, resume="auto", class_order=order)
     assert [session.kept_images for session in grown.sessions] == [4, 6, 8]
+
+
+def test_domains_come_one_after_the_other_from_one_command_and_a_run_goes_on_with_their_splits(tmp_path):
+    """The same classes in two folders: exemplars of the first are trained on in the second; new pictures move none to another side."""
+    first, second = photos(tmp_path / "photos", "cat", "dog"), tmp_path / "sketches"
+    for name, number in ((name, number) for name in ("cat", "dog") for number in range(50, 57)):
+        photo(second, name, number)
+    settings = {"protocol": "domain_incremental", "targets": second, "memory": "{type: exemplars, per_class: 2}", "epochs": 1}
+    results = go(tmp_path / "run", first, "linear_probe", **settings)
+    assert [session.new_class_names for session in results.sessions] == [["cat", "dog"], []]
+    assert [session.kept_images for session in results.sessions] == [4, 8]
+    assert results.accuracy_matrix is not None and [len(row) for row in results.accuracy_matrix] == [1, 2]
+    before = {(row["session"], row["part"], row["content"]) for row in record(tmp_path / "run")}
+    for number in range(60, 66):
+        photo(second, "cat", number)
+    go(tmp_path / "run", first, "linear_probe", **settings, resume="auto")
+    after = {(row["session"], row["part"], row["content"]) for row in record(tmp_path / "run")}
+    assert before <= after
+    tested = {content for _, part, content in after if part == "test"}
+    assert not tested & {content for _, part, content in after if part == "train"}

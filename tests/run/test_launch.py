@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from processes import run
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,10 +35,10 @@ def test_a_bug_in_a_loss_of_ones_own_shows_where(tmp_path):
         sys.exit(launch(main, OvorSettings, "ovor"))
         """)
     )
-    own = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
-    assert own.returncode == 2 and "in __iter__" in own.stderr and own.stderr.endswith("hf-cl: shapes do not fit\n")
-    mistake = subprocess.run([sys.executable, str(script), "--epochs=1"], capture_output=True, text=True, check=False)
-    assert mistake.returncode == 2 and mistake.stderr == "hf-cl: a mistake of the script itself\n"
+    own = run(script)
+    assert own.status == 2 and "in __iter__" in own.output and own.output.endswith("hf-cl: shapes do not fit\n")
+    mistake = run(script, "--epochs=1")
+    assert mistake.status == 2 and mistake.output == "hf-cl: a mistake of the script itself\n"
 
 
 @pytest.mark.distributed

@@ -158,6 +158,7 @@ def test_the_table_of_scenarios_names_each_by_its_protocol(source, make_source):
         "base_to_novel",
         "cross_dataset",
         "domain_generalization",
+        "domain_incremental",
     }
     other = make_source([3] * 5, [1] * 5, name="other birds")
     arguments = {"num_base_classes": 2, "classes_per_session": 2}
@@ -169,6 +170,7 @@ def test_the_table_of_scenarios_names_each_by_its_protocol(source, make_source):
         "base_to_novel": {"shots": 2},
         "cross_dataset": transfer,
         "domain_generalization": transfer,
+        "domain_incremental": {"targets": [other]},
     }.items():
         stream = SCENARIOS[name](source, **options)
         assert stream.protocol["name"] == name

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import five_runs
 import numpy as np
 import pytest
+import torch
 from loop_case import backbone, processor
 from stream import Stream
 
 from hf_cl import ContinualTrainer, TrainingSettings
+from hf_cl.contracts import Part, is_head
 from hf_cl.methods import linear_probe, lora, nearest_class_mean
 from hf_cl.training.evaluation import scored
 from hf_cl.training.kept_features import KeptFeatures
@@ -34,6 +38,47 @@ def test_a_frozen_backbone_sees_every_picture_once(tmp_path):
     seen = images_through(trainer)
     trainer.fit()
     assert sum(seen) == 4 * (18 + 8)  # training and test images of four sessions
+
+
+@pytest.mark.parametrize("method", [nearest_class_mean, partial(linear_probe, epochs=2)])
+def test_probes_look_at_a_frozen_backbone_once(tmp_path, method):
+    """At every step and in every session: the test images of a session go through the backbone once more, for all measurements."""
+    seen = {}
+    for probed in (False, True):
+        trainer = trainer_of(tmp_path / str(probed), method(), stability_every=1 if probed else None)
+        seen[probed] = images_through(trainer)
+        results = trainer.fit()
+    assert sum(seen[True]) == sum(seen[False]) + 3 * 8
+    ends = [trace[-1] for trace in results.continual.traces]
+    assert ends == pytest.approx(results.accuracy_matrix[-1])
+
+
+class MovesTheAdapter(Part):
+    """What a hook may do: no optimizer knows of it."""
+
+    def after_step(self, trainer):
+        with torch.no_grad():
+            next(p for name, p in trainer.named_parameters if "lora_B" in name).add_(0.05)
+
+
+def head_only(method, *parts):
+    """The method, whose phases train the head on images."""
+    phases = lambda session: [replace(phase, trainable=is_head) for phase in method.phases(session)]  # noqa: E731
+    return replace(method, phases=phases, parts=[*method.parts, *parts])
+
+
+def test_what_a_hook_moves_is_seen(tmp_path):
+    """An adapter that rests in the phase: features stay, unless a hook moves it."""
+    seen, ends = {}, {}
+    for name, parts in (("rests", ()), ("moves", (MovesTheAdapter(),))):
+        trainer = trainer_of(tmp_path / name, head_only(lora(epochs=1), *parts), sessions=2, stability_every=1)
+        seen[name] = images_through(trainer)
+        results = trainer.fit()
+        ends[name] = [trace[-1] for trace in results.continual.traces]
+        assert ends[name] == pytest.approx(results.accuracy_matrix[-1])
+    training, looks = 2 * 18, 8 + 16
+    assert sum(seen["rests"]) == training + 8 + 8 + 2 * 8  # evaluation keeps its own features, each test once; so does the probe
+    assert sum(seen["moves"]) == training + looks + 3 * 8 + 3 * 16  # evaluation, and the probe after each of three steps
 
 
 @pytest.mark.parametrize("method", [nearest_class_mean, lambda: linear_probe(epochs=1)])

@@ -33,7 +33,7 @@ function setUpZoom(box) {
     pen.scale(dense, dense);
     pen.font = "12px system-ui, sans-serif";
     const named = Math.min(width, height) / view.size >= 13; // a name needs a line
-    const margin = named ? Math.min(130, width * 0.28) : 8;
+    const margin = named ? Math.min(130, width * 0.28, widest(pen) + 16) : 8;
     const side = Math.min(width, height) - margin - 4;
     area = { left: margin, top: margin, side, cell: side / view.size };
     pen.fillStyle = color("--page");
@@ -41,6 +41,11 @@ function setUpZoom(box) {
     drawCells(pen);
     drawSessions(pen);
     if (named) drawNames(pen);
+  }
+
+  function widest(pen) {
+    const shown = [view.x, view.y].flatMap((begin) => data.names.slice(Math.floor(begin), Math.ceil(begin + view.size)));
+    return Math.max(...shown.map((name) => pen.measureText(name).width));
   }
 
   function drawCells(pen) {
