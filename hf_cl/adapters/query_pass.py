@@ -62,16 +62,16 @@ class QueryPass:
         self._pending: set[int] = set()
         self._before: list[list[Any] | None] = []
         self._handles = [
-            tower.register_forward_pre_hook(self._ask, with_kwargs=True),
-            tower.register_forward_hook(self._done, always_call=True),
+            tower.register_forward_pre_hook(self._ask, with_kwargs=True),  # pyright: ignore[reportAttributeAccessIssue] (torch's decorator)
+            tower.register_forward_hook(self._done, always_call=True),  # pyright: ignore[reportAttributeAccessIssue] (likewise)
         ]
 
     @classmethod
     def on(cls, model: nn.Module, layers: Sequence[Asks]) -> Self:
         """The one of the model's vision tower, made where there is none, serving `layers`."""
         tower = _tower(model)
-        hooks = [hook.__self__ for hook in tower._forward_pre_hooks.values() if isinstance(getattr(hook, "__self__", None), cls)]
-        found = hooks[0] if hooks else cls(tower, family_of(model))
+        owners = [getattr(hook, "__self__", None) for hook in tower._forward_pre_hooks.values()]  # a hook of another may be a function
+        found = next((owner for owner in owners if isinstance(owner, cls)), None) or cls(tower, family_of(model))
         found.layers = layers
         return found
 

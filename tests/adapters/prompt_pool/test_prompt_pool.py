@@ -156,7 +156,7 @@ def test_a_loss_reads_what_the_adapter_hands_out_once():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"producer": "duall"}, "Unknown producer 'duall'.* mean dual"),
+        ({"producer": "duall"}, "Unknown producer 'duall'.* mean 'dual'"),
         ({"producer": "l2p", "top_k": 9, "pool_size": 4}, "more than the pool_size 4"),
         ({"producer": "coda", "top_k": 1}, "has no top_k"),
         ({"producer": "dual", "e_layers": [0]}, r"Layers \[0\] are among"),
