@@ -79,6 +79,9 @@ class Session:
     """Images of the session that were held out of `train`; None where nothing is held out."""
     batch_size: int | None = None
     """Images per optimizer step of the run, over all processes: filled in by the loop before methods and hooks see the session."""
+    exposed: Sequence[int] | None = None
+    """Of an ordered session, which is one pass over `train` as it stands: how many classes have come by each image, [n]. None: its images
+    are shuffled, in as many epochs as a method wants, and all its classes compete from its start."""
     joined: int = 0
     """How many images of a memory are shuffled in with `train`, by the loop; 0 where there is no memory, and where it has a `replay`."""
     joined_images: ImageDataset | None = None
@@ -173,6 +176,9 @@ class Context:
     replayed_share: float = 0.0
     """Share of `replayed` images in the whole optimizer step, over all micro-batches and processes: what a mean over one kind alone has to
     be divided by, so that it does not depend on how the step is cut."""
+    exposed: int | None = None
+    """In an ordered session, how many classes have come by the end of this step: they are the first columns, and `logits[:, :exposed]` are
+    those that compete. None elsewhere: all do."""
 
     @property
     def features(self) -> Tensor:
@@ -227,6 +233,8 @@ class Trainer(Protocol):
     def rates(self) -> Sequence[float]: ...
     @property
     def images_seen(self) -> int: ...
+    @property
+    def exposed(self) -> int: ...  # classes that have come: all of the session, less inside an ordered one
     @property
     def phase(self) -> Phase: ...  # the one that runs; from begin_epoch on
 
@@ -350,6 +358,12 @@ class Head(nn.Module):
     """False where the head keeps sums in a space of its own: when features move, nothing can move them along."""
     fits: bool = False
     """Whether the head fits itself at the end of a session, so that it needs no phase to know the session's classes."""
+
+    @property
+    def own_temperature(self) -> float | None:
+        """By what the head divides its logits itself; None where it does not, so that the run finds a temperature for it."""
+        return None
+
     statistics: frozenset[str] = frozenset()
     """As `Part.statistics`."""
     new_classes_only: str = ""

@@ -30,6 +30,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "checkpoint_minutes",
         "keep_adapters",
         "export_statistics",
+        "marks",
         "strict_data",
         "session_from",
         "report_to",
@@ -108,6 +109,8 @@ class TrainingSettings:
     """Whose adapter stays in `adapters/`: `all` sessions', the `last` one's, or `every:10` (of sessions 0, 10, 20, ... and the last)."""
     export_statistics: bool = False
     """Write means and scatters of the classes' features beside every adapter, as `class_statistics.safetensors`: to go on from it."""
+    marks: list[Literal["means", "gaussian", "joint"]] = field(default_factory=list)
+    """What the run is measured beside: class `means` and a `gaussian` head on the untouched backbone, the same training on all at once."""
     stability_every: int | None = None
     """Optimizer steps between two evaluations on all sessions so far, for the stability gap; None: evaluate at the end of sessions."""
     probes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -167,6 +170,8 @@ class RunSettings(TrainingSettings):
     a look at the `header` of the changed ones, or `none`."""
     protocol: str = "class_incremental"
     """A name of `hf_cl.scenarios.SCENARIOS`: which classes and images each session brings, and what is tested."""
+    protocol_options: dict[str, Any] = field(default_factory=dict)
+    """Arguments that this protocol alone has, such as '{online: true}' of class_incremental or '{num_sessions: 5}' of si_blurry."""
     num_base_classes: int = 10
     """Classes of session 0."""
     classes_per_session: int = 10

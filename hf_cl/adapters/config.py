@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,9 @@ class HeadedConfig:
     class_names: list[str] | None = field(default=None, metadata={"help": "names of the classes, in the order of the head's rows"})
     classes_per_session: list[int] | None = field(default=None, metadata={"help": "how many of the class names each session brought"})
     head: dict[str, Any] | None = field(default=None, metadata={"help": "{'type': 'linear' | 'cosine' | ..., settings of that type}"})
+    temperature: float | None = field(
+        default=None, metadata={"help": "in eval mode logits are divided by it, so that their softmax is calibrated; None: 1"}
+    )
     format_version: int = field(default=FORMAT_VERSION, metadata={"help": "version of the hf_cl adapter format"})
     base_signature: dict[str, Any] | None = field(
         default=None, metadata={"help": "model type, hidden size and depth of the base; filled at injection, checked at loading"}
@@ -52,6 +56,11 @@ class HeadedConfig:
             raise ValueError(f"{folder / 'adapter_config.json'}: {error}") from error
         config._read = (folder, config._as_read()) if is_local else None
         return config
+
+    @property
+    def reads_pooled(self) -> bool:
+        """Whether the head reads a vision tower's pooled output."""
+        return (self.head or {}).get("pool") is not None
 
     @property
     def has_text_head(self) -> bool:
@@ -93,6 +102,8 @@ class HeadedConfig:
             check_pattern(name, vars(self).get(name))
         if self.head is not None and not isinstance(self.head.get("type"), str):
             raise ValueError(f"The head {brief(self.head)} has no type; give one such as {{'type': 'linear'}}.")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature divides logits: it must be a positive number, got {brief(self.temperature)}.")
         self._check_class_names()
 
     def _check_class_names(self) -> None:

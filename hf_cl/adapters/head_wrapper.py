@@ -6,29 +6,16 @@ Shapes: B batch, D feature width, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hf_cl._peft import ModulesToSaveWrapper, TensorlessLayer
+from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.pooled import PooledOutput
 from hf_cl.contracts import Head
 from hf_cl.heads import build_head
-
-
-@dataclass
-class HeadSpec:
-    """How to build one adapter's head."""
-
-    head: dict[str, Any]
-    class_names: list[str]
-
-    @property
-    def reads_pooled(self) -> bool:
-        """Whether the head reads the vision tower's pooled output."""
-        return self.head.get("pool") is not None
 
 
 class _EnableSwitch(TensorlessLayer):
@@ -82,12 +69,20 @@ class HeadWrapper(ModulesToSaveWrapper):
 
     A head whose spec says `pool: pooled` gets the vision tower's pooled output instead of what the model's class feeds its classifier; the
     base's own classifier, while adapters are off, gets what it always got.
+
+    In eval mode logits are divided by the config's `temperature`: one place for every loading route.
+
+    Args:
+        classifier: the base's own.
+        model: whose classifier it is.
+        in_features: D.
+        config: of the adapter; class names, head and temperature are read from it as they are now.
     """
 
-    def __init__(self, classifier: nn.Module, adapter_name: str, model: Any, in_features: int, spec: HeadSpec) -> None:
+    def __init__(self, classifier: nn.Module, adapter_name: str, model: Any, in_features: int, config: HeadedConfig) -> None:
         nn.Module.__init__(self)
         self.in_features = in_features
-        self.specs: dict[str, HeadSpec] = {adapter_name: spec}
+        self.configs: dict[str, HeadedConfig] = {adapter_name: config}
         self._labelled: tuple[Any, ...] = (model,)
         self._base_labels = dict(model.config.id2label)
         self._capture = False
@@ -96,13 +91,16 @@ class HeadWrapper(ModulesToSaveWrapper):
         super().__init__(classifier, adapter_name)
 
     def update(self, adapter_name: str, tied_module: nn.Module | None = None, **kwargs: Any) -> None:
-        if adapter_name not in self.modules_to_save and adapter_name in self.specs:
-            spec = self.specs[adapter_name]
+        if adapter_name not in self.modules_to_save and adapter_name in self.configs:
+            spec, names = self.configs[adapter_name].head, self._names(adapter_name)
             self.modules_to_save[adapter_name] = build_head(
-                spec.head, self.in_features, len(spec.class_names), device=self._device(), dtype=torch.float32
+                spec or {}, self.in_features, len(names), device=self._device(), dtype=torch.float32
             ).requires_grad_(False)
         super().update(adapter_name, tied_module, **kwargs)
         self.sync_labels()
+
+    def _names(self, adapter_name: str) -> list[str]:
+        return self.configs[adapter_name].class_names or []
 
     def _device(self) -> torch.device:
         return next(self._labelled[0].parameters()).device
@@ -115,7 +113,7 @@ class HeadWrapper(ModulesToSaveWrapper):
         """Append the classes of a new session; rows of known classes keep their values to the bit."""
         if class_names:
             self.head(adapter_name).grow(class_names)
-        self.specs[adapter_name].class_names.extend(class_names)
+        self._names(adapter_name).extend(class_names)
         self.sync_labels()
 
     def capture_features(self) -> None:
@@ -131,7 +129,7 @@ class HeadWrapper(ModulesToSaveWrapper):
 
     def attach_pool(self, model: nn.Module) -> None:
         """Put the hook on the vision tower, where a head reads its pooled output and none did before."""
-        if self._pooled is None and any(spec.reads_pooled for spec in self.specs.values()):
+        if self._pooled is None and any(config.reads_pooled for config in self.configs.values()):
             self._pooled = PooledOutput(model.get_submodule("vision_model"))
 
     def detach_pool(self) -> None:
@@ -143,7 +141,7 @@ class HeadWrapper(ModulesToSaveWrapper):
     @property
     def reads_pooled(self) -> bool:
         """Whether the active head reads the vision tower's pooled output."""
-        return any(name in self.specs and self.specs[name].reads_pooled for name in self.active_adapters)
+        return any(name in self.configs and self.configs[name].reads_pooled for name in self.active_adapters)
 
     def attach_switch(self) -> None:
         """Add the switch for transformers' `enable_adapters`, once peft has injected.
@@ -169,14 +167,24 @@ class HeadWrapper(ModulesToSaveWrapper):
                 rows = rows.to(weight.dtype)  # the head stays float32 on a half-precision base
         if self._capture:
             self._features = rows
-        return super().forward(features if off else rows, *args, **kwargs)
+        logits = super().forward(features if off else rows, *args, **kwargs)
+        return logits if off else self._calibrated(logits)
+
+    @property
+    def temperature(self) -> float | None:
+        """By what the active adapter's logits are divided in eval mode; None: by nothing."""
+        name = next(iter(self.active_adapters), None)
+        return self.configs[name].temperature if name in self.configs else None
+
+    def _calibrated(self, logits: Tensor) -> Tensor:  # [B, C] -> [B, C]
+        return logits if self.temperature is None or self.training else logits / self.temperature
 
     # Labels: transformers' set_adapter, disable_adapters and delete_adapter walk over modules and never reach the tuner, so the wrapper
     # itself keeps them in step.
     def sync_labels(self) -> None:
         """Write the class names of the active head (or of the base) into the model's config."""
         active = None if self.disable_adapters or not self.active_adapters else self.active_adapters[0]
-        id2label = dict(enumerate(self.specs[active].class_names)) if active in self.specs else dict(self._base_labels)
+        id2label = dict(enumerate(self._names(active))) if active in self.configs else dict(self._base_labels)
         for model in self._labelled:
             model.config.id2label = id2label
             model.config.label2id = {label: i for i, label in id2label.items()}
@@ -192,7 +200,7 @@ class HeadWrapper(ModulesToSaveWrapper):
 
     def delete_adapter(self, adapter_name: str, new_active_adapters: list[str] | None) -> None:
         super().delete_adapter(adapter_name, new_active_adapters)
-        self.specs.pop(adapter_name, None)
-        if not any(spec.reads_pooled for spec in self.specs.values()):
+        self.configs.pop(adapter_name, None)
+        if not any(config.reads_pooled for config in self.configs.values()):
             self.detach_pool()
         self.sync_labels()

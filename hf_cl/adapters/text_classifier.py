@@ -108,6 +108,7 @@ class TextHead(Head):
         text = self.text_features(classes)  # [c, E]
         with torch.autocast(features.device.type, enabled=False):  # half precision would move logits of this scale by tenths
             logits = self.scaled(image @ text.T)  # [B, c]
+            logits = logits if self.training else self.calibrated(logits)
         return F.pad(logits, (classes.start, total - classes.stop), value=-torch.inf)  # [B, C]
 
     def scaled(self, cosine: Tensor) -> Tensor:
@@ -117,6 +118,10 @@ class TextHead(Head):
         model: Any = self._model[0]
         bias = model.logit_bias if "logit_bias" in dict(model.named_parameters(recurse=False)) else 0.0
         return cosine * model.logit_scale.exp() + bias
+
+    def calibrated(self, logits: Tensor) -> Tensor:
+        """Logits as eval mode has them: divided by the config's temperature."""
+        return logits if self.config.temperature is None else logits / self.config.temperature
 
     def text_features(self, classes: range) -> Tensor:
         """[c, E] embeddings of the classes' texts at unit length, in the order of `classes`; float32 on a half-precision base."""

@@ -16,7 +16,7 @@ from hf_cl.adapters.bases import check_signature, check_supported, classifier_pa
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
-from hf_cl.adapters.head_wrapper import HeadSpec, HeadWrapper
+from hf_cl.adapters.head_wrapper import HeadWrapper
 from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.text_logits import place_text_logits, remove_text_logits, sync_text_labels
@@ -41,7 +41,7 @@ class HeadedTuner(BaseTuner):
     extras: tuple[str, ...] = ()
     """Names of what it hands out of a forward, for losses: tensors [B, ...], facts of each image."""
     trained_fields: tuple[str, ...] = ()
-    """Fields of the config that training changes, beside those that `grow` extends: checkpoints hold them."""
+    """Fields of the config that training changes, beside those that `grow` extends and the temperature: checkpoints hold them."""
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """As peft's, all or nothing: where the adapter does not fit the base, or its file does not fit its config, the base is as before.
@@ -100,15 +100,16 @@ class HeadedTuner(BaseTuner):
         path = classifier_path(model)
         config.head = dict(config.head or {"type": "linear"})
         config.modules_to_save = sorted({*(config.modules_to_save or ()), path})
-        spec = HeadSpec(head=config.head, class_names=config.class_names)
         current = model.get_submodule(path)
         if isinstance(current, HeadWrapper):
-            current.specs[adapter_name] = spec
+            current.configs[adapter_name] = config
         else:
-            model.set_submodule(path, HeadWrapper(current, adapter_name, model, classifier_width(model), spec))
+            model.set_submodule(path, HeadWrapper(current, adapter_name, model, classifier_width(model), config))
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:  # peft says None and returns the model
-        wrappers = [m for m in self.model.modules() if isinstance(m, HeadWrapper) and m.reads_pooled]
+        placed = [m for m in self.model.modules() if isinstance(m, HeadWrapper)]
+        temperature = placed[0].temperature if placed else None
+        wrappers = [wrapper for wrapper in placed if wrapper.reads_pooled]
         if wrappers and (args[0] if args else kwargs.get("merge", True)):
             raise ValueError(
                 "This head reads the vision tower's pooled output (pool: pooled), which a plain model does not give its classifier, so "
@@ -119,7 +120,7 @@ class HeadedTuner(BaseTuner):
             wrapper.detach_pool()
             model.set_submodule(classifier_path(model), wrapper.original_module)
             wrapper.enable_adapters(False)  # the base's labels
-        settle_heads(model)
+        settle_heads(model, temperature)
         remove_text_logits(model)
         return model
 
@@ -175,7 +176,7 @@ class HeadedTuner(BaseTuner):
             config.class_names = [*config.class_names, *class_names]
             sync_text_labels(self.model)
         else:
-            self.head_wrapper().grow(adapter_name, class_names)  # the spec shares the config's list of names
+            self.head_wrapper().grow(adapter_name, class_names)  # which extends the config's list of names
         config.classes_per_session = [*before, len(class_names)]
 
 

@@ -150,6 +150,16 @@ def training_state(head: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in head.named_buffers() if name not in saved}
 
 
+def restore_training_state(head: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Inverse of `training_state`. Raises ValueError, naming the file in `folder`, for the state of another head."""
+    buffers = dict(head.named_buffers())
+    for name, tensor in state.items():
+        if name not in buffers:
+            raise ValueError(f"{folder / STATISTICS_FILE} has {name!r} of another head.")
+        owner, _, leaf = name.rpartition(".")
+        setattr(head.get_submodule(owner), leaf, tensor.to(buffers[name].device))
+
+
 _TYPES: dict[str, Any] = {"kinds": str, "rank": None, "sessions": int, "taken_with": None, "moved": None, "class_names": str}
 """The facts; of lists the type of an entry."""
 

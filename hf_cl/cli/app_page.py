@@ -18,7 +18,9 @@ def app_page(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the page in a browser")] = True,
     imports: Imports = None,
 ) -> None:
-    """A page to try an adapter: drop an image, see names and scores, and what an earlier session would have said.
+    """A page to try an adapter, and to teach it: drop pictures, see names and scores, and what an earlier session would have said.
+
+    Of a run it shows the classes too, and pictures of a new or known class become its next session (`--resume auto`).
 
     Served to this machine alone, until Ctrl-C. Needs gradio: pip install '.[app]' in the clone of hf_cl.
     """
@@ -26,13 +28,12 @@ def app_page(
         raise mistake("hf-cl app needs gradio, which is not installed: pip install '.[app]' in the clone of hf_cl")
     with mistakes_in_a_line():
         from hf_cl.app.page import build_page, serve  # noqa: PLC0415
-        from hf_cl.app.sessions import SessionModels, sessions_of  # noqa: PLC0415
         from hf_cl.own_parts import import_parts  # noqa: PLC0415
         from hf_cl.run import quiet_libraries  # noqa: PLC0415
 
         quiet_libraries()
         import_parts(imports or ())
-        page = build_page(SessionModels(sessions_of(adapter)), _title(adapter))
+        page = build_page(adapter, _title(adapter))
         serve(page, port=port, open_browser=browser, say=lambda address: typer.echo(f"{address} (Ctrl-C ends it)"))
 
 

@@ -56,6 +56,7 @@ def compare(
 
 def _as_json(comparison: Comparison, page: Path) -> dict[str, Any]:
     from hf_cl.results.comparison import DDOF  # noqa: PLC0415
+    from hf_cl.results.paired import paired_differences  # noqa: PLC0415
 
     groups = [
         {
@@ -68,7 +69,20 @@ def _as_json(comparison: Comparison, page: Path) -> dict[str, Any]:
         }
         for group in comparison.groups
     ]
-    return {"protocol": comparison.protocol, "across": comparison.across, "ddof": DDOF, "groups": groups, "page": str(page)}
+    paired = [
+        {
+            "first": pair.first,
+            "second": pair.second,
+            "metric": pair.metric,
+            "differences": list(pair.differences),
+            "mean": pair.mean,
+            "interval": pair.interval,
+            "sign_test": pair.sign_test,
+        }
+        for pair in paired_differences(comparison)
+    ]
+    common = {"protocol": comparison.protocol, "across": comparison.across, "ddof": DDOF}
+    return common | {"groups": groups, "paired": paired, "page": str(page)}
 
 
 def _spread(spread: Spread | None) -> dict[str, Any] | None:

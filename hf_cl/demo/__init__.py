@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from hf_cl.contracts import Scenario
-from hf_cl.methods import FrozenSettings, NearestClassMeanSettings, OvorSettings
+from hf_cl.methods import OvorSettings
 from hf_cl.results.display import percent
 from hf_cl.run import parse_settings, quiet_libraries, train
 from hf_cl.settings import RunSettings
+from hf_cl.training.marks import MARKS
 
 NUM_PREDICTED = 6
-UNTOUCHED = "Gaussian head, no adapter"
 
 
 def run_demo(output_dir: Path) -> None:
@@ -27,12 +27,14 @@ def run_demo(output_dir: Path) -> None:
     settings = parse_settings(OvorSettings, "ovor", ["--config", "demo", "--output_dir", str(output_dir), "--resume", "auto"])
     trainer = train(settings)
     console.print("[bold]Four marks to judge it by[/bold] (the same images, the same backbone):")
-    marks = {}
+    marks = dict(trainer.results.results.comparisons)  # heads on the untouched backbone, by the config's `marks`
+    for name, accuracy in marks.items():
+        console.print(f"  {percent(accuracy)} %  {name}")
     for folder, (name, mark) in _marks(settings).items():
         marks[name] = _final_accuracy(mark, output_dir / "marks" / folder)
         console.print(f"  {percent(marks[name])} %  {name}")
     console.print("  (The published head compares the classes of a session with each other alone: docs/faq.md, why old classes are gone.)")
-    adds = 100 * (trainer.results.results.metrics["final_accuracy"] - marks[UNTOUCHED])  # pyright: ignore[reportOperatorIssue]
+    adds = 100 * (trainer.results.results.metrics["final_accuracy"] - marks[MARKS["gaussian"][0]])  # pyright: ignore[reportOperatorIssue]
     console.print(f"  OnePrompt adds {adds:+.2f} points to the Gaussian head here; `hf-cl train frozen` is the head alone.")
     trainer.finish(comparisons=marks)
     images = _sample_images(trainer.scenario, output_dir / "samples")
@@ -41,11 +43,9 @@ def run_demo(output_dir: Path) -> None:
 
 
 def _marks(settings: OvorSettings) -> dict[str, tuple[str, RunSettings]]:
-    """Folder -> name and settings of what the demo's number stands beside."""
-    common = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
+    """Folder -> name and settings of the marks that train."""
+    settings = replace(settings, marks=[])
     return {
-        "gaussian": (UNTOUCHED, FrozenSettings(**common)),
-        "class_means": ("nearest class mean, no adapter", NearestClassMeanSettings(**common)),
         "official": ("OVOR as published (linear head)", replace(settings, head={"type": "linear"}, vor_epochs=1, adapt_sessions="all")),
         "joint": ("all ten digits in one session", replace(settings, num_base_classes=10)),
     }

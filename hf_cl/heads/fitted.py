@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_cl.contracts import FeatureSet, Session, Trainer
 
@@ -31,6 +31,15 @@ def own_rows(trainer: Trainer, session: Session) -> tuple[Tensor, Tensor, Tensor
     with torch.no_grad():
         embedded = trainer.head.embed(data.features).cpu().double()
     return embedded[mine], labels[mine], data.index.cpu()[mine]
+
+
+@torch.no_grad()
+def copy_same_shapes(head: nn.Module, other: nn.Module) -> None:
+    """Values of another head of the same kind with more or fewer classes, where shapes do not count them."""
+    theirs = dict(other.named_buffers()) | dict(other.named_parameters())
+    for name, tensor in (*head.named_buffers(), *head.named_parameters()):
+        if tensor.shape == theirs[name].shape:
+            tensor.copy_(theirs[name])
 
 
 def as_on_rank_0(tensors: Iterable[Tensor]) -> None:

@@ -17,7 +17,7 @@ from hf_cl.contracts import Part, Session, Trainer
 from hf_cl.heads.class_texts import ClassTexts, TextUse
 from hf_cl.heads.cosine import CosineHead
 from hf_cl.heads.feature_maps import FeatureMap
-from hf_cl.heads.fitted import as_on_rank_0, check_count, own_rows
+from hf_cl.heads.fitted import as_on_rank_0, check_count, copy_same_shapes, own_rows
 from hf_cl.heads.gaussian_fit import Gaussians, log_det
 from hf_cl.heads.gaussian_forms import inverse_cholesky, make_form, pack, triangle, unpack
 from hf_cl.heads.gaussian_settings import check_settings, form_of
@@ -155,6 +155,11 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         """Whether features that move can be followed: a linear map of features is none of their images under a map."""
         return self.feature_map is None
 
+    @property
+    def own_temperature(self) -> float | None:
+        """`temperature`, fitted or set; NaN before the first fit."""
+        return float(self.temperature)
+
     # Growth
     def grow(self, class_names: Sequence[str]) -> None:
         self._grow(len(class_names))
@@ -246,7 +251,7 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
             before, whole = self.map_store.statistics(), self.map_store.statistics()
             whole.update(rows, labels, index)
             self.map_store.keep(whole, whole.pooled_scatter())
-        votes = Votes(*(getattr(self, name).cpu().clone() for name in ("hits", "voted", "curves")))
+        votes = self._votes()
         of = self._gaussians(whole)
         held = held_back(labels, index, trainer.seed, session.id)
         if held.any() and (len(self.hits) > 1 or self.fixed_temperature == "auto"):
@@ -254,11 +259,27 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
             images = len(labels) / len(labels.unique())
             fuse = None if self.texts is None else partial(self.texts.fuse, features=features[held])
             votes.add(self.candidates, self._gaussians(before), rows[held], labels[held], of.counts, images, fuse)
+        self._settle(of, votes, store)
+        as_on_rank_0([self.means, self.temperature, *self.form.buffers()])
+        self._count_fitted()
+
+    def _settle(self, of: Gaussians, votes: Votes, store: ClassStatistics) -> None:
         setting, curve = votes.choose(self.candidates)
         temperature = votes.temperature(curve) if self.fixed_temperature == "auto" else float(self.fixed_temperature)
         self._fit(of, setting, temperature, store.means(range(self.num_classes)))
         self._buffers_from(votes)
-        as_on_rank_0([self.means, self.temperature, *self.form.buffers()])
+
+    def take_over(self, other: Any, groups: Sequence[Sequence[int]]) -> None:
+        """What does not count classes, and under a map its store, of a head whose classes are joined in `groups`; before `refit`."""
+        copy_same_shapes(self, other)
+        if self.map_store is not None and other.map_store is not None:
+            self.map_store.regroup(other.map_store, groups)
+
+    @torch.no_grad()
+    def refit(self, statistics: ClassStatistics) -> None:
+        """Fit all classes to statistics alone, by what the votes so far say."""
+        whole = statistics if self.map_store is None else self.map_store.statistics()
+        self._settle(self._gaussians(whole), self._votes(), statistics)
         self._count_fitted()
 
     def _gaussians(self, statistics: ClassStatistics) -> Gaussians:
@@ -275,6 +296,9 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         self.shared_center.copy_(of.center)
         self.shared_whitener.copy_(pack(inverse_cholesky(lower)))
         self.shared_log_det.copy_(log_det(lower))
+
+    def _votes(self) -> Votes:
+        return Votes(*(getattr(self, name).cpu().clone() for name in ("hits", "voted", "curves")))
 
     def _buffers_from(self, votes: Votes) -> None:
         for name in ("hits", "voted", "curves"):

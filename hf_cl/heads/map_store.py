@@ -5,6 +5,8 @@ Shapes: C classes, M width of the map.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,11 @@ class MapStore(nn.Module):
         classes = {c: Moments(int(n), means[c].clone()) for c, n in enumerate(counts) if n}
         pooled = self.scatter.cpu().clone() if classes else None
         return ClassStatistics.of_classes({"pooled"}, classes, pooled)
+
+    def regroup(self, other: MapStore, groups: Sequence[Sequence[int]]) -> None:
+        """Become `other` with a class for each group of its classes."""
+        statistics = other.statistics().regrouped(groups)
+        self.keep(statistics, statistics.pooled_scatter())
 
     def keep(self, statistics: ClassStatistics, scatter: Tensor) -> None:
         """Replace what is there."""

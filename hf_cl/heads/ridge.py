@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hf_cl.contracts import Session, Trainer
 from hf_cl.heads.feature_maps import FeatureMap
-from hf_cl.heads.fitted import as_on_rank_0, check_bool, check_count, check_number, own_rows
+from hf_cl.heads.fitted import as_on_rank_0, check_bool, check_count, check_number, copy_same_shapes, own_rows
 from hf_cl.heads.map_store import MapStore
 from hf_cl.heads.refit import RefitHead
 from hf_cl.heads.ridge_fit import Sums, best_penalty, sample_weights, solve
@@ -131,6 +131,16 @@ class RidgeHead(RefitHead):
         logger.info("Ridge head: lam %.3g", lam)
         self.set_fit(*solve(sums, float(lam), bias=self.has_bias))
         as_on_rank_0([self.fitted_weight, self.fitted_bias])
+
+    def take_over(self, other: Any, groups: Sequence[Sequence[int]]) -> None:
+        """As `GaussianHead.take_over`; there is nothing but rows."""
+        copy_same_shapes(self, other)
+
+    @torch.no_grad()
+    def refit(self, statistics: ClassStatistics) -> None:
+        """Solve for all classes from statistics alone, by a penalty that is given as a number, without a feature map."""
+        sums = Sums.of(statistics, self.num_classes, balanced=self.class_balance)
+        self.set_fit(*solve(sums, float(self.lam), bias=self.has_bias))
 
     def _under_the_map(self, store: MapStore, rows: Tensor, labels: Tensor, index: Tensor) -> ClassStatistics:
         """Counts, means and the summed scatter with the session's rows added; balanced, each class's scatter over its number of images."""

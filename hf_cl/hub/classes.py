@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from hf_cl.adapters.files import check_folder
 from hf_cl.checkpoints.statistics_files import STATISTICS_FILE
+from hf_cl.heads import build_head
 from hf_cl.hints import nearest
 from hf_cl.hub.fetch import adapter_folder
 from hf_cl.hub.markdown import escape
+from hf_cl.hub.merged_head import merged_head
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.picture_record import read_pictures
 
@@ -91,10 +93,11 @@ def change_classes(
 
     Rows of classes that stay are the same to the bit. The vector of a merged class is the mean of those of its parts, weighted by the
     pictures they were trained on where the run's record is there: for prototypes that is the mean of all their pictures. Under a text head
-    the names are the classes. Sessions stay as many as they were, with the classes that are left of each.
+    the names are the classes. A head that is fitted is fitted anew to the merged statistics of its classes (`merged_head`). Sessions stay
+    as many as they were, with the classes that are left of each.
 
     Raises ValueError as `new_classes`, for a folder that exists, for what is no adapter of hf_cl, and for merging under a head that has
-    more of a class than a vector (what it was fitted on is not in the adapter).
+    more of a class than a vector where what it was fitted to is not beside the adapter, or was images.
     """
     folder, target = adapter_folder(adapter, revision), Path(output_dir)
     if target.exists():
@@ -106,18 +109,19 @@ def change_classes(
         raise ValueError(f"{adapter} is no adapter with class names.")
     classes = new_classes(names, rename=rename or {}, merge=merge or {}, drop=drop)
     kind = (config.get("head") or {"type": "linear"})["type"]
-    if kind not in (*MERGED_BY_MEAN, "text") and any(len(new.parts) > 1 for new in classes):
-        raise ValueError(
-            f"The head {kind!r} keeps more of a class than one vector, so two cannot be merged without their pictures: put those into one "
-            f"folder and train again. Merging works under {', '.join(MERGED_BY_MEAN)} and text heads; renaming and dropping under all."
-        )
     counts = _pictures(folder, names)
     tensors = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
+    fitted = kind not in (*MERGED_BY_MEAN, "text") and any(len(new.parts) > 1 for new in classes)
     if kind != "text" and len(classes) < len(names):
-        axes = _class_axes(tensors, config, len(names))
-        tensors |= {name: _of_classes(tensors[name], axis, classes, counts) for name, axis in axes.items()}
+        prefix, width, axes = _head_of(tensors, config, len(names))
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        if fitted:
+            own = merged_head(folder, config["head"], width, own, axes, [new.parts for new in classes])
+        else:
+            own |= {name: _of_classes(own[name], axis, classes, counts) for name, axis in axes.items()}
+        tensors |= {prefix + name: tensor for name, tensor in own.items()}
     _write(folder, target, config | {"class_names": [new.name for new in classes], "classes_per_session": _sizes(config, classes)}, tensors)
-    write_atomically(target / "README.md", _card(str(adapter), config, names, classes, weighted=counts is not None))
+    write_atomically(target / "README.md", _card(str(adapter), config, names, classes, weighted=counts is not None, fitted=fitted))
     return classes
 
 
@@ -127,24 +131,19 @@ def _pictures(folder: Path, names: Sequence[str]) -> list[int] | None:
     return [found[name] for name in names] if all(found[name] for name in names) else None
 
 
-def _class_axes(tensors: Mapping[str, Tensor], config: Mapping[str, Any], count: int) -> dict[str, int]:
-    """Tensor of the head -> the dimension that counts classes: the one that differs between heads of `count` and fewer classes."""
-    from hf_cl.heads import build_head  # noqa: PLC0415 (renaming needs no head)
-
-    paths = [path for path in config["modules_to_save"] or () if any(name.startswith(f"{_HEAD}{path}.") for name in tensors)]
-    axes: dict[str, int] = {}
-    for path in paths:
-        own = {name.removeprefix(f"{_HEAD}{path}."): name for name in tensors if name.startswith(f"{_HEAD}{path}.")}
-        for width in _widths(tensors[name] for name in own.values()):
+def _head_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any], count: int) -> tuple[str, int, dict[str, int]]:
+    """What its tensors' names begin with, the width of its input, and of each tensor that has one the dimension that counts classes: it
+    differs between heads of `count` and of fewer classes."""
+    for path in config["modules_to_save"] or ():
+        prefix = f"{_HEAD}{path}."
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        for width in _widths(own.values()):
             heads: list[nn.Module] = [build_head(config["head"], width, classes) for classes in (count, count - 1)]
             many, few = (head.state_dict() for head in heads)
-            if many.keys() == own.keys() and all(many[key].shape == tensors[name].shape for key, name in own.items()):
+            if many.keys() == own.keys() and all(many[key].shape == own[key].shape for key in own):
                 differ = {key: [a for a, n in enumerate(many[key].shape) if n != few[key].shape[a]] for key in many}
-                axes |= {own[key]: where[0] for key, where in differ.items() if where}
-                break
-    if not axes:
-        raise ValueError("The adapter's file has no head of the kind that its config names.")
-    return axes
+                return prefix, width, {key: where[0] for key, where in differ.items() if where}
+    raise ValueError("The adapter's file has no head of the kind that its config names.")
 
 
 def _widths(tensors: Any) -> list[int]:
@@ -184,7 +183,9 @@ def _write(folder: Path, target: Path, config: Mapping[str, Any], tensors: Mappi
     aside.rename(target)
 
 
-def _card(adapter: str, config: Mapping[str, Any], names: Sequence[str], classes: Sequence[NewClass], *, weighted: bool) -> str:
+def _card(
+    adapter: str, config: Mapping[str, Any], names: Sequence[str], classes: Sequence[NewClass], *, weighted: bool, fitted: bool
+) -> str:
     base = config.get("base_model_name_or_path")
     data = ModelCardData(library_name="peft", base_model=base, tags=["hf_cl", "image-classification"])
     kept = {part for new in classes for part in new.parts}
@@ -193,7 +194,8 @@ def _card(adapter: str, config: Mapping[str, Any], names: Sequence[str], classes
     lines += [f"- {escape(name)}: dropped" for position, name in enumerate(names) if position not in kept]
     how = "weighted by the pictures they were trained on" if weighted else "each class counting the same"
     merging = any(len(new.parts) > 1 for new in classes)
-    merged = f" The vector of a merged class is the mean of those of its parts, {how}." if merging else ""
+    merged = f" The vector of a merged class is the mean of those of its parts, {how}." if merging and not fitted else ""
+    merged = " The head was fitted anew to the merged statistics of its classes." if fitted else merged
     text = f"""# {len(classes)} classes made of {len(names)}
 
 Made by `hf-cl classes` from the adapter {escape(adapter)}, without training.{merged}

@@ -199,7 +199,8 @@ class _Logits(nn.Module):
         if isinstance(inner, ClipClassifier):
             with torch.no_grad():
                 text = inner.head.text_features(range(inner.head.num_classes))  # [C, E]
-            self._scaled = inner.head.scaled
+            head = inner.head
+            self._scaled = lambda cosine: head.calibrated(head.scaled(cosine))
         self.register_buffer("text", text)
 
     def forward(self, pixel_values: Tensor) -> Tensor:  # [B, 3, S, S] -> [B, C]

@@ -51,7 +51,7 @@ class BalancedSoftmax(LossTerm):
         if self._log_share is None:
             raise RuntimeError("BalancedSoftmax: no session has begun; classes are counted in begin_session.")
         logits = ctx.logits.to(torch.promote_types(ctx.logits.dtype, torch.float32))
-        return F.cross_entropy(logits + self._log_share, ctx.labels)
+        return F.cross_entropy((logits + self._log_share)[:, : ctx.exposed], ctx.labels)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -12,7 +12,7 @@ from torch import Tensor
 from hf_cl.contracts import Context, Session
 
 Classes = Literal["new", "seen"]
-"""The session's own classes (`Session.own`), or all so far."""
+"""The session's own classes (`Session.own`), or all so far; inside an ordered session those of them that have come."""
 
 
 def check_classes(classes: str, who: str) -> None:
@@ -34,4 +34,4 @@ def first_column(classes: Classes, session: Session) -> int:
 def competing(classes: Classes, ctx: Context) -> tuple[Tensor, Tensor]:
     """Logits [B, c] and labels [B] among the classes that compete."""
     first = first_column(classes, ctx.session)
-    return ctx.logits[:, first:], ctx.labels - first  # [B, c], [B]
+    return ctx.logits[:, first : ctx.exposed], ctx.labels - first  # [B, c], [B]

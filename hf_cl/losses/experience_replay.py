@@ -42,7 +42,7 @@ class ExperienceReplay(LossTerm):
         self.replay_weight, self.own_classes, self.weight = replay_weight, own_classes, weight
 
     def __call__(self, ctx: Context) -> Tensor:
-        logits, labels = ctx.logits, ctx.labels
+        logits, labels = ctx.logits[:, : ctx.exposed], ctx.labels  # [B, C], [B]
         replayed = ctx.batch.get("replayed")
         losses = F.cross_entropy(logits, labels, reduction="none")  # [B]
         own = losses

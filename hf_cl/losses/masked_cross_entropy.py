@@ -28,8 +28,9 @@ class MaskedCrossEntropy(LossTerm):
     With `classes="new"` the columns of earlier sessions take no part: L2P's convention (Wang et al., CVPR 2022), which DualPrompt and
     OVOR follow. It equals logits of -inf there, in value and gradient: the rows of earlier classes get a gradient of exactly zero.
 
-    In a session without a new class, "new" is all classes. Labels are not checked in the step, since that would make the host wait for the
-    device; the loop refuses "new" before anything trains where a session has images of other classes than its own.
+    Inside an ordered session the columns of classes that have not come take no part. In a session without a new class, "new" is all
+    classes. Labels are not checked in the step, since that would make the host wait for the device; the loop refuses "new" before anything
+    trains where a session has images of other classes than its own.
 
     Args:
         classes: "new" (the session's classes compete) or "seen" (all classes so far do).
@@ -55,4 +56,4 @@ class MaskedCrossEntropy(LossTerm):
 
     def __call__(self, ctx: Context) -> Tensor:
         first = ctx.session.own.start if self.classes == "new" else 0
-        return F.cross_entropy(ctx.logits[:, first:], ctx.labels - first, ignore_index=_NO_LABEL)
+        return F.cross_entropy(ctx.logits[:, first : ctx.exposed], ctx.labels - first, ignore_index=_NO_LABEL)

@@ -183,6 +183,31 @@ class ClassStatistics:
             part._pooled = part._summed()
         return part
 
+    def regrouped(self, groups: Sequence[Sequence[int]]) -> ClassStatistics:
+        """Of new classes 0, 1, ..., each all samples of a group of these ones; classes in no group go. Exact.
+
+        Raises KeyError for a class that has not been seen; ValueError where scatters are kept as one sum alone and a class goes, and where
+        covariances of low rank would have to be joined.
+        """
+        made = ClassStatistics(self.kinds, rank=self.rank)
+        pooled = self._pooled
+        for position, group in enumerate(groups):
+            moments = self._of(group[0])
+            for label in group[1:]:
+                if "low_rank" in self.kinds and "full" not in self.kinds:
+                    raise ValueError('Covariances of low rank cannot be joined; statistics of the kind "full" can.')
+                row = moments.cross_row(self._of(label))  # [D]
+                pooled = None if pooled is None else pooled + torch.outer(row, row)
+                moments = moments.merge(self._of(label))
+            made._moments[position] = moments
+        if pooled is not None and sum(map(len, groups)) < len(self._moments):
+            if "full" not in self.kinds:
+                raise ValueError("Scatters are kept as one sum of all classes, which cannot forget one.")
+            pooled = made._summed()
+        made._pooled, made._sessions = pooled, list(self._sessions)
+        made._taken_with, made._moved = self._taken_with, self._moved
+        return made
+
     # What is known of a class
     def count(self, label: int) -> int:
         """How many samples of the class were seen; 0 for a class that was not."""

@@ -223,8 +223,8 @@ class CoactSettings(AdapterSettings):
 
     def faults(self) -> list[str]:
         faults = super().faults()
-        if self.protocol.startswith("few_shot") and (self.class_order != "natural" or self.validation_fraction):
-            faults.append("Few-shot protocols have the natural class_order and keep no validation images; leave both settings out.")
+        if self.protocol.startswith("few_shot") and self.class_order != "natural":
+            faults.append("Few-shot protocols have the natural class_order; leave the setting out.")
         return faults
 
     def method(self) -> Method:

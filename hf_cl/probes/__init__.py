@@ -8,7 +8,9 @@ from typing import Any
 from hf_cl.contracts import Probe
 from hf_cl.hints import build
 from hf_cl.probes.active_entries import ActiveEntries
+from hf_cl.probes.anytime_accuracy import AnytimeAccuracy
 from hf_cl.probes.calibration import Calibration
+from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
 from hf_cl.probes.stability import StabilityProbe
@@ -21,13 +23,17 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "softmax_collapse": SoftmaxCollapse,
     "suspected_labels": SuspectedLabels,
     "sharpness": SharpnessProbe,
+    "anytime_accuracy": AnytimeAccuracy,
+    "prequential": Prequential,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
 __all__ = [
     "PROBES",
     "ActiveEntries",
+    "AnytimeAccuracy",
     "Calibration",
+    "Prequential",
     "SharpnessProbe",
     "SoftmaxCollapse",
     "StabilityProbe",

@@ -21,10 +21,14 @@ DDOF = 1
 """The standard deviation divides by n - 1: the runs are a sample of seeds."""
 NO_DIFFERENCE = MAY_CHANGE_ON_RESUME | {
     "seed", "eval_batch_size", "cpu", "stability_every", "probes", "push_to_hub", "private", "license",
-    "dataset", "image_column", "label_column", "test_split", "skip_bad_images", "protocol", "num_base_classes", "classes_per_session",
-    "class_order", "class_order_seed", "shots", "index_list", "targets", "validation_fraction",
+    "dataset", "image_column", "label_column", "test_split", "skip_bad_images", "protocol", "protocol_options",
+    "num_base_classes", "classes_per_session",
+    "class_order", "class_order_seed", "shots", "index_list", "targets",
 }  # fmt: skip
 """Settings that do not part runs into groups: where and how a run ran, and what its protocol says already."""
+_NOT_ASKED = ("details", "validation_fraction")
+"""No reason against a comparison: empty details are none, and whether a method holds training images out is its own affair, as its head's
+is; the test images are the same, and groups are told apart by the setting."""
 OF_ALL_METHODS = ("backbone", "backbone_revision")
 """Settings that groups are told apart by whatever their method."""
 
@@ -87,7 +91,7 @@ class Comparison:
 
     groups: tuple[Group, ...]
     metrics: tuple[str, ...]
-    """What was asked for; else the headline numbers that any of the runs has, and the numbers of their probes."""
+    """What was asked for; else the headline numbers that any of the runs has, their marks, and the numbers of their probes."""
     protocol: dict[str, Any]
     """What all runs share."""
     across: dict[str, list[Any]]
@@ -110,7 +114,7 @@ def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[s
         runs: at least one.
         across: protocol keys that may differ, such as `class_order_seed` where the mean goes over class orders. `class_names`, which
             follow from the order, may differ with any of them.
-        metrics: names of single numbers to compare; none: the headline numbers, and those of probes.
+        metrics: names of single numbers to compare; none: the headline numbers, marks, and those of probes.
 
     Raises ProtocolsDifferError where another key of the protocol differs; ValueError for an unknown key in `across`, a metric that none
     of the runs has, a run without a method's name, or two runs of one group with the same seed.
@@ -135,7 +139,8 @@ def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[s
 
 def _metrics(runs: Sequence[Run], wanted: Sequence[str]) -> tuple[str, ...]:
     if not wanted:
-        return tuple(dict.fromkeys(name for run in runs for name in (*headlines(run.results), *run.results.probe_numbers)))
+        found = [run.results for run in runs]
+        return tuple(dict.fromkeys(name for one in found for name in (*headlines(one), *one.marks, *one.probe_numbers)))
     known = {name for run in runs for name in run.results.numbers}
     for name in wanted:
         if name not in known:
@@ -163,7 +168,7 @@ def protocol_of(run: Run) -> dict[str, Any]:
     """The protocol's keys as results.json has them, the number of sessions, test images, and the classes of each session."""
     results = run.results
     return {
-        **{key: value for key, value in flat(asdict(results.protocol)).items() if key != "details"},  # an empty one is none
+        **{key: value for key, value in flat(asdict(results.protocol)).items() if key not in _NOT_ASKED},
         "sessions": len(results.sessions),
         "test_images": sum(results.test_counts),
         "class_names": [" ".join(session.new_class_names) for session in results.sessions],

@@ -13,6 +13,7 @@ from hf_cl.results.comparison import NO_DIFFERENCE, Comparison, Group, Spread, d
 from hf_cl.results.display import MISSING, flat, four_digits, percent, shown
 from hf_cl.results.pages import page_templates
 from hf_cl.results.paired import class_rows, paired_differences
+from hf_cl.results.results import MARK
 from hf_cl.results.table import forgetting_so_far
 
 
@@ -66,13 +67,15 @@ def points(difference: float, name: str) -> str:
 
 
 def is_of_probe(name: str) -> bool:
-    """Whether a name is `probe.key`; those of metrics have no dot."""
-    return "." in name
+    """Whether a name is `probe.key`; those of metrics have no dot, and a mark's may have any."""
+    return "." in name and not name.startswith(MARK)
 
 
 def _meaning(name: str) -> str:
     if is_of_probe(name):
         return f"Reported by the probe {name.partition('.')[0]}, after the last session."
+    if name.startswith(MARK):
+        return "Another model, measured in the same run on the same images: accuracy on all classes."
     return description(name.partition("[")[0])
 
 

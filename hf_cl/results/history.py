@@ -19,7 +19,7 @@ from hf_cl.results.result_records import SessionRecord, Times
 from hf_cl.results.results import Results
 
 FILE = "sessions.jsonl"
-_OF_SESSION = ("id", "new_class_names", "num_train", "num_test", "trained", "kept_images")
+_OF_SESSION = ("id", "new_class_names", "num_train", "num_test", "trained", "kept_images", "temperature")
 
 
 class History:

@@ -40,8 +40,16 @@ def remarks(results: Results) -> list[str]:
     if results.calibration:
         off = percent(expected_calibration_error(results.calibration[-1]))
         sentences.append(f"Confidence and accuracy lie {off} points apart on average (expected calibration error, 15 bins, after the end).")
+        sentences.append(_temperature(results))
     sentences.append(f"One run: seed {results.seed}, {_class_order(protocol)}. Other seeds and other orders give other numbers.")
     return sentences
+
+
+def _temperature(results: Results) -> str:
+    found = results.sessions[-1].temperature
+    if found is not None:
+        return f"Probabilities are calibrated: logits are divided by {found:.3g}, the temperature that images unseen by the head fit best."
+    return "Probabilities are not calibrated: nothing was held out of training to find a temperature by (validation_fraction)."
 
 
 def _tests_changed(results: Results) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def render_report(
         remarks=[*remarks(results), *notes],
         tables=({"Probes, after the last session": probe_values(results)} if results.probes else {})
         | {
-            "Protocol": flat(results.to_dict()["protocol"]) | {"seed": results.seed},
+            "Protocol": flat(asdict(results.protocol)) | {"seed": results.seed},
             "Settings": flat(settings),
             "Environment": flat(results.environment),
         },

@@ -66,6 +66,8 @@ class SessionRecord:
     num_test: int
     trained: bool
     """False where no optimizer step was taken; prototype rows alone are not training."""
+    temperature: float | None = None
+    """By what logits were divided, found on images that the head had not seen; None: not calibrated."""
     kept_images: int = 0
     """Training images, of this session and earlier ones, that a memory holds after it; 0: exemplar-free."""
 

@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+MARK = "mark: "
+"""In front of a comparison's name among a run's numbers."""
 _COMPUTED = ("metrics", "per_class_accuracy")
 _NUMBERS = frozenset({int, float, type(None)})
 
@@ -227,12 +229,17 @@ class Results:
 
     @cached_property
     def numbers(self) -> dict[str, float]:
-        """Every number by name: metrics, those with a value per session as `name[0]`, `name[1]`, ..., and those of probes."""
+        """Every number by name: metrics, those with a value per session as `name[0]`, `name[1]`, ..., marks, and those of probes."""
         found: dict[str, float] = {}
         for name, value in self.metrics.items():
             entries = {f"{name}[{i}]": entry for i, entry in enumerate(value)} if isinstance(value, Sequence) else {name: value}
             found |= {key: entry for key, entry in entries.items() if isinstance(entry, float)}
-        return found | self.probe_numbers
+        return found | self.marks | self.probe_numbers
+
+    @property
+    def marks(self) -> dict[str, float]:
+        """The comparisons as numbers by name: `mark: nearest class mean, no adapter`."""
+        return {f"{MARK}{name}": value for name, value in self.comparisons.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The content of results.json, `format_version` first."""

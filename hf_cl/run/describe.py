@@ -34,11 +34,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("compile", "cpu", "num_workers", "backbone_revision", "normalize"),
     ),
     "Data and sessions": (
-        *("protocol", "class_order", "class_order_seed", "shots", "index_list", "targets", "validation_fraction"),
+        *("protocol", "protocol_options", "class_order", "class_order_seed", "shots", "index_list", "targets", "validation_fraction"),
         *("image_column", "label_column", "test_split", "skip_bad_images"),
     ),
     "Resume, log and parts of your own": (
-        *("resume", "checkpoint_steps", "checkpoint_minutes", "logging_steps", "report_to", "stability_every", "probes", "imports"),
+        *("resume", "checkpoint_steps", "checkpoint_minutes", "logging_steps", "report_to", "marks", "stability_every", "probes"),
+        "imports",
     ),
     "Hub": ("push_to_hub", "private", "license"),
 }

@@ -61,6 +61,12 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
         for name in ("shots", "index_list", "targets")
         if getattr(settings, name) and name not in known
     ]
+    own = [name for name in known if name != "source" and name not in vars(settings) and name != "taught"]
+    faults += [
+        f"protocol_options: protocol {settings.protocol} has no {name!r}; of its own it has {', '.join(own) or 'none'}.{nearest(name, own)}"
+        for name in settings.protocol_options
+        if name not in own
+    ]
     if settings.session_from == "new_pictures" and "session_from" not in known:
         faults.append(f"Protocol {settings.protocol} makes no session of new pictures; class_incremental does.")
     if settings.start_from is not None and "taught" not in known:

@@ -26,7 +26,8 @@ from hf_cl.training.start import Start, open_start
 
 
 def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, quiet: bool = True, start: Start | None = None) -> Scenario:
-    """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names.
+    """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names, and
+    `protocol_options`.
 
     What can be refused before any data is read is refused first, by `check_settings`; whoever opened a `store`, which keeps the pixels of
     what is decoded here, has asked it before. Unless `quiet`, a bar shows how far the look at the images is. The classes of `start` are
@@ -42,9 +43,11 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     if start is not None and not begun:
         taught = [[*start.class_names]]
     known = vars(settings) | {"taught": taught}
-    arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source"}
+    arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source" and name in known}
+    arguments |= settings.protocol_options
+    targets: list[ImageSource] = []
     if "targets" in arguments:
-        arguments["targets"] = [_open_source(settings, target, check) for target in settings.targets]
+        arguments["targets"] = targets = [_open_source(settings, target, check) for target in settings.targets]
     source = _open_source(settings, settings.dataset, check, [name for session in taught for name in session])
     before = list(read_pictures(Path(settings.output_dir))) if begun else []
     if start is not None:
@@ -53,7 +56,7 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
         return protocol(source, **arguments)
     pictures = KnownPictures((picture.content, picture.name, picture.part, picture.session) for picture in before)
     if "targets" in arguments:
-        arguments["targets"] = [dataclasses.replace(target, known=pictures) for target in arguments["targets"]]
+        arguments["targets"] = [dataclasses.replace(target, known=pictures) for target in targets]
     scenario = protocol(dataclasses.replace(source, known=pictures), **arguments)
     compare_pictures(before, scenario, len(taught), strict=settings.strict_data)
     if start is not None:

@@ -8,6 +8,7 @@ from hf_cl.adapters.tuner import check_fit
 from hf_cl.own_parts import naming_what_is_missing
 from hf_cl.results.results import Results
 from hf_cl.run.first_checks import check_settings
+from hf_cl.run.joint import joint_mark
 from hf_cl.run.open import open_adapter, open_base, open_scenario
 from hf_cl.run.trainer import ContinualTrainer
 from hf_cl.settings import RunSettings
@@ -37,4 +38,5 @@ def run(settings: RunSettings) -> Results:
 
     Raises what `open_scenario`, `open_base`, training and `push_to_hub` raise.
     """
-    return train(settings).finish()
+    trainer = train(settings)
+    return trainer.finish(joint_mark(settings, trainer.scenario) if "joint" in settings.marks else None)

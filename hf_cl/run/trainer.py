@@ -83,9 +83,10 @@ class ContinualTrainer(SessionLoop):
         from hf_cl.results.report import write_report  # noqa: PLC0415 (matplotlib: the first step need not wait for it)
 
         settings = asdict(self.settings)
-        results = replace(self.results.results, comparisons=dict(comparisons or {}))
+        results = self.results.results
+        results = replace(results, comparisons=results.comparisons | dict(comparisons or {}))
         if self.accelerator.is_main_process:
-            if results.comparisons or not (self.folder / "results.json").exists():  # else `fit` has written the same
+            if comparisons or not (self.folder / "results.json").exists():  # else `fit` has written the same
                 results.save(self.folder / "results.json")
             write_report(self.folder, results, settings, method=self.method.title)
             write_run_card(self.folder, self._card(results, settings))

@@ -18,6 +18,7 @@ from hf_cl.scenarios.few_shot import few_shot_class_incremental, few_shot_class_
 from hf_cl.scenarios.growth import KnownPictures
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.picture_check import UnreadableImage, check_pictures, find_unreadable
+from hf_cl.scenarios.si_blurry import si_blurry
 from hf_cl.scenarios.sources import ImageSource, open_images
 from hf_cl.scenarios.stream import SessionStream
 
@@ -29,6 +30,7 @@ SCENARIOS: dict[str, Callable[..., SessionStream]] = {
     "cross_dataset": cross_dataset,
     "domain_generalization": domain_generalization,
     "domain_incremental": domain_incremental,
+    "si_blurry": si_blurry,
 }
 """Protocol name, as in results.json -> the function that cuts images into its sessions."""
 
@@ -54,5 +56,6 @@ __all__ = [
     "find_unreadable",
     "open_images",
     "resolve_class_order",
+    "si_blurry",
     "to_rgb",
 ]

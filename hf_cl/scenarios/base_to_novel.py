@@ -12,7 +12,7 @@ import numpy as np
 
 from hf_cl.contracts import Session, Test
 from hf_cl.errors import DataError, first_ten
-from hf_cl.scenarios.draws import draw_shots
+from hf_cl.scenarios.draws import check_fraction, draw_shots
 from hf_cl.scenarios.few_shot import OWN_DRAW
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.sources import ImageSource
@@ -22,20 +22,22 @@ VALIDATION_SHOTS = 4
 ALL_IMAGES = "all images"
 
 
-def base_to_novel(source: ImageSource, shots: int = 16, class_order_seed: int = 0) -> SessionStream:
+def base_to_novel(source: ImageSource, shots: int = 16, class_order_seed: int = 0, *, validation_fraction: float = 0.0) -> SessionStream:
     """Base-to-novel generalisation (CoCoOp, Zhou et al. 2022): train on the first ceil(C/2) classes, test on both halves apart.
 
     The one session has the tests "base", among the base classes only, and "novel", among the novel classes only. The halves follow label
-    order and do not depend on the seed. Where the data set has a validation split, `stream.validation[0]` is a test "base" on min(shots, 4)
-    of its images per base class.
+    order and do not depend on the seed. `stream.validation[0]` is a test "base" on images held out: a share of the shots with
+    `validation_fraction`, else, where the data set has a validation split, min(shots, 4) of its images per base class.
 
     Args:
         source: from `open_images`, with at least two classes.
         shots: training images per base class.
         class_order_seed: draws the shots, and the test part where the data set has none; the literature averages over 1, 2, 3.
+        validation_fraction: share of each class's shots (at least one) that leaves `Session.train`.
 
-    Raises DataError for classes with fewer images than shots, ValueError for shots below 1.
+    Raises DataError for classes with fewer images than shots, ValueError for shots below 1 and a fraction that is none.
     """
+    check_fraction(validation_fraction)
     num_classes = len(source.class_names)
     if num_classes < 2:
         raise DataError(f"{source.name!r} has {num_classes} class; base-to-novel needs two halves.")
@@ -45,8 +47,11 @@ def base_to_novel(source: ImageSource, shots: int = 16, class_order_seed: int = 
     train = draw_shots(source.train, shots, class_order_seed, base, source.class_names)
     tests = (_test("base", source.test.of_classes(base), base), _test("novel", source.test.of_classes(novel), novel))
     held_out, validation = None, ()
-    if source.validation is not None:
+    if validation_fraction:
+        train, held_out = source.part_with(train, validation_fraction, "validation", class_order_seed)
+    elif source.validation is not None:
         held_out = draw_shots(source.validation, min(shots, VALIDATION_SHOTS), class_order_seed, base, source.class_names)
+    if held_out is not None:
         validation = ((_test("base", held_out, base),),)
     protocol = make_protocol(
         "base_to_novel",
@@ -57,13 +62,16 @@ def base_to_novel(source: ImageSource, shots: int = 16, class_order_seed: int = 
         class_order_seed=class_order_seed,
         shots=shots,
         index_list=OWN_DRAW,
+        validation_fraction=validation_fraction,
         left_out_images=source.left_out_images,
     )
     names = source.class_names[:num_base]
     return SessionStream((Session(0, names, names, train, tests, held_out),), source.class_names, protocol, validation)
 
 
-def cross_dataset(source: ImageSource, targets: Sequence[ImageSource], shots: int = 16, class_order_seed: int = 0) -> SessionStream:
+def cross_dataset(
+    source: ImageSource, targets: Sequence[ImageSource], shots: int = 16, class_order_seed: int = 0, *, validation_fraction: float = 0.0
+) -> SessionStream:
     """Train on all classes of one data set, test on others (CoCoOp's cross-dataset transfer).
 
     One `Test` per target, called by its name; the target's own classes compete. A class name that occurs in several data sets is one class
@@ -75,13 +83,16 @@ def cross_dataset(source: ImageSource, targets: Sequence[ImageSource], shots: in
         targets: what is tested on, with different names.
         shots: training images per class.
         class_order_seed: draws the shots.
+        validation_fraction: share of each class's shots (at least one) that leaves `Session.train`.
 
     Raises DataError for classes with fewer images than shots and for targets of the same name, ValueError for no targets.
     """
-    return _transfer("cross_dataset", source, targets, shots, class_order_seed)
+    return _transfer("cross_dataset", source, targets, shots, class_order_seed, validation_fraction)
 
 
-def domain_generalization(source: ImageSource, targets: Sequence[ImageSource], shots: int = 16, class_order_seed: int = 0) -> SessionStream:
+def domain_generalization(
+    source: ImageSource, targets: Sequence[ImageSource], shots: int = 16, class_order_seed: int = 0, *, validation_fraction: float = 0.0
+) -> SessionStream:
     """Train on all classes of one data set, test on other pictures of the same classes (ImageNet: -V2, -Sketch, -A, -R).
 
     As `cross_dataset`, but every class of a target must be one of the source's, by name; a target may have fewer, and only those compete.
@@ -95,10 +106,13 @@ def domain_generalization(source: ImageSource, targets: Sequence[ImageSource], s
                 f"{len(foreign)} classes of {target.name!r} are no classes of {source.name!r}: {first_ten(foreign)}. "
                 "Give both the same class names, or use cross_dataset."
             )
-    return _transfer("domain_generalization", source, targets, shots, class_order_seed)
+    return _transfer("domain_generalization", source, targets, shots, class_order_seed, validation_fraction)
 
 
-def _transfer(name: str, source: ImageSource, targets: Sequence[ImageSource], shots: int, seed: int) -> SessionStream:
+def _transfer(
+    name: str, source: ImageSource, targets: Sequence[ImageSource], shots: int, seed: int, validation_fraction: float
+) -> SessionStream:
+    check_fraction(validation_fraction)
     if not targets:
         raise ValueError(f"{name} needs at least one target to test on.")
     names = [target.name for target in targets]
@@ -108,6 +122,9 @@ def _transfer(name: str, source: ImageSource, targets: Sequence[ImageSource], sh
     held_out = {target.name: _target_images(source, target) for target in targets}
     order = np.arange(len(source.class_names))
     train = draw_shots(source.train, shots, seed, order, source.class_names)
+    part = None
+    if validation_fraction:
+        train, part = source.part_with(train, validation_fraction, "validation", seed)
     position_of = {class_name: position for position, class_name in enumerate(source.class_names)}
     tests = []
     for target in targets:
@@ -122,10 +139,12 @@ def _transfer(name: str, source: ImageSource, targets: Sequence[ImageSource], sh
         class_order_seed=seed,
         shots=shots,
         index_list=OWN_DRAW,
+        validation_fraction=validation_fraction,
         left_out_images=sum({opened.name: opened.left_out_images for opened in (source, *targets)}.values()),
     )
-    session = Session(0, source.class_names, source.class_names, train, tuple(tests))
-    return SessionStream((session,), tuple(position_of), protocol, ())
+    session = Session(0, source.class_names, source.class_names, train, tuple(tests), part)
+    validation = () if part is None else ((_test(source.name, part, order),),)
+    return SessionStream((session,), tuple(position_of), protocol, validation)
 
 
 def _target_images(source: ImageSource, target: ImageSource) -> tuple[ImageSet, str]:

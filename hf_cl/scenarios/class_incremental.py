@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from hf_cl.scenarios.class_order import resolve_class_order
+from hf_cl.scenarios.draws import check_fraction, permutation
 from hf_cl.scenarios.growth import Arrivals, check_record, grown_order
+from hf_cl.scenarios.ordered import ordered_sessions
 from hf_cl.scenarios.sources import ImageSource
 from hf_cl.scenarios.split_lists import split_by_lists
-from hf_cl.scenarios.stream import SessionStream, cumulative_tests, make_protocol, make_sessions, session_sizes
+from hf_cl.scenarios.stream import SessionStream, cumulative_tests, in_order, make_protocol, make_sessions, session_sizes
 
 
 def class_incremental(
@@ -21,6 +23,7 @@ def class_incremental(
     class_order: str | os.PathLike[str] = "seed",
     class_order_seed: int = 0,
     *,
+    online: bool = False,
     validation_fraction: float = 0.0,
     index_list: str | os.PathLike[str] | None = None,
     taught: Sequence[Sequence[str]] = (),
@@ -36,6 +39,8 @@ def class_incremental(
         classes_per_session: classes of each later session.
         class_order: `natural`, `seed`, `pycil`, `coda` or a file (`resolve_class_order`).
         class_order_seed: governs the order, own splits and the validation part; the run's seed governs none of them.
+        online: one pass over each session's images in an order drawn by `class_order_seed`; only classes that have come compete, and they
+            count in order of first appearance.
         validation_fraction: share of each class's training images (at least one) that leaves `Session.train`. The tests stay the test
             images; `stream.validation[t]` holds tests of the same names and candidates on the validation images.
         taught: class names of the sessions that a run which goes on has begun: they keep their places, whatever the order says.
@@ -46,8 +51,7 @@ def class_incremental(
     Raises DataError for a class too small to split, for faulty lists, and for `new_pictures` where the run has no record of its pictures;
     ValueError for sizes, orders or fractions that are none.
     """
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
+    check_fraction(validation_fraction)
     count = len(source.class_names)
     sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)
     order = resolve_class_order(source.class_names, class_order, class_order_seed)
@@ -57,6 +61,8 @@ def class_incremental(
     train, validation = source.train, None
     if validation_fraction:
         train, validation = source.part_with(train, validation_fraction, "validation", class_order_seed)
+    if online and (validation_fraction or session_from == "new_pictures"):
+        raise ValueError("An online stream holds no validation images out and makes no session of new pictures; leave these settings out.")
     arrivals = Arrivals(order, sizes, source.known, len(taught))
     if session_from == "new_pictures":
         check_record(source.known, taught)
@@ -74,7 +80,13 @@ def class_incremental(
         index_list=lists,
         validation_fraction=validation_fraction,
         left_out_images=source.left_out_images,
+        details={"online": True} if online else None,
     )
+    if online:
+        drawn = enumerate(arrivals.by_session(train, "train"))
+        stream = [images.subset(permutation(len(images), "stream", class_order_seed, t)) for t, images in drawn]
+        places, sessions = ordered_sessions(class_names, stream, in_order(source.test, order))
+        return SessionStream(sessions, tuple(class_names[place] for place in places), protocol, ())
     parts = arrivals.by_session(train, "train"), arrivals.by_session(source.test, "test")
     sessions = make_sessions(class_names, sizes, *parts, held_out)
     return SessionStream(sessions, class_names, protocol, cumulative_tests(held_out, sizes) if held_out else ())

@@ -21,8 +21,8 @@ from hf_cl.scenarios.image_set import ImageSet
 
 logger = logging.getLogger(__name__)
 
-Purpose = Literal["test", "validation", "shots"]
-_STREAMS: dict[Purpose, int] = {"test": 0, "validation": 1, "shots": 2}
+Purpose = Literal["test", "validation", "shots", "stream"]
+_STREAMS: dict[Purpose, int] = {"test": 0, "validation": 1, "shots": 2, "stream": 3}
 _TRACK = re.compile(r"(\d{5})_\d{5}\.\w+")
 
 
@@ -93,6 +93,12 @@ def draw_shots(images: ImageSet, shots: int, seed: int, labels: Iterable[int], c
         positions = images.positions_of(label)
         chosen.append(positions[permutation(len(positions), "shots", seed, label)[:shots]])
     return images.subset(np.concatenate(chosen))
+
+
+def check_fraction(validation_fraction: float) -> None:
+    """Raise ValueError for what is no share of the training images."""
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(f"validation_fraction must be at least 0 and below 1, got {validation_fraction}.")
 
 
 def check_shots(shots: int) -> None:

@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_cl.scenarios.draws import check_shots, draw_shots
+from hf_cl.scenarios.draws import check_fraction, check_shots, draw_shots
 from hf_cl.scenarios.growth import grown_order
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.session_lists import SessionLists, read_session_lists
 from hf_cl.scenarios.shot_lists import read_shot_list
 from hf_cl.scenarios.sources import ImageSource
-from hf_cl.scenarios.stream import SessionStream, by_session, cut, in_order, make_protocol, make_sessions, session_sizes
+from hf_cl.scenarios.stream import (
+    SessionStream,
+    by_session,
+    cumulative_tests,
+    cut,
+    in_order,
+    make_protocol,
+    make_sessions,
+    session_sizes,
+)
 
 OWN_DRAW: Mapping[str, str | None] = {"kind": "own_draw", "sha256": None}
 
@@ -28,6 +37,7 @@ def few_shot_class_incremental(
     *,
     class_order_seed: int = 0,
     index_list: str | os.PathLike[str] | None = None,
+    validation_fraction: float = 0.0,
     taught: Sequence[Sequence[str]] = (),
 ) -> SessionStream:
     """FSCIL (Tao et al. 2020): session 0 teaches its classes on all their images, each later one on `shots` images per class.
@@ -42,11 +52,13 @@ def few_shot_class_incremental(
         class_order_seed: draws the shots, and the test part where the data set has none.
         index_list: a folder with `session_1.txt` ... (or its subfolder named after the data set) that lists the training images of every
             session instead; the standard lists are recognised. Lists may bring another order of classes.
+        validation_fraction: share of each class's training images, its shots (at least one), that leaves `Session.train`.
         taught: class names of the sessions that a run which goes on has begun: they keep places and shots, new classes come behind them.
 
     Raises DataError for faulty lists and for classes with fewer images than shots, ValueError for sizes or shots that are none.
     """
     check_shots(shots)
+    check_fraction(validation_fraction)
     source = source.split_by(class_order_seed, new_to_test=0.0)
     count = len(source.class_names)
     sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)
@@ -65,9 +77,10 @@ def few_shot_class_incremental(
         class_order="natural" if index_list is None or (np.diff(lists.order) > 0).all() else "index_list",
         class_order_seed=class_order_seed,
         index_list=lists.identity,
+        validation_fraction=validation_fraction,
         left_out_images=source.left_out_images,
     )
-    return _stream(source, [in_order(images, lists.order) for images in lists.train], lists.order, sizes, protocol)
+    return _stream(source, lists.train, lists.order, sizes, protocol)
 
 
 def few_shot_class_incremental_tuning(
@@ -78,6 +91,7 @@ def few_shot_class_incremental_tuning(
     *,
     class_order_seed: int = 0,
     index_list: str | os.PathLike[str] | None = None,
+    validation_fraction: float = 0.0,
     taught: Sequence[Sequence[str]] = (),
 ) -> SessionStream:
     """FSCIT, the protocol of CoACT: as `few_shot_class_incremental`, but session 0 has `shots` images per class like every other.
@@ -89,11 +103,13 @@ def few_shot_class_incremental_tuning(
         shots: training images per class.
         class_order_seed: draws the shots, and the test part where the data set has none.
         index_list: a folder with `<data set>.txt`, `<class> <image>` per line, whose first `shots` images per class are taken instead.
+        validation_fraction: share of each class's shots (at least one) that leaves `Session.train`.
         taught: as in `few_shot_class_incremental`.
 
     Raises DataError for a faulty list and for classes with fewer images than shots, ValueError for sizes or shots that are none.
     """
     check_shots(shots)
+    check_fraction(validation_fraction)
     source = source.split_by(class_order_seed, new_to_test=0.0)
     count = len(source.class_names)
     sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)
@@ -113,9 +129,10 @@ def few_shot_class_incremental_tuning(
         class_order="natural",
         class_order_seed=class_order_seed,
         index_list=identity,
+        validation_fraction=validation_fraction,
         left_out_images=source.left_out_images,
     )
-    return _stream(source, by_session(images, order, sizes), order, sizes, protocol)
+    return _stream(source, [images.of_classes(labels) for labels in cut(order, sizes)], order, sizes, protocol)
 
 
 def _order(source: ImageSource, sizes: list[int], taught: Sequence[Sequence[str]], per_session: int) -> tuple[NDArray[np.int64], list[int]]:
@@ -149,7 +166,14 @@ def _shots(source: ImageSource, shots: int, seed: int, labels: NDArray[np.int64]
 
 
 def _stream(
-    source: ImageSource, train: list[ImageSet], order: NDArray[np.int64], sizes: list[int], protocol: dict[str, Any]
+    source: ImageSource, train: Sequence[ImageSet], order: NDArray[np.int64], sizes: list[int], protocol: dict[str, Any]
 ) -> SessionStream:
+    """Of the images of each session, in label order."""
     class_names = tuple(source.class_names[label] for label in order)
-    return SessionStream(make_sessions(class_names, sizes, train, by_session(source.test, order, sizes)), class_names, protocol, ())
+    held_out: list[ImageSet] = []
+    if fraction := protocol["validation_fraction"]:
+        parted = [source.part_with(images, fraction, "validation", protocol["class_order_seed"]) for images in train]
+        train, held_out = ([pair[side] for pair in parted] for side in (0, 1))
+    train, held_out = ([in_order(images, order) for images in part] for part in (train, held_out))
+    sessions = make_sessions(class_names, sizes, train, by_session(source.test, order, sizes), held_out)
+    return SessionStream(sessions, class_names, protocol, cumulative_tests(held_out, sizes) if held_out else ())

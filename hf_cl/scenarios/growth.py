@@ -36,7 +36,7 @@ class KnownPictures:
                 names[name] = side
             first = self._sessions.get((content, side), session)
             self._sessions[content, side] = min(first, session)
-            if side == "train":
+            if side != "test":
                 self._trained.append((content, name, session))
 
     def sides_of(self, images: ImageSet) -> list[Side | None]:
@@ -48,7 +48,7 @@ class KnownPictures:
         return [self._sessions.get((content, side)) for content in content_hashes(images)]
 
     def trained(self, images: ImageSet, taught: int) -> list[int]:
-        """Positions of the images that the first `taught` sessions were trained on, in the order in which they had them."""
+        """Positions of the images that the first `taught` sessions took, to train on and for validation, in the order of their record."""
         places: dict[str, list[int]] = {}
         for position, content in enumerate(content_hashes(images)):
             places.setdefault(content, []).append(position)

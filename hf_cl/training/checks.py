@@ -68,6 +68,9 @@ def check_parts(plan: SessionPlan, probes: Sequence[Probe]) -> None:
     another.
     """
     _check_sessions(plan.sessions)
+    memory = plan.method.memory
+    if memory is not None and not memory.replay and any(session.exposed is not None for session in plan.sessions):
+        raise ValueError("An online stream comes in its own order, in which no exemplars can be shuffled: draw them beside it, replay: 16.")
     for number, of_session in enumerate(plan.phases):
         for phase in of_session:
             if isinstance(phase.losses, LossTerm):
@@ -202,6 +205,8 @@ def check_session(
                 f"batch_size {size} is global; it must be a multiple of {world} processes x "
                 f"{settings.gradient_accumulation_steps} micro-batches."
             )
+    if session.exposed is not None:
+        _check_ordered(session, phases)
     for phase in phases:
         names = [term.name for term in phase.losses]
         if not names or len(set(names)) != len(names):
@@ -228,6 +233,20 @@ def check_new_classes(session: Session, parts: Collection[Part | Head]) -> None:
         raise ValueError(
             f"Session {session.id} brings images of known classes and no new class, and not everything can learn them. {reasons[0]}."
         )
+
+
+def _check_ordered(session: Session, phases: Sequence[Phase]) -> None:
+    """An ordered session is one pass over its images."""
+    said = f"Session {session.id} is part of an online stream, each image of which is trained on once"
+    if len(phases) > 1:
+        raise ValueError(
+            f"{said}, and the method has {len(phases)} phases ({', '.join(phase.name for phase in phases)}); it must have one."
+        )
+    for phase in phases:
+        if phase.epochs != 1:
+            raise ValueError(f"{said}, and phase {phase.name!r} has {phase.epochs} epochs. Say --epochs 1.")
+        if phase.inputs == "features" and phase.refresh == "epoch":
+            raise ValueError(f"{said}, and phase {phase.name!r} goes over features of all of them first.")
 
 
 def _check_known(term: LossTerm, provided: Collection[str]) -> None:

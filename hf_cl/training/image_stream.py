@@ -74,6 +74,7 @@ class ImageStream:
         views: int,
         features: FeatureSet | None,
         replay: Replay | None = None,
+        exposed: Sequence[int] | None = None,
     ) -> Iterator[list[MicroBatch]]:
         """The micro-batches of each optimizer step of an epoch, from step `start` on.
 
@@ -85,16 +86,18 @@ class ImageStream:
             views: augmented views per image.
             features: take features instead of images.
             replay: how images of a memory, the last ones of `dataset`, come into the steps; None where it has none.
+            exposed: of an ordered session, classes that have come by each of its images, which are then not shuffled.
         """
-        self._plan = _planned(len(dataset), size, key, replay)
+        self._plan = _planned(len(dataset), size, key, replay, ordered=exposed is not None)
         parts = [self._parts(batch) for batch in self._plan[start:]]
         batches = self._feature_batches(features, parts) if features is not None else self._image_batches(dataset, parts, epoch, views)
-        for batch, step in zip(self._plan[start:], parts, strict=True):
+        for number, (batch, step) in enumerate(zip(self._plan[start:], parts, strict=True), start=start):
+            come = None if exposed is None else exposed[min((number + 1) * size, len(exposed)) - 1]
             if replay is None:
-                yield [MicroBatch(next(batches), weight) for _, weight in step]
+                yield [MicroBatch(next(batches), weight, exposed=come) for _, weight in step]
                 continue
             share = sum(position >= replay.own for position in batch) / len(batch)
-            yield [MicroBatch(next(batches) | self._marks(micro, replay.own), weight, share) for micro, weight in step]
+            yield [MicroBatch(next(batches) | self._marks(micro, replay.own), weight, share, come) for micro, weight in step]
 
     def _marks(self, positions: list[int], own: int) -> dict[str, Tensor]:
         """Which images of a micro-batch are a memory's, and which of its images they are."""
@@ -256,11 +259,12 @@ class ImageStream:
         return rows[order[:, 0], order[:, 1]]
 
 
-def _planned(count: int, size: int, key: Sequence[int], replay: Replay | None) -> list[list[int]]:
-    """Positions of each step of an epoch."""
+def _planned(count: int, size: int, key: Sequence[int], replay: Replay | None, *, ordered: bool) -> list[list[int]]:
+    """Positions of each step of an epoch: shuffled by `key`, or as they stand."""
+    own = count if replay is None or replay.draw is None else replay.own
+    steps = sequential(own, size) if ordered else plan(own, size, key)
     if replay is None or replay.draw is None:
-        return plan(count, size, key)
-    steps = plan(replay.own, size, key)
+        return steps
     return [spread(batch, [replay.own + position for position in replay.draw(step)]) for step, batch in enumerate(steps)]
 
 

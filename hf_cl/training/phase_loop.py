@@ -81,6 +81,7 @@ class PhaseLoop:
             views=num_views(phase),
             features=trainer.features.of(train, augment=True) if phase.inputs == "features" else None,
             replay=replay,
+            exposed=trainer.session.exposed,
         )
         rates: Sequence[float] = ()
         for micro_batches in steps:

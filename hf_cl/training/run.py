@@ -19,6 +19,7 @@ from hf_cl.contracts import Context, Head, LossTerm, Memory, Method, NamedParame
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
+from hf_cl.training.calibration import Calibration
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
@@ -65,6 +66,7 @@ class Run:
     frozen: FrozenStates = field(init=False)
     features: FeatureCache = field(init=False)
     statistics: ClassStatistics = field(init=False)
+    calibration: Calibration = field(init=False)
 
     # Of the session, the phase and the step
     _session: Session | None = field(default=None, init=False)

@@ -43,7 +43,7 @@ class RunState:
             return Position()
         self._pending = self.store.load(step)
         run.last_checkpoint = f"step {step}"
-        if not {"trained_fields", "taught", "statistics_files"} <= self._pending.keys() or "history" not in self._pending["results"]:
+        if not {"trained_fields", "taught", "calibration"} <= self._pending.keys() or "history" not in self._pending["results"]:
             raise ValueError(f"The checkpoint of step {step} was written by an earlier version of hf_cl; choose another output_dir.")
         self._pending["statistics_files"] = self.store.read(step, "statistics_files", rank=0)
         position = Position(**self._pending["position"])
@@ -89,6 +89,7 @@ class RunState:
             role: {name: tensor.to(device) for name, tensor in tensors.items()} for role, tensors in state["snapshots"].items()
         }
         run.statistics.restore(state["statistics"], self.statistics.read(state["statistics_files"]))
+        run.calibration.load_state_dict(state["calibration"])
         results.load_state_dict(state["results"])
         run.generator.set_state(state["generator"])
         if run.position.begun:  # only now: what a memory holds may be part of the session's images
@@ -102,7 +103,7 @@ class RunState:
             "position": position.state_dict(),
             "protocol": dict(run.scenario.protocol),
             "taught": self._taught_in(run.plan.sessions[: position.session + position.begun]),
-            "trained_fields": {name: getattr(run.config, name) for name in run.tuner.trained_fields},
+            "trained_fields": {name: getattr(run.config, name) for name in ("temperature", *run.tuner.trained_fields)},
             "tensors": owned_tensors(run.model, run.tuner.prefix, run.head),
             "optimizer": run.optimizer.state_dict() if position.begun else None,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
@@ -112,6 +113,7 @@ class RunState:
             "snapshots": run.frozen.snapshots,
             "statistics": run.statistics.summary(),
             "statistics_files": files,
+            "calibration": run.calibration.state_dict(),
             "memory": None if run.memory is None else run.memory.state_dict(),
             "results": results.state_dict(),
             "generator": run.generator.get_state(),

@@ -32,6 +32,14 @@ class Services(Run):
         return self.position.session_images
 
     @property
+    def exposed(self) -> int:
+        """Classes that have come: all of the session, and inside an ordered one those of its images so far."""
+        come, seen = self.session.exposed, self.images_seen
+        if come is None:
+            return len(self.session.class_names)
+        return come[seen - 1] if seen else self.session.first_new_class
+
+    @property
     def seed(self) -> int:
         """The run's seed, which is the same on every process."""
         return self.settings.seed

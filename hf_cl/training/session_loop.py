@@ -33,6 +33,7 @@ from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
+from hf_cl.training.calibration import Calibration
 from hf_cl.training.checks import (
     check_method,
     check_new_classes,
@@ -49,6 +50,7 @@ from hf_cl.training.feature_files import FeatureFiles
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.loading_check import BareBase
+from hf_cl.training.marks import Marks, check_marks
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
@@ -111,6 +113,7 @@ class SessionLoop(Services):
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         plan = SessionPlan(method, scenario, settings.batch_size, resumed=settings.resume is not None)
         check_parts(plan, probes)
+        check_marks(settings.marks, plan.sessions)
         accelerator = accelerator or RunAccelerator(settings)
         used: Any = accelerator.mixed_precision
         super().__init__(
@@ -165,7 +168,7 @@ class SessionLoop(Services):
         self.times = times
         self.records = Records(self.folder, accelerator, self.quiet)
         self.images = ImageStream(self._store or open_store(self.processor, self.settings, accelerator), self.settings, accelerator)
-        self.results = SessionResults(self)
+        self.results, self.marks = SessionResults(self), Marks(self.settings.marks)
         self.state = RunState(self.folder / "checkpoints", accelerator)
         if self.settings.resume == "auto":
             self.position = self.state.find(self)
@@ -173,7 +176,9 @@ class SessionLoop(Services):
     def _enter_session(self, session: Session, phases: list[Phase]) -> None:
         self._session, self.phases = session, phases
         if session.id >= self.position.session and self.memory is not None:
-            self._session = session = replace(session, joined_images=joined(session.train, self.memory.images(session)))
+            both = joined(session.train, self.memory.images(session))
+            count = 0 if self.memory.replay else len(both) - len(session.train)
+            self._session = session = replace(session, joined=count, joined_images=both)
         if session.id == self.position.session and not self.position.begun:
             self.state.restore_if_due(self, self.results)
             self._remember_previous()
@@ -212,6 +217,7 @@ class SessionLoop(Services):
         self.features = FeatureCache(self.images, self.classifier, self.frozen, self._before_head, self._feature_files())
         kinds = self._declared_statistics()
         self.statistics = ClassStatistics(kinds) if self.start is None else self.start.statistics(kinds, self.head)
+        self.calibration = Calibration()
 
     def _injected(self, names: list[str]) -> Any:
         """The base with the method's adapter, or with the one that the run starts from."""
@@ -263,6 +269,7 @@ class SessionLoop(Services):
 
     def _run_session(self, session: Session) -> None:
         phases, at = self.phases, self.position
+        self.config.temperature = None  # that of the last session: what judges frozen states compares logits as they are trained
         self.features.trained = session.training_images
         for part in self.named_parts().values():
             part.begin_session(self, session)
@@ -316,22 +323,34 @@ class SessionLoop(Services):
         seconds, trained = time.perf_counter() - self._started, self.position.session_step > 0
         for part in self.named_parts().values():
             part.before_statistics(self, session)
+        self.calibration.begin(self.head)
         for part in self.named_parts().values():
             part.end_session(self, session)
+        self._calibrate(session)
         if self.settings.export_statistics:
             self.class_statistics(session)  # counted by now, unless no head or part reads them
+        self.marks.add(self, session)
         self._leave_session(session, seconds, trained)
 
     def _leave_session(self, session: Session, seconds: float, trained: bool) -> None:
         """Measure it, and write its adapter and a checkpoint."""
         self.features.doubt(session.train, session.training_images)
         self.results.add(session, seconds, trained)
+        if session is self.plan.sessions[-1]:
+            self.results.compare(self.marks)
         self.save_adapter(self.folder / "adapters" / f"session-{session.id}")
         if session.id == 0 and self.start is None:  # not in a user's hands, when all sessions are trained
             self._check_adapter(self.folder / "adapters" / "session-0")
         self.position.next_session()
         self.times.agree_to_stop(self.position.step)
         self.checkpoint()
+
+    def _calibrate(self, session: Session) -> None:
+        """Let images that were held out say by what logits are divided from here on; all processes take what the main one has found."""
+        found = [self.calibration.end(self, self.classifier, session)]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        self.config.temperature = found[0]
 
     def _check_adapter(self, folder: Path) -> None:
         """Raise ValueError, on every process, where the adapter of session 0 cannot be loaded."""

@@ -25,8 +25,9 @@ from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
 from hf_cl.training.evaluation import Tested, evaluate_candidates, evaluate_session
 from hf_cl.training.kept_features import KeptFeatures
+from hf_cl.training.marks import Marks
 from hf_cl.training.peak_memory import memory_kind, take_peak_bytes
-from hf_cl.training.run import Run
+from hf_cl.training.services import Services
 
 OFTEN = 10
 """results.json is written after each of the first 20 sessions, then whenever a tenth as many have come: all writings together cost no
@@ -36,12 +37,13 @@ more than a few times the last one, and who reads it in between takes what is mi
 class SessionResults:
     """Evaluates after each session, appends it to sessions.jsonl, says how it went, and writes results.json when that is due."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Services) -> None:
         self.run = run
         self._history = History(run.folder / FILE if run.accelerator.is_main_process else None)
         self._kept = KeptFeatures(run.images)
         self._probes: dict[str, dict[str, Any]] = {}
         self._current: Results | None = None
+        self._comparisons: dict[str, float] = {}
 
     def add(self, session: Session, training_seconds: float, trained: bool) -> None:
         """Ask the probes, evaluate the present model on the session's tests and record the outcome.
@@ -67,6 +69,8 @@ class SessionResults:
             record["calibration"] = asdict(bins)
         taken_over = run.start is not None and session.id == 0
         record |= {"num_train": 0 if taken_over else len(session.train), "num_test": len(session.tests[-1].data), "trained": trained}
+        own = run.head.own_temperature
+        record["temperature"] = run.config.temperature if own is None else own
         record["kept_images"] = 0 if run.memory is None else len(run.memory)
         peak = take_peak_bytes(run.accelerator.device)
         measured = [{"training_seconds": training_seconds, "evaluation_seconds": time.perf_counter() - started, "peak_bytes": peak}]
@@ -76,6 +80,13 @@ class SessionResults:
         self._history.add(record, counts)
         self._current = None
         self._publish(session, counts)
+
+    def compare(self, marks: Marks) -> None:
+        """Measure the marks on the tests of the last session, and put them beside the run."""
+        self._comparisons = marks.accuracies(self.run, self.run.session, self._kept)
+        self._current = None
+        if self._comparisons and self.run.accelerator.is_main_process:
+            self.results.save(self.run.folder / "results.json")
 
     def _evaluate_candidates(self, session: Session, examples: int) -> Tested:
         run = self.run
@@ -112,6 +123,7 @@ class SessionResults:
             method=MethodRecord(name=run.method.name, title=run.method.title or run.method.name),
             **self._history.fields(),
             probes=self._probes,
+            comparisons=self._comparisons,
             continual=self._traces,
             parameters=ParameterCounts(trainable=trainable, total=total),
             environment=environment(run.accelerator, run.settings.backbone, run.settings.backbone_revision),
@@ -129,7 +141,8 @@ class SessionResults:
         return self._current
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self._history.state_dict(), "probes": self._probes, "before_head": self._kept.digest}
+        kept = {"probes": self._probes, "before_head": self._kept.digest, "comparisons": self._comparisons}
+        return {"history": self._history.state_dict(), **kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError where sessions.jsonl is not what the run left."""
@@ -138,7 +151,7 @@ class SessionResults:
             broadcast_object_list(lines)
         self._history.load_state_dict(state["history"], lines[0])
         self._probes, self._current = dict(state["probes"]), None
-        self._kept.digest = state["before_head"]
+        self._kept.digest, self._comparisons = state["before_head"], dict(state["comparisons"])
 
 
 def _report(probe: Probe) -> dict[str, Any]:

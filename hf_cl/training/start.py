@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig, PeftModel
-from torch import Tensor, nn
+from torch import nn
 
 from hf_cl.adapters import HeadedConfig
 from hf_cl.backbones.loading import shared_name
-from hf_cl.checkpoints.statistics_files import STATISTICS_FILE, SavedStatistics, load_statistics
+from hf_cl.checkpoints.statistics_files import STATISTICS_FILE, SavedStatistics, load_statistics, restore_training_state
 from hf_cl.contracts import Head, Method, Part
 from hf_cl.heads import HEADS
 from hf_cl.memory.class_statistics import ClassStatistics
@@ -45,7 +45,7 @@ class Start:
             raise ValueError(
                 f"{self.folder / STATISTICS_FILE} has no scatters of the kind {lacking[0]!r}, which this head or method reads."
             )
-        _restore_head(head, self.saved.head, self.folder)
+        restore_training_state(head, self.saved.head, self.folder)
         found.restore(found.summary() | {"sessions": [0]}, found.moments)
         return found
 
@@ -102,13 +102,3 @@ def _check_same_adapter(folder: Path, config: HeadedConfig, method: Method) -> N
         raise ValueError(
             f"The adapter in {folder} has {path} {theirs!r}, and these settings say {ours!r}: give those that it was trained with."
         )
-
-
-def _restore_head(head: Head, state: dict[str, Tensor], folder: Path) -> None:
-    """Put back the buffers that no adapter's file holds."""
-    buffers = dict(head.named_buffers())
-    for name, tensor in state.items():
-        if name not in buffers:
-            raise ValueError(f"{folder / STATISTICS_FILE} has {name!r} of another head.")
-        owner, _, leaf = name.rpartition(".")
-        setattr(head.get_submodule(owner), leaf, tensor.to(buffers[name].device))

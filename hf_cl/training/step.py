@@ -37,6 +37,8 @@ class MicroBatch:
     weight: float
     replayed_share: float = 0.0
     """As `Context.replayed_share`."""
+    exposed: int | None = None
+    """As `Context.exposed`."""
 
 
 def _detached(context: Context) -> Context:
@@ -105,7 +107,7 @@ class Stepper:
 
         def losses() -> dict[str, Tensor]:
             views = self._views(pixels[: num_model_views(self.phase)], micro.batch)
-            context = Context(micro.batch, views, self.session, epoch, step, frozen, micro.replayed_share)
+            context = Context(micro.batch, views, self.session, epoch, step, frozen, micro.replayed_share, micro.exposed)
             if len(self.contexts) == number:  # a rule's further passes come when every micro-batch has left its own
                 self.contexts += (_detached(context),)
             return {term.name: self._value(term, context) * (term.weight_at(epoch) * micro.weight) for term in self.phase.losses}

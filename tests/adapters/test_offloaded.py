@@ -8,7 +8,7 @@ import re
 import pytest
 import tiny
 import torch
-from accelerate import cpu_offload
+from accelerate import cpu_offload, disk_offload, dispatch_model
 from peft import get_peft_model
 
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, SaraConfig
@@ -23,14 +23,30 @@ CASES = [
 ]
 
 
+def on_cpu(model, folder, whole):
+    cpu_offload(model, execution_device=torch.device("cpu"), preload_module_classes=whole)
+
+
+def on_disk(model, folder, whole):
+    disk_offload(model, folder, execution_device=torch.device("cpu"), preload_module_classes=whole)
+
+
+def by_a_map(model, folder, whole):
+    """All but the classifier on the disk, as `device_map="auto"` does where memory does not do."""
+    children = [name for name, _ in model.base_model.model.named_children()]
+    places = {f"base_model.model.{name}": "cpu" if name == "classifier" else "disk" for name in children}
+    dispatch_model(model, places, main_device="cpu", offload_dir=str(folder), preload_module_classes=whole)
+
+
+@pytest.mark.parametrize("offload", [on_cpu, on_disk, by_a_map])
 @pytest.mark.parametrize(("kind", "family", "settings"), CASES, ids=lambda value: getattr(value, "__name__", None))
 @torch.no_grad()
-def test_an_offloaded_model_works_or_says_how(kind, family, settings):
+def test_an_offloaded_model_works_or_says_how(kind, family, settings, offload, tmp_path):
     model = get_peft_model(tiny.base(family), kind(class_names=NAMES, **settings)).eval()
     pixels = torch.randn(2, 3, tiny.SIDE, tiny.SIDE)
     want = model(pixel_values=pixels).logits
     again = copy.deepcopy(model)
-    cpu_offload(model, execution_device=torch.device("cpu"))
+    offload(model, tmp_path / "first", None)
     try:
         found = model(pixel_values=pixels).logits
     except ValueError as refusal:
@@ -39,6 +55,6 @@ def test_an_offloaded_model_works_or_says_how(kind, family, settings):
             return
         (whole,) = re.findall(r"preload_module_classes=\['(\w+)'\]", str(refusal))
         model = again
-        cpu_offload(model, execution_device=torch.device("cpu"), preload_module_classes=[whole])
+        offload(model, tmp_path / "second", [whole])
         found = model(pixel_values=pixels).logits
     assert torch.allclose(want, found, atol=1e-6)

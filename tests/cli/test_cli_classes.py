@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from peft import PeftModel, get_peft_model
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
@@ -85,5 +87,48 @@ def test_every_head_loses_a_class(head, tmp_path):
         change_classes(tmp_path / "old", tmp_path / "merged", merge={"pet": ("cat", "dog")})
         assert json.loads((tmp_path / "merged" / "adapter_config.json").read_text())["class_names"] == ["ant", "bee", "pet"]
     else:
-        with pytest.raises(ValueError, match=f"The head '{head}' keeps more of a class than one vector"):
+        message = {"gaussian": "there is no class_statistics.safetensors", "ridge": "penalty is chosen by images"}
+        with pytest.raises(ValueError, match=message.get(head, f"A {head} head is not fitted to statistics of classes alone")):
             change_classes(tmp_path / "old", tmp_path / "merged", merge={"pet": ("cat", "dog")})
+
+
+def _pictures(folder, classes):
+    """Three training pictures of each name, one to test on, in the folder that the name is mapped to."""
+    for number, (name, target) in enumerate(classes.items()):
+        for i in range(4):
+            pixels = np.random.default_rng((number, i)).integers(0, 60, (16, 16, 3)) + 60 * number
+            place = folder / ("test" if i == 3 else "train") / target
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(place / f"{name}-{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "{type: gaussian, covariance: shared, shrinkage: 0.1, temperature: 1.0}",
+        "{type: gaussian, feature_map: rff, map_dim: 32, shrinkage: 0.1, temperature: 1.0}",
+        "{type: ridge, lam: 1.0}",
+        "{type: ridge, lam: 1.0, class_balance: false}",
+    ],
+    ids=["gaussian", "map", "ridge", "unbalanced"],
+)
+def test_a_fitted_head_merges_as_if_the_pictures_had_had_one_name(call, tmp_path, head):
+    def train(name, classes, *more):
+        data, out = _pictures(tmp_path / name, classes), tmp_path / f"run-{name}"
+        command = ["train", "frozen", "--config", "own_images", "--backbone", "demo", "--num_base_classes", len(set(classes.values()))]
+        done = call(*command, "--head", head, "--dataset", data, "--output_dir", out, "--cpu", *more)
+        assert done.exit_code == 0, done.stderr
+        return out
+
+    apart = train("apart", {"ant": "ant", "bee": "bee", "cat": "cat", "dog": "dog"}, "--export_statistics")
+    joined = train("joined", {"ant": "ant", "bee": "bee", "cat": "cat", "dog": "cat"})
+    result = call("classes", apart, "--merge", "cat,dog=cat", "--output_dir", tmp_path / "merged")
+    assert result.exit_code == 0, result.stderr
+    found, wanted = (load_file(f / "adapter_model.safetensors") for f in (tmp_path / "merged", joined / "adapters" / "session-0"))
+    assert found.keys() == wanted.keys()
+    for name in found:
+        torch.testing.assert_close(found[name], wanted[name], atol=2e-3, rtol=1e-3, equal_nan=True)
+    assert "fitted anew to the merged statistics" in (tmp_path / "merged" / "README.md").read_text()
+    dropped = call("classes", apart, "--merge", "bee,cat=cat", "--drop", "dog", "--output_dir", tmp_path / "fewer")
+    assert dropped.exit_code == 0 and hf_cl.load(tmp_path / "fewer").class_names == ["ant", "cat"]

@@ -28,6 +28,9 @@ def test_json_and_nothing_else(call, tmp_path):
     }
     assert second["metrics"]["final_accuracy"]["std"] is None
     assert values["protocol"]["dataset"] == "animals"
+    pair = values["paired"][0]
+    assert (pair["first"], pair["second"], pair["metric"]) == ("ovor", "lora", "final_accuracy")
+    assert pair["differences"] == pytest.approx([0.04]) and pair["interval"] is None and pair["sign_test"] == 1.0
 
 
 def test_different_protocols_need_consent_by_key(call, tmp_path):

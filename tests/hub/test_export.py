@@ -103,7 +103,7 @@ assert not [name for name in sys.modules if name.startswith("hf_cl")]
 
 def test_fitted_heads_that_are_linear_fold_into_a_stock_model_to_the_log_probability(tmp_path):
     folders = []
-    for name, (kind, changes) in itertools.product(FITTED, {"ONE_PROMPT": {"layer_tokens": {}}, "GLAD": {}}.items()):
+    for name, (kind, changes) in itertools.product(FITTED, {"ONE_PROMPT": {"layer_tokens": {}}, "GLAD": {"temperature": 0.3}}.items()):
         folder = tmp_path / f"{name}-{kind}"
         adapter = an_adapter(folder, kind, head=FITTED[name], fit=True, **changes)
         classifier = load(adapter)
@@ -192,7 +192,7 @@ def test_an_export_that_is_off_is_not_handed_out(tmp_path, monkeypatch):
 
 # Stock LoRA
 def test_glad_as_stock_lora(tmp_path):
-    adapter = an_adapter(tmp_path, "GLAD")
+    adapter = an_adapter(tmp_path, "GLAD", temperature=0.4)  # which goes into the rows
     want = load(adapter).logits([image()])
     export(adapter, tmp_path / "lora", "lora")
     base = AutoModelForImageClassification.from_pretrained(tmp_path / "base", num_labels=4, ignore_mismatched_sizes=True)
@@ -209,7 +209,8 @@ def test_onnx_gives_torch_s_logits_at_any_batch_size(tmp_path):
     ViTForImageClassification(ViTConfig(**tiny.SIZE | {"num_hidden_layers": 2})).save_pretrained(tmp_path / "base")
     base = AutoModelForImageClassification.from_pretrained(tmp_path / "base")
     model = get_peft_model(
-        base, tiny.ADAPTERS["ONE_PROMPT"](class_names=list(NAMES), head={"type": "prototype"}, layer_tokens={0: 2, 1: 3})
+        base,
+        tiny.ADAPTERS["ONE_PROMPT"](class_names=list(NAMES), head={"type": "prototype"}, layer_tokens={0: 2, 1: 3}, temperature=0.2),
     )
     adapter = tmp_path / "adapter"
     model.save_pretrained(adapter, save_embedding_layers=False)
@@ -234,7 +235,9 @@ def test_onnx_holds_the_texts_of_a_text_head(tmp_path):
         two_towers.tokenizer_of("clip").save_pretrained(tmp_path / folder)
         CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(tmp_path / folder)
     head = {"type": "text", "template": "{}.", "logit_scale": "model"}
-    model = get_peft_model(base, CPEClipConfig(class_names=["w10", "w11 w12", "w13"], init_seed=1, head=head, prompt_depth=2))
+    model = get_peft_model(
+        base, CPEClipConfig(class_names=["w10", "w11 w12", "w13"], init_seed=1, head=head, prompt_depth=2, temperature=2.5)
+    )
     model.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
     model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     want = load(tmp_path / "adapter").logits([image()])

@@ -68,6 +68,18 @@ def test_validation_shots_come_from_the_validation_split(make_source, shots, hel
     assert test.data.describe(0).startswith("validation/")
 
 
+@pytest.mark.parametrize("validation", [None, [6] * 4])
+def test_a_validation_fraction_is_taken_from_the_shots(make_source, validation):
+    source = make_source([20] * 4, [2] * 4, **({"validation": validation} if validation else {}))
+    whole, held = (base_to_novel(source, shots=10, validation_fraction=fraction) for fraction in (0.0, 0.2))
+    (session,), ((test,),) = held.sessions, held.validation
+    assert session.validation is test.data and session.validation.counts(2).tolist() == [2, 2]
+    assert sorted([*session.train.indices, *test.data.indices]) == sorted(whole.sessions[0].train.indices.tolist())
+    stream = cross_dataset(source, [source], shots=10, validation_fraction=0.2)
+    (moved,), ((test,),) = stream.sessions, stream.validation
+    assert moved.validation is test.data and (test.name, test.candidates) == (source.name, (0, 1, 2, 3)) and len(moved.train) == 4 * 8
+
+
 def test_without_a_validation_split_nothing_is_held_out(source):
     assert base_to_novel(source).validation == ()
 

@@ -159,6 +159,7 @@ def test_the_table_of_scenarios_names_each_by_its_protocol(source, make_source):
         "cross_dataset",
         "domain_generalization",
         "domain_incremental",
+        "si_blurry",
     }
     other = make_source([3] * 5, [1] * 5, name="other birds")
     arguments = {"num_base_classes": 2, "classes_per_session": 2}
@@ -171,6 +172,7 @@ def test_the_table_of_scenarios_names_each_by_its_protocol(source, make_source):
         "cross_dataset": transfer,
         "domain_generalization": transfer,
         "domain_incremental": {"targets": [other]},
+        "si_blurry": {"num_sessions": 2, "class_order_seed": 1, "drop_leftover": True},
     }.items():
         stream = SCENARIOS[name](source, **options)
         assert stream.protocol["name"] == name

@@ -111,6 +111,22 @@ def test_an_own_split_follows_the_seed(make_source):
     assert np.all(first.sessions[0].train.labels == 0)
 
 
+@pytest.mark.parametrize("scenario", [few_shot_class_incremental, few_shot_class_incremental_tuning])
+def test_validation_images_are_some_of_the_shots(scenario, source):
+    plain, held = scenario(source, 2, 2, shots=5), scenario(source, 2, 2, shots=5, validation_fraction=0.2)
+    assert (plain.validation, held.protocol["validation_fraction"]) == ((), 0.2)
+    for t, (before, after) in enumerate(zip(plain, held, strict=True)):
+        assert before.validation is None and after.validation is not None
+        assert sorted([*after.train.indices, *after.validation.indices]) == sorted(before.train.indices.tolist())
+        assert [(test.name, test.candidates) for test in held.validation[t]] == [(test.name, test.candidates) for test in after.tests]
+        assert set(after.validation.labels) == set(after.train.labels)
+    assert held.sessions[-1].validation.counts(6)[4:].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="validation_fraction must be at least 0"):
+        scenario(source, 2, 2, shots=5, validation_fraction=1.0)
+    with pytest.raises(DataError, match="too few images to part with 10% as validation images"):
+        scenario(source, 2, 2, shots=1, validation_fraction=0.1)
+
+
 def photos(names, seed_of, known=None):
     """8 to train on and 4 to test on of each class; pictures of a class are the same whatever stands beside it."""
     pixels = [np.random.default_rng(seed_of[name]).integers(0, 255, (12, 4, 4), dtype=np.uint8) for name in names]

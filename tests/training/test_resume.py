@@ -22,7 +22,12 @@ def die(folder: Path, step: int, *flags: str) -> None:
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     results = build(folder, head="prototype").fit()
-    return digest(folder), results.accuracy_matrix
+    return ended(folder, results)
+
+
+def ended(folder, results):
+    """What a run leaves: adapters, accuracies, and the temperatures by which logits are divided."""
+    return digest(folder), results.accuracy_matrix, [session.temperature for session in results.sessions], results.calibration
 
 
 # 27 steps: three sessions of 3 x 2 on images and 3 with outliers
@@ -32,7 +37,7 @@ def test_killed_and_resumed(uninterrupted, tmp_path, step):
     # the kill comes before the step's own checkpoint, so the step is done again
     resumed = build(tmp_path, checkpoint_steps=1, head="prototype", resume="auto")
     results = resumed.fit()
-    assert (digest(tmp_path), results.accuracy_matrix) == uninterrupted
+    assert ended(tmp_path, results) == uninterrupted
 
 
 def test_a_head_of_statistics_under_a_drift_map_is_resumed_to_the_bit(tmp_path):
@@ -47,7 +52,7 @@ def test_a_head_of_statistics_under_a_drift_map_is_resumed_to_the_bit(tmp_path):
 def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
     build(tmp_path, head="prototype").fit()
     results = build(tmp_path, head="prototype", resume="auto").fit()
-    assert (digest(tmp_path), results.accuracy_matrix) == uninterrupted
+    assert ended(tmp_path, results) == uninterrupted
 
 
 def test_resume_starts_where_there_is_no_checkpoint(uninterrupted, tmp_path):

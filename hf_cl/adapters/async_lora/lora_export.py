@@ -33,7 +33,8 @@ def write_lora(folder: Path, config: AsyncLoraConfig, adapter_name: str, model: 
         if type(head) is LinearHead:
             saved_modules = [path]
             bias = torch.zeros_like(head.weight[:, 0]) if head.bias is None else head.bias  # the stock classifier has one
-            tensors |= {f"base_model.model.{path}.weight": head.weight.detach(), f"base_model.model.{path}.bias": bias.detach()}
+            rows, bias = (tensor.detach() / (config.temperature or 1.0) for tensor in (head.weight, bias))
+            tensors |= {f"base_model.model.{path}.weight": rows, f"base_model.model.{path}.bias": bias}
         else:
             logger.warning("A %s is no plain linear layer: the LORA adapter in %s has the encoder only.", type(head).__name__, folder)
     lora = LoraConfig(

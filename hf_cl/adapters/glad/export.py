@@ -7,7 +7,7 @@ from pathlib import Path
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from hf_cl.adapters.bases import OPEN_CLIP, family_of
+from hf_cl.adapters.bases import OPEN_CLIP, classifier_path, family_of
 from hf_cl.adapters.glad.config import GladConfig
 
 
@@ -15,7 +15,7 @@ def export_lora(model: PeftModel, folder: str | Path, adapter_name: str = "defau
     """Write the adapter as a `LORA` adapter: `PeftModel.from_pretrained(base, folder)` then needs peft alone.
 
     Class names, head settings and rule stay behind: say them in the model card. With a classifier as head, the base has to be loaded with
-    as many labels as the adapter has classes.
+    as many labels as the adapter has classes; a temperature is inside its rows.
 
     Raises ValueError for an adapter of another type, and on open_clip, whose packed attention plain LoRA does not split.
     """
@@ -29,6 +29,9 @@ def export_lora(model: PeftModel, folder: str | Path, adapter_name: str = "defau
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = get_peft_model_state_dict(model, adapter_name=adapter_name)
+    if config.temperature is not None:
+        rows = f"base_model.model.{classifier_path(model.get_base_model())}."  # under a text head nothing is called so
+        tensors = {name: t / config.temperature if name.startswith(rows) else t for name, t in tensors.items()}
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"}
     )

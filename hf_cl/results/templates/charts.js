@@ -35,7 +35,8 @@ function tipIn(parent) {
   return tip;
 }
 
-function say(tip, title, rows, x, y) {
+// At (x, y) of its parent; where that is too narrow, `below` what is pointed at.
+function say(tip, title, rows, x, y, below) {
   tip.replaceChildren();
   const head = document.createElement("b");
   head.textContent = title;
@@ -48,8 +49,9 @@ function say(tip, title, rows, x, y) {
   }
   tip.hidden = false;
   const room = tip.parentElement.clientWidth;
-  tip.style.left = `${Math.max(0, x + 14 + tip.offsetWidth > room ? x - tip.offsetWidth - 14 : x + 14)}px`;
-  tip.style.top = `${Math.max(0, y)}px`;
+  const left = x + 14 + tip.offsetWidth > room ? x - tip.offsetWidth - 14 : x + 14;
+  tip.style.left = `${Math.max(0, left)}px`;
+  tip.style.top = `${Math.max(0, left < 0 ? below : y)}px`;
 }
 
 function drawLine(svg, data, number) {
@@ -117,7 +119,7 @@ function setUpChart(chart) {
       const box = svg.getBoundingClientRect();
       const scale = box.width / svg.viewBox.baseVal.width;
       const top = box.top - chart.getBoundingClientRect().top;
-      say(tip, `${data.x_label} ${data.x[i]}`, rows, x * scale, top + s.top * scale);
+      say(tip, `${data.x_label} ${data.x[i]}`, rows, x * scale, top + s.top * scale, top + box.height);
     };
     const hide = () => {
       tip.hidden = true;

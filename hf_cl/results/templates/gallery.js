@@ -26,6 +26,10 @@ function setUpGallery(gallery) {
     picture.src = image.src;
     picture.alt = image.alt;
     text.replaceChildren(figure.querySelector("figcaption").cloneNode(true));
+    for (const row of text.querySelectorAll("[data-name]")) {
+      const alike = figures.find((one) => one !== figure && one.dataset.true === row.dataset.name);
+      if (alike) row.prepend(Object.assign(document.createElement("img"), { src: alike.querySelector("img").src, alt: "" }));
+    }
   }
   let current = 0;
   function step(by) {

@@ -137,7 +137,7 @@ function setUpZoom(box) {
     const x = area.left + (column + 1 - view.x) * area.cell;
     const y = area.top + (row - view.y) * area.cell;
     const top = canvas.offsetTop;
-    say(tip, `is ${data.names[row]}`, [[null, `${said}: ${images} of ${totals[row]} images${share}`]], x, y + top);
+    say(tip, `is ${data.names[row]}`, [[null, `${said}: ${images} of ${totals[row]} images${share}`]], x, y + top, top + canvas.clientHeight);
   }
 
   function zoom(factor, at) {
