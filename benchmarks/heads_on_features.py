@@ -140,8 +140,7 @@ def main() -> None:
             settings = settings_of({**row, "head": {"type": "prototype", **pool}}, spec["common"], **own)
             if precision not in known:
                 known[precision] = features_of(settings)
-            head = {name: value for name, value in row["head"].items() if name != "pool"}
-            found.setdefault(name, []).append(measure(head, known[precision], settings))
+            found.setdefault(name, []).append(measure(row["head"], known[precision], settings))
             values = ", ".join(f"{metric} {value:.4f}" for metric, value in found[name][-1].items())
             print(f"seed {seed}, {name}: {values}", flush=True)
     columns = spec["columns"]

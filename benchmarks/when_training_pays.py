@@ -31,13 +31,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_cl.methods import METHODS
-from hf_cl.results.report_figures import LIGHT, style
+from hf_cl.results.report_figures import LIGHT
 from hf_cl.results.results import Results
 from hf_cl.run import parse_settings, quiet_libraries, train
 
 SIZES = {"CIFAR": (2, 10, 30, 60), "drawings of CIFAR": (2, 10, 30, 60), "digits": (2, 5)}
-TRAINED = {"CIFAR": 60, "drawings of CIFAR": 60, "digits": 144}
-"""Training images of a class."""
+DIGITS = 144
+"""Training images of a digit."""
 ADAPTERS: dict[str, dict[str, Any]] = {"lora": {}, "ovor": {"vor_epochs": 0}, "sara": {}}
 BATCH = 32
 
@@ -69,12 +69,14 @@ def draw_all(source: Path, target: Path) -> Path:
     return target
 
 
-def accuracy(method: str, folder: Path, values: dict[str, Any]) -> float:
-    """The final accuracy of a run; of one that is finished, as it is written down."""
+def accuracy(method: str, folder: Path, values: dict[str, Any], finished: bool) -> float | None:
+    """The final accuracy of a run; of one that is finished, as it is written down. None where `finished` and it is not."""
     settings = parse_settings(METHODS[method], method, [f"--{key}={json.dumps(value)}" for key, value in values.items()])
     results = folder / "results.json"
     found = Results.load(results) if results.exists() else None
     if found is None or len(found.sessions) < 2:
+        if finished:
+            return None
         started = time.process_time()
         found = train(settings, quiet=True).results.results
         print(f"{folder}: {found.metrics['final_accuracy']:.4f}, {time.process_time() - started:.0f} s of processor", flush=True)
@@ -87,9 +89,11 @@ def gains(options: argparse.Namespace) -> dict[tuple[str, str, int], list[float]
     data["digits"] = "digits"
     found: dict[tuple[str, str, int], list[float]] = {}
     for seed in options.seeds:
-        for name, sizes in SIZES.items():
+        for name in options.collections:
             columns = {} if name == "digits" else {"image_column": "img", "label_column": "fine_label"}
-            for size in sizes:
+            for size in SIZES[name]:
+                if options.sizes and size not in options.sizes:
+                    continue
                 classes = 10 if name == "digits" else 100
                 common = {
                     "dataset": data[name],
@@ -107,12 +111,14 @@ def gains(options: argparse.Namespace) -> dict[tuple[str, str, int], list[float]
                     "resume": "auto",
                 }
                 at = options.output_dir / name.replace(" ", "-") / f"{size}-classes" / f"seed-{seed}"
-                mark = accuracy("frozen", at / "frozen", {**common, "output_dir": str(at / "frozen")})
-                epochs = max(1, round(options.steps / math.ceil(size * TRAINED[name] / BATCH)))
+                mark = accuracy("frozen", at / "frozen", {**common, "output_dir": str(at / "frozen")}, options.finished)
+                images = size * (DIGITS if name == "digits" else options.images)
+                epochs = max(1, round(options.steps / math.ceil(images / BATCH)))
                 for adapter in options.adapters:
                     own = {**common, **ADAPTERS[adapter], "epochs": epochs, "adapt_sessions": "first", "output_dir": str(at / adapter)}
-                    gain = 100 * (accuracy(adapter, at / adapter, own) - mark)
-                    found.setdefault((name, adapter, size), []).append(gain)
+                    reached = accuracy(adapter, at / adapter, own, options.finished)
+                    if reached is not None and mark is not None:
+                        found.setdefault((name, adapter, size), []).append(100 * (reached - mark))
     return found
 
 
@@ -146,7 +152,10 @@ def figure(found: dict[tuple[str, str, int], list[float]], adapters: Sequence[st
                 axes.plot([at + aside] * len(values), values, "o", color=color, markersize=4, alpha=0.7)
         axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         axes.set_xlabel("classes of session 0", color=LIGHT.muted)
-        style(axes, LIGHT, name)
+        axes.set_title(name, loc="left", fontsize=9.5, color=LIGHT.muted)
+        axes.grid(axis="y", color=LIGHT.grid, linewidth=0.8)
+        axes.tick_params(colors=LIGHT.muted, labelsize=9, length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
     panels[0].set_ylabel("points added to the head", color=LIGHT.muted)
     panels[0].legend(frameon=False, fontsize=9, labelcolor=LIGHT.ink)
     return drawn
@@ -159,6 +168,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--adapters", nargs="+", default=list(ADAPTERS), choices=list(ADAPTERS))
     parser.add_argument("--steps", type=int, default=120, help="of session 0, in whole epochs, at least one")
+    parser.add_argument("--images", type=int, default=60, help="training images of a class in the folder")
+    parser.add_argument("--collections", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--sizes", type=int, nargs="+", help="of session 0, these alone")
+    parser.add_argument("--finished", action="store_true", help="train nothing; show what is finished")
     options = parser.parse_args()
     quiet_libraries()
     found = gains(options)

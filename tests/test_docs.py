@@ -79,7 +79,7 @@ def test_the_snippets_run_and_leave_what_the_pages_say(tmp_path, monkeypatch):
     runs = {
         "README": {"demo", "first", "means", "photos", "digits"} | copied,
         "docs-quick_start": {"demo", "first", "second", "means"},
-        "docs-choosing_a_method": {"demo", "frozen"} | compared,
+        "docs-choosing_a_method": {"demo", "frozen", "model"} | compared,
         "notebooks-quick_start": {"demo", "notebook"},
     }
     assert {page: {path.name for path in (tmp_path / page / "runs").iterdir()} for page in runs} == runs

@@ -48,9 +48,15 @@ class FeatureFiles:
         config: the adapter's.
         preprocessor: of the model.
         precision: of forwards: no, bf16 or fp16.
+
+    Raises ValueError for a folder that nobody can write to.
     """
 
     def __init__(self, folder: Path, model: nn.Module, prefix: str, config: Any, preprocessor: Preprocessor, precision: str) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"Cannot write to {folder}: {error.strerror}; choose another --feature_cache.") from error
         self.folder, self.model, self.prefix = folder, model, prefix
         base = model.get_submodule(PEFT_ROOT.rstrip("."))
         self._facts = {

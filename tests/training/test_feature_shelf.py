@@ -107,6 +107,12 @@ def test_a_resumed_run_reads_what_the_first_part_left(tmp_path):
     assert seen == 18 + 8  # of the second session alone; without the cache the first test would go through again
 
 
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(ValueError, match=r"Cannot write to .*; choose another --feature_cache"):
+        run(tmp_path / "run", nearest_class_mean())
+
+
 # The parts
 SIZE = 6
 
