@@ -30,7 +30,7 @@ _SMALLEST = 1e-300
 
 
 class Calibration:
-    """What is known of a run's temperature: the loss of held-out images at each one, summed over the sessions.
+    """What is known of a run's temperature: the losses of held-out images at each one, summed over the sessions.
 
     A head that fits itself is fitted once more at a session's end, without a fifth of the session's images, which it then judges. A head
     that trains is judged on the session's validation images, where there are some. The temperature of a session alone would follow its
@@ -38,7 +38,7 @@ class Calibration:
     """
 
     def __init__(self) -> None:
-        self.losses = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
+        self.losses = torch.zeros(2, len(TEMPERATURES), dtype=torch.float64)
         self.images = 0
         self._trial: Head | None = None
 
@@ -61,7 +61,7 @@ class Calibration:
             self.images += len(labels)
         if not self.images:
             return None
-        temperature = float(TEMPERATURES[self.losses.argmin()])
+        temperature = best(self.losses, self.images)
         logger.info("Temperature %.3g, by %d images that were held out", temperature, self.images)
         return temperature
 
@@ -75,9 +75,24 @@ class Calibration:
 
 
 def losses(head: Head, logits: Tensor, labels: Tensor) -> Tensor:
-    """[T] summed negative log likelihood of `labels` [B] at each temperature, by the probabilities that the head makes of logits [B, C]."""
+    """[2, T] summed at each temperature, by the probabilities that the head makes of logits [B, C]: the negative log likelihood of `labels`
+    [B], and that of all classes evenly."""
     rows = torch.arange(len(labels))
-    return torch.stack([-head.probabilities(logits / t)[rows, labels].clamp_min(_SMALLEST).log().sum() for t in TEMPERATURES])
+    found = []
+    for t in TEMPERATURES:
+        logs = head.probabilities(logits / t).clamp_min(_SMALLEST).log()  # [B, C]
+        found.append(-torch.stack([logs[rows, labels].sum(), logs.mean(1).sum()]))
+    return torch.stack(found, 1)
+
+
+def best(losses: Tensor, images: int) -> float:
+    """The temperature of the least loss [2, T], as if one image more had been named by chance.
+
+    Platt, "Probabilistic Outputs for Support Vector Machines", 1999: where all of a few images are named rightly, the likelihood alone
+    would have the head be sure without end.
+    """
+    share = 1 / (images + 2)
+    return float(TEMPERATURES[((1 - share) * losses[0] + share * losses[1]).argmin()])
 
 
 def _of_validation(trainer: Trainer, classifier: AnyClassifier, session: Session) -> tuple[Tensor, Tensor]:
