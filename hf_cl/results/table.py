@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +17,8 @@ from hf_cl.results.results import Results
 
 LATEST_TESTS = 5
 """Test columns beside that of the base session where a run has more sessions; 80 columns of a terminal hold them."""
+NARROWEST_COLUMN = 4
+"""Of a test: two spaces and two digits, to know what cannot fit before it is tried."""
 _HEADLINES = (
     "final_accuracy",
     "final_accuracy_unweighted",
@@ -79,12 +83,34 @@ def session_news(metrics: Mapping[str, Metric]) -> Text:
     return Text(f"session {len(own) - 1}: all seen classes {seen}, {its_own}{after}")
 
 
-def session_table(results: Results) -> Table:
-    """Sessions so far: accuracy on each session's test images, on all seen classes, and forgetting so far. Percent."""
+class FittedTable:
+    """The table of sessions at the width of a terminal: as many of the latest tests as fit beside that of session 0, and a mark for those
+    that are left out. `results.json` has them all. The accuracy on all seen classes and forgetting are never left out.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        sessions = len(self.results.accuracy_matrix or [])
+        for latest in range(min(sessions, options.max_width // NARROWEST_COLUMN), 0, -1):
+            table = session_table(self.results, latest)
+            if Measurement.get(console, options.update(max_width=10**4), table).maximum <= options.max_width:
+                break
+        else:
+            table = session_table(self.results, 0)
+        yield table
+
+
+def session_table(results: Results, latest: int = LATEST_TESTS) -> Table:
+    """Sessions so far: accuracy on each session's test images, on all seen classes, and forgetting so far. Percent.
+
+    `latest`: test columns beside that of session 0; 0: neither, only what is said of all seen classes.
+    """
     if results.accuracy_matrix is None:
         return accuracy_of_tests(results)
     matrix = results.accuracy_matrix
-    tests = _columns(len(matrix))
+    tests = _columns(len(matrix), latest)
     table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True, title=_TITLE, title_justify="left")
     for heading in ("after", *("" if j is None else _heading(results, j) for j in tests), "all seen", "forgetting"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -100,11 +126,11 @@ def _heading(results: Results, session: int) -> str:
     return str(session) if now == then else f"{session} ({now} of {then})" if now < then else f"{session} ({now}, was {then})"
 
 
-def _columns(sessions: int) -> list[int | None]:
+def _columns(sessions: int, latest: int) -> list[int | None]:
     """Tests that have a column; None for the gap that leaves out the middle."""
-    if sessions <= LATEST_TESTS + 1:
+    if latest and sessions <= latest + 1:
         return list(range(sessions))
-    return [0, None, *range(sessions - LATEST_TESTS, sessions)]
+    return [0, None, *range(sessions - latest, sessions)] if latest else [None]
 
 
 def accuracy_of_tests(results: Results) -> Table:

@@ -16,6 +16,7 @@ from typing import Any
 from hf_cl.errors import TrainingInterruptedError
 from hf_cl.own_parts import import_parts
 from hf_cl.results.display import escape_missing_letters, printable
+from hf_cl.results.retries import one_line_per_retry
 from hf_cl.run.describe import HELP, print_help
 from hf_cl.run.own_pictures import with_config
 from hf_cl.run.parse import SettingsT, parse_settings
@@ -102,6 +103,7 @@ def quiet_libraries() -> None:
 
     disable_progress_bar()
     set_verbosity_error()
+    one_line_per_retry()
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is imported, which may not have happened yet
     if "datasets" in sys.modules:
         sys.modules["datasets"].disable_progress_bars()

@@ -16,7 +16,7 @@ from hf_cl.hub.published import PLOTS, write_run_card
 from hf_cl.hub.push import push_to_hub
 from hf_cl.results.picture_record import known_to, write_pictures
 from hf_cl.results.results import Results
-from hf_cl.results.table import session_table, summary_table
+from hf_cl.results.table import FittedTable, summary_table
 from hf_cl.run.overview import overview
 from hf_cl.run.pictures import pictures_of
 from hf_cl.training import RunSettings, SessionLoop
@@ -90,7 +90,7 @@ class ContinualTrainer(SessionLoop):
                 results.save(self.folder / "results.json")
             write_report(self.folder, results, settings, method=self.method.title)
             write_run_card(self.folder, self._card(results, settings))
-        self.records.say(session_table(results))
+        self.records.say(FittedTable(results))
         self.records.say(summary_table(results))
         files = f"Report {self.folder / 'report.html'}, card {self.folder / 'README.md'}, adapters in {self.folder / 'adapters'}"
         self.records.say(Text(files))

@@ -39,6 +39,12 @@ def test_intervals_are_those_of_a_paired_t_test(comparison):
     assert accuracy.mean == pytest.approx(sum(accuracy.differences) / 4)
 
 
+def test_marks_are_no_difference_of_methods(comparison):
+    everything = compare([run for group in comparison.groups[:2] for run in group.runs])
+    assert any(name.startswith("mark: ") for name in everything.metrics)
+    assert not any(pair.metric.startswith("mark: ") for pair in paired_differences(everything))
+
+
 def test_a_single_common_seed_has_no_interval(tmp_path):
     runs = [write_run(tmp_path / name, method=name, final=final) for name, final in (("ovor", 0.5), ("lora", 0.4))]
     (pair,) = paired_differences(compare([read_run(run) for run in runs], metrics=["final_accuracy"]))

@@ -1,10 +1,11 @@
 import io
+from dataclasses import replace
 
 import pytest
 from example_results import base_to_novel_results, example_results, few_shot_results, nasty_results, sessions_of
 from rich.console import Console
 
-from hf_cl.results.table import accuracy_of_tests, headlines, session_news, session_table, summary_table
+from hf_cl.results.table import FittedTable, accuracy_of_tests, headlines, session_news, session_table, summary_table
 
 
 def printed(table, width=80):
@@ -45,6 +46,33 @@ def test_a_long_run_fits_a_terminal(sessions):
     assert max(map(len, lines)) <= 80
     assert ("…" in last) == (sessions > 6)
     assert last[1] == f"{max(0, 91 - sessions):.2f}"  # the base session is always there
+
+
+@pytest.mark.parametrize("sessions", [1, 2, 6, 40])
+@pytest.mark.parametrize("width", [36, 41, 60, 80, 200])
+def test_no_width_loses_a_column_or_a_digit(sessions, width):
+    lines = printed(FittedTable(long_run(sessions)), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[2].split()[-3:] == ["all", "seen", "forgetting"] and lines[2].split()[0] == "after"
+    last = lines[3 + sessions].split()
+    headline = headline_cells(sessions) if sessions > 1 else ["90.00", "–"]
+    assert last[-2:] == headline and last[0] == str(sessions - 1)
+    tests = [cell for cell in last[1:-2] if cell != "…"]
+    assert all(len(cell.partition(".")[2]) == 2 for cell in tests)
+    shown = [int(cell) for cell in lines[2].split()[1:-3] if cell.isdigit()]
+    assert len(shown) == len(tests) and ("…" in last) == (len(shown) < sessions)
+    assert not shown or (shown[0] == 0 and shown[-1] == sessions - 1)
+    if width == 200:
+        assert len(shown) >= min(sessions, 18), "a wide terminal shows more"
+
+
+def test_a_changed_number_of_test_pictures_does_not_push_columns_out():
+    counts = [[15] * (t + 1) for t in range(5)]
+    counts[-1] = [12] * 5
+    grown = replace(long_run(5), test_counts=[12] * 5, test_counts_then=counts)
+    for width in (40, 60, 80):
+        lines = printed(FittedTable(grown), width).splitlines()
+        assert ("forgetting" in lines[2] and max(map(len, lines)) <= width and "12 of 15" in lines[2]) or width == 40
 
 
 def headline_cells(sessions):
