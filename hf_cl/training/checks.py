@@ -188,7 +188,7 @@ def check_session(
     Args:
         session, phases, settings: what would run.
         world: number of processes.
-        roles: those of the adapter.
+        roles: those of the adapter, and its extras.
         names_unseen: whether the head can name classes that no session teaches.
         without_classes: the sessions that bring no new class; their tests may be empty.
     """

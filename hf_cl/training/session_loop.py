@@ -249,7 +249,8 @@ class SessionLoop(Services):
             check_needs(self.method, [*self.plan.losses().values(), *self.method.parts, self.method.rule, *self.probes])
         for coming in self.plan.sessions[trained_from:]:
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
-            check_session(coming, phases, self.settings, world, self.tuner.roles, isinstance(self.head, TextHead), without)
+            given = (*self.tuner.roles, *self.tuner.extras)
+            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])
 
