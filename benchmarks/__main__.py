@@ -37,6 +37,7 @@ GROUPS = {
     "coact": "async_lora",
     "texts": "texts",
     "data": "input",
+    "predict": "prediction",
     "loop": "loop",
     "scale": "scale",
     "start": "startup",

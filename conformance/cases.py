@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, SaraConfig
+from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, PromptPoolConfig, SaraConfig
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,21 @@ def _one_prompt(family: str, attention: str) -> list[Case]:
         case("regex", target_modules=rf".*layers\.1\.{attention}"),
         case("modules to save", modules_to_save=["classifier"]),
         case("head", **HEAD),
+    ]
+
+
+def _prompt_pool(family: str, attention: str) -> list[Case]:
+    def case(name: str, **settings: Any) -> Case:
+        return Case("PROMPT_POOL", family, name, PromptPoolConfig, {"e_layers": [0, 1], "e_tokens": 2, **settings}, without=PROMPTS)
+
+    coda = {"producer": "coda", "components_per_session": 2}
+    return [
+        case("coda", **coda),
+        case("l2p", producer="l2p", pool_size=4, top_k=2),
+        case("dual", producer="dual", e_layers=[1], g_layers=[0], g_tokens=2),
+        case("list", target_modules=[attention], **coda),
+        case("modules to save", modules_to_save=["classifier"], **coda),
+        case("head", **HEAD, **coda),
     ]
 
 
@@ -143,6 +158,8 @@ def _custom() -> list[Case]:
 CASES = [
     *_one_prompt("vit", "attention"),
     *_one_prompt("clip_vision", "self_attn"),
+    *_prompt_pool("vit", "attention"),
+    *_prompt_pool("clip_vision", "self_attn"),
     *_cpe_clip(),
     *[case for family in ("vit", "clip_vision") for make in (_async_lora, _glad, _sara) for case in make(family)],
     *_custom(),

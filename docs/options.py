@@ -14,6 +14,7 @@ from typing import Any
 
 import hf_cl.adapters
 from hf_cl.adapters.config import HeadedConfig
+from hf_cl.adapters.prefix_config import PrefixConfig
 from hf_cl.methods import METHODS
 from hf_cl.run import setting_docs
 from hf_cl.settings import RunSettings
@@ -23,9 +24,10 @@ MARKED = re.compile(r"(<!-- (options|settings) of (\w+) -->\n).*?(<!-- end -->)"
 
 
 def options(name: str) -> str:
-    """Fields that a config class itself declares; those all five share are `HeadedConfig`'s."""
+    """Fields of a config class beyond those that all share, which are `HeadedConfig`'s."""
     config = HeadedConfig if name == "HeadedConfig" else getattr(hf_cl.adapters, name)
-    own = [field for field in fields(config) if field.name in config.__annotations__]
+    declared = (HeadedConfig,) if config is HeadedConfig else (config, *(PrefixConfig,) * issubclass(config, PrefixConfig))
+    own = [field for one in declared for field in fields(config) if field.name in one.__annotations__]
     return _table("option", ((field, field.metadata["help"]) for field in own))
 
 

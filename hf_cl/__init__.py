@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         GladModel,
         OnePromptConfig,
         OnePromptModel,
+        PromptPoolConfig,
+        PromptPoolModel,
         SaraConfig,
         SaraModel,
     )
@@ -36,7 +38,7 @@ __version__ = "0.1.0"
 
 _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
-    *("OnePromptConfig", "OnePromptModel", "SaraConfig", "SaraModel"),
+    *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
     **dict.fromkeys(_ADAPTERS, "hf_cl.adapters"),
@@ -61,6 +63,8 @@ __all__ = [
     "GladModel",
     "OnePromptConfig",
     "OnePromptModel",
+    "PromptPoolConfig",
+    "PromptPoolModel",
     "SaraConfig",
     "SaraModel",
     "TrainingSettings",

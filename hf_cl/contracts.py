@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -143,8 +143,8 @@ class Outputs:
     """[B, C]; -inf where a class was not computed."""
     embedding: Tensor
     """[B, E] `head.embed(features)`: what contrastive losses, prototypes and statistics use. The features themselves by default."""
-    tokens: Tensor | None = None
-    """[B, N, D] only if a loss or a head needs them."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """[B, ...] each: what the adapter hands out of a forward, under the names it declares (`HeadedTuner.extras`)."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,11 @@ class Context:
     @property
     def logits(self) -> Tensor:
         return self.views[0].logits
+
+    @property
+    def extras(self) -> Mapping[str, Tensor]:
+        """What the adapter handed out of the first view; a loss names in `needs` what it reads."""
+        return self.views[0].extras
 
     @property
     def labels(self) -> Tensor:
@@ -329,8 +334,8 @@ class LossTerm(Part):
     needs: frozenset[str] = frozenset()
     """What the term reads beyond images and labels, checked for all sessions before the first one trains: "two_views" through the model,
     "frozen_view" (a second view for `ctx.frozen` alone), "pretrained", "previous" ("previous_if_any": from session 1 on), the adapter's own
-    roles, "all_classes" (it reads the columns of all classes so far), "own_classes" (it reads those of the session's own classes alone, so
-    that no image may be of another), "own_images" (so does its pass over `session.train`, whatever a memory brings), "memory"."""
+    roles and extras, "all_classes" (it reads the columns of all classes so far), "own_classes" (it reads those of the session's own classes
+    alone, so that no image may be of another), "own_images" (so does its pass over `session.train`, whatever a memory brings), "memory"."""
 
     def __call__(self, ctx: Context) -> Tensor:
         """A tensor without dimensions, the mean over the batch. Pure: a gradient rule may call it twice per batch. What it remembers of a

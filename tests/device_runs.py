@@ -35,7 +35,23 @@ from transformers import (
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, SaraConfig
 from hf_cl.contracts import Method, Probe
-from hf_cl.methods import coact, compose, cpe_clip, dkvb, frozen, glad, linear_probe, lora, nearest_class_mean, ovor, sara, slca
+from hf_cl.methods import (
+    CodaPromptSettings,
+    DualPromptSettings,
+    L2PSettings,
+    coact,
+    compose,
+    cpe_clip,
+    dkvb,
+    frozen,
+    glad,
+    linear_probe,
+    lora,
+    nearest_class_mean,
+    ovor,
+    sara,
+    slca,
+)
 from hf_cl.probes import Calibration, SharpnessProbe, SoftmaxCollapse, SuspectedLabels
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.phase_loop import PhaseLoop
@@ -173,6 +189,9 @@ RUNS: dict[str, Run] = {
     ),
     # methods with several phases, losses, parts
     "ovor": Run(partial(three_phases, LINEAR)),
+    "l2p": Run(lambda: L2PSettings(epochs=1, pool_size=6).method()),
+    "dualprompt": Run(lambda: DualPromptSettings(epochs=1, e_layers=[1], g_layers=[0], vor_epochs=1).method()),
+    "coda_prompt": Run(lambda: CodaPromptSettings(epochs=1, e_layers=[0, 1], components_per_session=2, orthogonality=0.1).method()),
     "coact": Run(partial(late_coact, POOLER, incremental_train="classifier+lora")),
     "coact, lora later": Run(partial(late_coact, POOLER, incremental_train="lora", incremental_unfrozen=True)),
     "coact, figure": Run(partial(late_coact, {"type": "linear"}, objective="figure", incremental_train="classifier+lora")),

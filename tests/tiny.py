@@ -24,7 +24,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, SaraConfig
+from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, PromptPoolConfig, SaraConfig
 
 SIDE = 32
 SIZE = {
@@ -87,6 +87,7 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
         **{"r": 4, "lora_dropout": 0.0, "unfreeze_from": 4, "unfrozen": True, "head": {"type": "linear"}, **kwargs}
     ),
     "ONE_PROMPT": lambda **kwargs: OnePromptConfig(**{"layer_tokens": {0: 2, 1: 2, 2: 4, 3: 4, 4: 4}, **kwargs}),
+    "PROMPT_POOL": lambda **kwargs: PromptPoolConfig(**{"producer": "coda", "components_per_session": 2, "e_tokens": 2, **kwargs}),
     "CPE_CLIP": lambda **kwargs: CPEClipConfig(**{"towers": "vision", "prompt_depth": 5, **kwargs}),
     "GLAD": lambda **kwargs: GladConfig(**{"r": 4, "lora_dropout": 0.0, **kwargs}),
     "SARA": lambda **kwargs: SaraConfig(**{"density": 0.1, **kwargs}),
@@ -98,11 +99,15 @@ OTHER: dict[str, Callable[..., Any]] = {
         **{"r": 2, "lora_dropout": 0.0, "unfreeze_from": 5, "head": {"type": "linear"}, **kwargs}
     ),
     "ONE_PROMPT": lambda **kwargs: OnePromptConfig(layer_tokens={1: 7}, **kwargs),
+    "PROMPT_POOL": lambda **kwargs: PromptPoolConfig(producer="l2p", e_layers=[0, 2], pool_size=4, top_k=2, e_tokens=3, **kwargs),
     "CPE_CLIP": lambda **kwargs: CPEClipConfig(**{"towers": "vision", "num_prompt_tokens": 3, "vision_mode": "replace", **kwargs}),
     "GLAD": lambda **kwargs: GladConfig(r=2, lora_dropout=0.0, **kwargs),
     "SARA": lambda **kwargs: SaraConfig(threshold=5e-3, target_modules=["q_proj", "fc1"], **kwargs),
 }
 """A second config of each type, of another size."""
+
+RESTING = {"PROMPT_POOL": {"grows": False}}
+"""Options under which a new class changes nothing of what is known; none where that is so anyway."""
 
 HOMES = {"CPE_CLIP": ("clip_vision", "siglip_vision")}
 """Two families on which the tests run that need no more; ViT and Dinov2 where a type is not named."""

@@ -239,7 +239,36 @@ def sara() -> Figure:
     return figure
 
 
-FIGURES: tuple[Callable[[], Figure], ...] = (sessions, one_prompt, cpe_clip, async_lora, glad, sara)
+def own_data() -> Figure:
+    """A collection over three months, and what each command makes of it."""
+    title = "A collection over three months: what comes, goes and moves, and the sessions that the commands make of it"
+    figure = Figure(720, 356, title)
+    months = (
+        ("September", "photos/", (("bee", 6, ()), ("cat", 6, ()), ("fox", 6, ())), ("0  bee cat ...", "1  fox hen ...")),
+        ("October", "another disk/", (("ant", 6, range(6)), ("cat", 5, ()), ("fox", 6, (2,))), ("0", "1", "2  ant")),
+        ("November", "another disk/", (("ant", 6, ()), ("dog", 9, range(6, 9)), ("fox", 6, (2,))), ("0", "1", "2", "3  more dogs, a fox")),
+    )
+    for number, (month, folder, classes, taught) in enumerate(months):
+        x = 14 + 236 * number
+        figure.text(x, 24, month, "strong")
+        figure.text(x, 46, folder, "mono small soft")
+        for row, (name, count, new) in enumerate(classes):
+            y = 58 + 34 * row
+            figure.text(x + 8, y + 16, name, "small")
+            for picture in range(count):
+                figure.box(x + 40 + 18 * picture, y, 14, 20, "trained" if picture in new else "data")
+            if count < 6:
+                figure.box(x + 130, y, 14, 20, "line dashed")
+        figure.path(f"{x + 100},166 {x + 100},192")
+        for row, label in enumerate(taught):
+            last = row == len(taught) - 1 and number > 0
+            figure.box(x, 198 + 34 * row, 200, 26, "trained" if last or not number else "frozen")
+            figure.text(x + 10, 216 + 34 * row, label, "small")
+    figure.text(14, 350, "orange: new; broken line: deleted; below the arrows, the sessions of the run", "small soft")
+    return figure
+
+
+FIGURES: tuple[Callable[[], Figure], ...] = (sessions, own_data, one_prompt, cpe_clip, async_lora, glad, sara)
 
 if __name__ == "__main__":
     for draw_figure in FIGURES:

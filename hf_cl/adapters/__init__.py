@@ -9,6 +9,7 @@ from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.cpe_clip import CPEClipConfig, CPEClipModel
 from hf_cl.adapters.glad import GladConfig, GladModel, plain_lora
 from hf_cl.adapters.one_prompt import OnePromptConfig, OnePromptModel
+from hf_cl.adapters.prompt_pool import PromptPoolConfig, PromptPoolModel
 from hf_cl.adapters.sara import SaraConfig, SaraModel
 
 ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
@@ -18,6 +19,7 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "glad": GladConfig,
     "sara": SaraConfig,
     "lora": plain_lora,
+    "prompt_pool": PromptPoolConfig,
 }
 """The `type` of an adapter's spec -> what makes its config; the other entries of the spec are options of the config."""
 GIVEN = (
@@ -36,6 +38,8 @@ __all__ = [
     "GladModel",
     "OnePromptConfig",
     "OnePromptModel",
+    "PromptPoolConfig",
+    "PromptPoolModel",
     "SaraConfig",
     "SaraModel",
 ]

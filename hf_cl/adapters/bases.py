@@ -26,6 +26,11 @@ SUPPORT: dict[str, dict[str, str]] = {
         "timm": "timm's attention computes q, k and v in one fused Linear, so there is no place for prefix rows; "
         "load the same weights as a transformers ViT or Dinov2 model",
     },
+    "PROMPT_POOL": {
+        **dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "open_clip"), YES),
+        "timm": "timm's attention computes q, k and v in one fused Linear, so there is no place for prefix rows; "
+        "load the same weights as a transformers ViT or Dinov2 model",
+    },
     "CPE_CLIP": dict.fromkeys(("clip", "siglip", "clip_vision", "siglip_vision", "clip_text", "siglip_text", "open_clip"), YES),
     "ASYNC_LORA": {
         **dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip"), YES),

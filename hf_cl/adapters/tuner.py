@@ -9,7 +9,7 @@ from typing import Any
 
 from peft import get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from torch import nn
+from torch import Tensor, nn
 
 from hf_cl._peft import BaseTuner, TunerLayer
 from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
@@ -38,6 +38,8 @@ class HeadedTuner(BaseTuner):
     model: nn.Module
     roles: tuple[str, ...] = ()
     """Names beyond "pretrained" and "previous" that `Context.frozen` may ask this adapter for."""
+    extras: tuple[str, ...] = ()
+    """Names of what it hands out of a forward, for losses: tensors [B, ...], facts of each image."""
     trained_fields: tuple[str, ...] = ()
     """Fields of the config that training changes, beside those that `grow` extends and the temperature: checkpoints hold them."""
 
@@ -146,6 +148,10 @@ class HeadedTuner(BaseTuner):
             config: Any = next(iter(self.peft_config.values()))
             raise NotImplementedError(f"{config.peft_type.value} does not support batches of mixed adapters (adapter_names).")
         yield
+
+    def take_extras(self) -> dict[str, Tensor]:
+        """What `extras` names, of the last forward; handed out once, so that no graph outlives its step."""
+        return {}
 
     def head_wrapper(self) -> HeadWrapper:
         """The wrapper at the classifier's place.

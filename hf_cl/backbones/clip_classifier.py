@@ -5,7 +5,7 @@ Shapes: B images, C classes, E embedding width, S image side in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from peft import PeftModel
@@ -27,16 +27,19 @@ class ClipClassifier(nn.Module):
         model: the base with the adapter inside (`peft_model.get_base_model()`).
         config: the adapter's config.
         tokenizer: the base's own.
+        take_extras: the tuner's, which hands out what else its adapter knows of the images.
     """
 
-    def __init__(self, model: nn.Module, config: HeadedConfig, tokenizer: Any) -> None:
+    def __init__(self, model: nn.Module, config: HeadedConfig, tokenizer: Any, take_extras: Callable[[], dict[str, Tensor]] = dict) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.take_extras = model, take_extras
         self.head = TextHead(model, config, tokenizer)
 
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, 3, S, S] -> [B, E], [B, C], [B, E]
+    def forward(  # [B, 3, S, S] -> [B, E], [B, C], [B, E], extras [B, ...]
+        self, pixel_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         features = encode_images(self.model, pixel_values)  # [B, E]
-        return features, self.head(features), unit(features)
+        return features, self.head(features), unit(features), self.take_extras()
 
     def logits_of(self, features: Tensor) -> Tensor:  # [B, E] -> [B, C]
         """Logits of image embeddings, as `outputs` has them."""
@@ -68,7 +71,7 @@ def classifier_of(model: PeftModel, tokenizer: Any = None, adapter_name: str = "
     config: Any = model.peft_config[adapter_name]
     tuner: Any = model.base_model
     if not config.has_text_head:
-        return ImageClassifier(model.get_base_model(), tuner.head_wrapper())
+        return ImageClassifier(model.get_base_model(), tuner.head_wrapper(), tuner.take_extras)
     if tokenizer is None:
         raise ValueError("A text head reads class names through the base's tokenizer, and none was given.")
-    return ClipClassifier(model.get_base_model(), config, tokenizer)
+    return ClipClassifier(model.get_base_model(), config, tokenizer, tuner.take_extras)

@@ -5,7 +5,7 @@ Shapes: B batch, D feature width, C classes seen so far, E embedding width, S im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -14,11 +14,17 @@ from hf_cl.contracts import Head, Outputs
 
 
 class ImageClassifier(nn.Module):
-    """What is prepared and trained: a base with adapter and head, from pixels to features, logits and embedding in one forward."""
+    """What is prepared and trained: a base with adapter and head, from pixels to features, logits and embedding in one forward.
 
-    def __init__(self, model: nn.Module, head_wrapper: HeadWrapper) -> None:
+    Args:
+        model: the base with the adapter inside.
+        head_wrapper: at the classifier's place.
+        take_extras: the tuner's, which hands out what else its adapter knows of the images.
+    """
+
+    def __init__(self, model: nn.Module, head_wrapper: HeadWrapper, take_extras: Callable[[], dict[str, Tensor]] = dict) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.take_extras = model, take_extras
         self._head_wrapper = (head_wrapper,)  # a tuple: it is registered below `model` already
 
     @property
@@ -27,14 +33,16 @@ class ImageClassifier(nn.Module):
         wrapper = self._head_wrapper[0]
         return wrapper.head(wrapper.active_adapters[0])
 
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, 3, S, S] -> [B, D], [B, C], [B, E]
+    def forward(  # [B, 3, S, S] -> [B, D], [B, C], [B, E], extras [B, ...]
+        self, pixel_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         wrapper = self._head_wrapper[0]
         wrapper.capture_features()
         logits = self.model(pixel_values=pixel_values).logits  # [B, C]
         features = wrapper.take_features()  # [B, D]
         if wrapper.disable_adapters:
-            return features, logits, features
-        return features, logits, wrapper.head(wrapper.active_adapters[0]).embed(features)
+            return features, logits, features, {}
+        return features, logits, wrapper.head(wrapper.active_adapters[0]).embed(features), self.take_extras()
 
     def logits_of(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
         """What the model makes of features that it would feed its classifier: the same as `outputs`, without the base."""

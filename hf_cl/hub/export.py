@@ -26,6 +26,7 @@ from hf_cl.heads import LinearHead
 from hf_cl.hub.load import Classifier, load
 
 CANNOT_MERGE = {
+    "PROMPT_POOL": "its rows differ from image to image, and no weights of the base can stand for them",
     "ONE_PROMPT": "its prefix rows join the keys and values of attention, and no weights of the base can stand for them",
     "CPE_CLIP": "its prompts are tokens beside those of image and text, and no weights of the base can stand for them",
 }

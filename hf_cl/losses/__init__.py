@@ -12,12 +12,15 @@ from hf_cl.losses.early_learning import EarlyLearning
 from hf_cl.losses.ewc import EWC
 from hf_cl.losses.experience_replay import ExperienceReplay
 from hf_cl.losses.feature_distillation import FeatureDistillation
+from hf_cl.losses.feature_replay import FeatureReplay
 from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
 from hf_cl.losses.nuclear_norm import NuclearNorm
+from hf_cl.losses.orthogonal_prompts import OrthogonalPrompts
 from hf_cl.losses.prediction_distillation import PredictionDistillation
 from hf_cl.losses.projector import Projector
+from hf_cl.losses.prompt_keys import PromptKeys
 from hf_cl.losses.self_distillation import SelfDistillation
 from hf_cl.losses.slope_cap import SlopeCap
 from hf_cl.losses.stablemax import StableMax
@@ -43,9 +46,12 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "stablemax": StableMax,
     "slope_cap": SlopeCap,
     "symmetric_cross_entropy": SymmetricCrossEntropy,
+    "prompt_keys": PromptKeys,
+    "orthogonal_prompts": OrthogonalPrompts,
     "experience_replay": ExperienceReplay,
     "balanced_softmax": BalancedSoftmax,
     "logit_replay": LogitReplay,
+    "feature_replay": FeatureReplay,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
 
@@ -58,14 +64,17 @@ __all__ = [
     "EarlyLearning",
     "ExperienceReplay",
     "FeatureDistillation",
+    "FeatureReplay",
     "L2Anchor",
     "LogitReplay",
     "MaskedCrossEntropy",
     "NuclearNorm",
+    "OrthogonalPrompts",
     "Outliers",
     "PredictionDistillation",
     "ProjectedContrast",
     "Projector",
+    "PromptKeys",
     "SelfDistillation",
     "SlopeCap",
     "StableMax",

@@ -10,6 +10,7 @@ from hf_cl.methods.dkvb import DkvbSettings, dkvb
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.ovor import OvorSettings, ovor
+from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
 from hf_cl.methods.slca import SlcaSettings, slca
 from hf_cl.settings import RunSettings
@@ -27,6 +28,9 @@ METHODS: dict[str, type[RunSettings]] = {
     "sara": SaraSettings,
     "slca": SlcaSettings,
     "dkvb": DkvbSettings,
+    "l2p": L2PSettings,
+    "dualprompt": DualPromptSettings,
+    "coda_prompt": CodaPromptSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -35,11 +39,14 @@ __all__ = [
     "METHODS",
     "ClipFusionSettings",
     "CoactSettings",
+    "CodaPromptSettings",
     "ComposeSettings",
     "CpeClipSettings",
     "DkvbSettings",
+    "DualPromptSettings",
     "FrozenSettings",
     "GladSettings",
+    "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
     "NearestClassMeanSettings",

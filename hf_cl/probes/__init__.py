@@ -10,6 +10,7 @@ from hf_cl.hints import build
 from hf_cl.probes.active_entries import ActiveEntries
 from hf_cl.probes.anytime_accuracy import AnytimeAccuracy
 from hf_cl.probes.calibration import Calibration
+from hf_cl.probes.forgetting_events import ForgettingEvents
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
@@ -25,6 +26,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "sharpness": SharpnessProbe,
     "anytime_accuracy": AnytimeAccuracy,
     "prequential": Prequential,
+    "forgetting_events": ForgettingEvents,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -33,6 +35,7 @@ __all__ = [
     "ActiveEntries",
     "AnytimeAccuracy",
     "Calibration",
+    "ForgettingEvents",
     "Prequential",
     "SharpnessProbe",
     "SoftmaxCollapse",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,12 @@ def comparison_charts(groups: Sequence[Group]) -> list[Chart]:
     accuracy = [group.over_sessions("session_accuracy") for group in groups]
     lost = [_spreads_of_forgetting(group) for group in groups]
     charts = [
-        Chart(title="accuracy on all seen classes, percent", x=x, x_label="session", lines=_lines(groups, accuracy)),
+        Chart(
+            title="accuracy on all seen classes, percent",
+            x=x,
+            x_label="session",
+            lines=[*_lines(groups, accuracy), *_levels(groups, len(x))],
+        ),
         Chart(title="forgetting so far, points", x=x, x_label="session", lines=_lines(groups, lost), limits=(-1, 1), height=220),
     ]
     return charts if len(x) > 1 else charts[:1]
@@ -98,6 +104,15 @@ def _spreads_of_forgetting(group: Group) -> list[Spread | None]:
 
 def _lines(groups: Sequence[Group], spreads: Sequence[Sequence[Spread | None]]) -> list[Line]:
     return [_line(group, style, values) for style, (group, values) in enumerate(zip(groups, spreads, strict=True))]
+
+
+def _levels(groups: Sequence[Group], points: int) -> list[Line]:
+    """The marks that every run has, as their mean over all runs: other models at the end of the same stream."""
+    runs = [run.results.comparisons for group in groups for run in group.runs]
+    common = [name for name in runs[0] if all(name in marks for marks in runs)]
+    values = [round(100 * statistics.fmean(marks[name] for marks in runs), 2) for name in common]
+    found = enumerate(zip(common, values, strict=True), start=len(groups))
+    return [Line(name=f"at the end: {name}", values=[value] * points, style=style, level=True) for style, (name, value) in found]
 
 
 def _line(group: Group, style: int, spreads: Sequence[Spread | None]) -> Line:

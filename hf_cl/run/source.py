@@ -35,7 +35,7 @@ def read(path: Path, *names: str) -> ModuleType:
 
     Raises NotReadableError where that is too much, where a name is not there, and for what is no Python.
     """
-    reader = _Reader(path)
+    reader = _Reader(path, names)
     for name in names:
         reader.take(name)
     return reader.module
@@ -83,9 +83,9 @@ def _tree(path: Path) -> ast.Module:
 class _Reader:
     """Runs the statements of one file that names take, each once, those they take themselves first."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: tuple[str, ...]) -> None:
         self.path = path
-        self.module = ModuleType(f"_source_of_{abs(hash(path))}_{path.stem}")
+        self.module = ModuleType(f"_source_of_{abs(hash((path, names)))}_{path.stem}")  # two readings of a file are two modules
         self.module.__file__ = str(path)
         sys.modules[self.module.__name__] = self.module  # dataclasses and pydantic look up annotations there
         self._bound: dict[str, list[ast.stmt]] = {}

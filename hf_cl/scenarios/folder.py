@@ -27,7 +27,8 @@ def read_image_folder(root: Path, test_split: str, found: PictureFiles | None = 
         test_split: also a split, whatever it is called.
         found: its pictures, where they are listed already.
 
-    Raises DataError where there are no images or no class folders, or where some folders look like splits and others like classes.
+    Raises DataError where there are no images or no class folders, where some folders look like splits and others like classes, and where
+    all do on two levels.
     """
     found = picture_files(root) if found is None else found
     if not found.files:
@@ -41,6 +42,12 @@ def read_image_folder(root: Path, test_split: str, found: PictureFiles | None = 
         where = f"{root}/{min(flat)}" if flat else str(root)
         raise DataError(f"{where} holds images but no class folders. Expected {where}/<class>/*.jpg.{_table_hint(root)}")
     if splits := _splits_above(root, flat, deep, test_split):
+        below = {path.parts[1] for path in files if len(path.parts) > 2}
+        if _all_splits(below, test_split):
+            raise DataError(
+                f"{root} holds folders that are called like splits ({first_ten(sorted(deep))}), and so are those inside them "
+                f"({first_ten(sorted(below))}). Which are the classes? Rename the folders of the classes."
+            )
         return _read_splits(root, files, splits, test_split)
     if _splits_are_below(root, files, test_split):
         return _read_splits_below(root, files)
@@ -57,6 +64,11 @@ def _all_splits(names: set[str], test_split: str) -> bool:
 def _splits_above(root: Path, flat: set[str], deep: set[str], test_split: str) -> list[str]:
     """The folders of `root`, where they are splits."""
     if _all_splits(flat | deep, test_split):
+        if deep <= flat:
+            raise DataError(
+                f"{root} holds folders that are called like splits ({first_ten(sorted(deep))}), each with images of its own beside its "
+                "folders. Are they splits or classes? Images of a split lie in class folders; rename a class that is called like a split."
+            )
         return sorted(flat | deep)
     named = {name for name in deep - flat if split_kind(name) or name == test_split}
     certain = [name for name in sorted(named) if is_split_word(name) or name == test_split]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_cl._peft import bypassed
+from hf_cl.adapters.modes import evaluating
 from hf_cl.adapters.tuner import HeadedTuner
 from hf_cl.backbones import AnyClassifier
 from hf_cl.checkpoints.tensors import PEFT_ROOT
@@ -50,16 +49,3 @@ class FrozenStates:
                 raise ValueError(f"frozen({role!r}): there is no such state; this run has {known}. A loss names in `needs` what it reads.")
             tensors = {f"model.{name.removeprefix(PEFT_ROOT)}": tensor for name, tensor in self.snapshots[role].items()}
             return Outputs(*torch.func.functional_call(self.classifier, tensors, (pixel_values,)))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; afterwards every module is in the mode it was in."""
-    training = [m for m in model.modules() if m.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -15,13 +15,13 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hf_cl.adapters.modes import evaluating
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs
 from hf_cl.images import PixelStore, StoredImages, eval_batches, exact_batches, labels_of, plan, sequential, train_batches
 from hf_cl.images.transfer import to_device
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.feature_shelf import FeatureShelf, keys_of
-from hf_cl.training.frozen import evaluating
 from hf_cl.training.step import MicroBatch
 
 

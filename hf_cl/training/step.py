@@ -43,8 +43,12 @@ class MicroBatch:
 
 def _detached(context: Context) -> Context:
     """The context without its graph."""
-    views = tuple(Outputs(view.features.detach(), view.logits.detach(), view.embedding.detach()) for view in context.views)
-    return replace(context, views=views)
+    return replace(context, views=tuple(_detached_view(view) for view in context.views))
+
+
+def _detached_view(view: Outputs) -> Outputs:
+    extras = {name: tensor.detach() for name, tensor in view.extras.items()}
+    return Outputs(view.features.detach(), view.logits.detach(), view.embedding.detach(), extras)
 
 
 class Stepper:
@@ -125,8 +129,11 @@ class Stepper:
             return (Outputs(*self.model(batch["features"])),)
         if len(pixels) == 1:
             return (Outputs(*self.model(pixels[0])),)
-        parts = [tensor.chunk(len(pixels)) for tensor in self.model(torch.cat(list(pixels)))]  # one forward for both views
-        return tuple(Outputs(*view) for view in zip(*parts, strict=True))
+        *tensors, extras = self.model(torch.cat(list(pixels)))  # one forward for both views
+        parts = [tensor.chunk(len(pixels)) for tensor in tensors]
+        named = {name: tensor.chunk(len(pixels)) for name, tensor in extras.items()}
+        each = ({name: chunks[number] for name, chunks in named.items()} for number in range(len(pixels)))
+        return tuple(Outputs(*view) for view in zip(*parts, each, strict=True))
 
     def _guard(self, losses: Mapping[str, Tensor], step: int) -> None:
         """Clip; and where loss or gradient is not finite, note the first such step and replace the gradient by zero."""

@@ -95,6 +95,8 @@ def shortened(method: str, name: str) -> Run:
 def test_a_shipped_config(method, name, killed, tmp_path, folder):
     found = on_the_device(shortened(method, name), tmp_path, folder, killed=killed)
     allowed = {"sara": {**RANK_WAITS, **SARA_WAITS}, "cpe_clip": ROOM, "dkvb": {"heads/dkvb.py after_step"}}
+    if name == "sam_replay":  # once after a resume: statistics are restored after the losses
+        allowed["compose"] = {"losses/feature_replay.py _tabulate"}
     assert found.waits.keys() <= set(allowed.get(method, ()))
     assert found.left_behind == []
 

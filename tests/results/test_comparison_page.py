@@ -31,7 +31,8 @@ def test_the_page_has_the_numbers_and_loads_nothing(comparison, tmp_path):
 
 def test_groups_have_marks_and_errors_of_their_own(comparison):
     accuracy, forgetting = comparison_charts(comparison.groups)
-    several, single = accuracy.lines
+    several, single, mark = accuracy.lines
+    assert mark.name == "at the end: nearest class mean, no adapter" and mark.level and mark.values == [52.0] * 3
     assert (several.name, single.name) == ("ovor", "lora") and several.style != single.style
     assert several.high[2] - several.low[2] == pytest.approx(2 * 2.0) and single.low is None
     assert forgetting.lines[0].values == [None, 10, 12.5]

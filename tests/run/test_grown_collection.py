@@ -205,3 +205,28 @@ def test_domains_come_one_after_the_other_from_one_command_and_a_run_goes_on_wit
     assert before <= after
     tested = {content for _, part, content in after if part == "test"}
     assert not tested & {content for _, part, content in after if part == "train"}
+
+
+def test_a_few_shot_run_goes_on_with_its_shots_and_its_tests(tmp_path):
+    root, flags = photos(tmp_path / "photos", "cat", "dog", "hen", count=10), {"protocol": "few_shot_class_incremental", "shots": 2}
+    first = go(tmp_path / "run", root, **flags)
+    assert first.test_counts == [4, 2] and [session.num_train for session in first.sessions] == [16, 2]
+    again = go(tmp_path / "run", root, resume="auto", strict_data=True, **flags)  # pictures that were not drawn are no new ones
+    assert again.test_counts == [4, 2]
+    photos(root, "ant", count=10)
+    grown = go(tmp_path / "run", root, resume="auto", **flags)
+    assert [session.new_class_names for session in grown.sessions] == [["cat", "dog"], ["hen"], ["ant"]]
+    assert grown.test_counts == [4, 2, 2] and grown.sessions[2].num_train == 2
+
+
+def test_an_online_run_from_one_command_is_asked_to_go_on_and_knows_its_stream(tmp_path):
+    root = photos(tmp_path / "photos", "cat", "dog", "hen", "ant")
+    settings = {"epochs": 1, "batch_size": 2, "loss_scope": "seen", "probes": "{prequential: {}, anytime_accuracy: {every_images: 5}}"}
+    for protocol, options in (("class_incremental", "{online: true}"), ("si_blurry", "{num_sessions: 2}")):
+        stream = {"protocol": protocol, "protocol_options": options, "class_order_seed": 4}
+        first = go(tmp_path / protocol, root, "linear_probe", **settings, **stream)
+        again = go(tmp_path / protocol, root, "linear_probe", **settings, **stream, resume="auto")
+        assert again.sessions == first.sessions and again.probes == first.probes and again.accuracy_matrix == first.accuracy_matrix
+        assert sorted(first.class_names) == ["ant", "cat", "dog", "hen"] and first.probes["prequential"]["accuracy"] is not None
+    with pytest.raises(ValueError, match=r"protocol si_blurry has no 'num_session'; of its own .*Did you mean 'num_sessions'"):
+        go(tmp_path / "mistyped", root, "linear_probe", **settings, protocol="si_blurry", protocol_options="{num_session: 2}")

@@ -196,3 +196,17 @@ def test_a_folder_called_like_what_is_shipped_is_asked_about(write_folder, monke
     with pytest.raises(DataError, match=r"say \./digits for yours"):
         open_images("digits")
     assert open_images("./digits").class_names == ("one", "two")
+
+
+@pytest.mark.parametrize("above", [("train",), ("train", "test"), ("Training", "Eval")])
+def test_folders_called_like_splits_on_two_levels_are_asked_about(write_folder, above):
+    root = write_folder({f"{one}/{other}": 2 for one in above for other in ("train", "test")})
+    with pytest.raises(DataError, match=r"and so are those inside them \(test, train\)\. Which are the classes\?"):
+        read_image_folder(root, "test")
+
+
+@pytest.mark.parametrize("above", [("train",), ("train", "test")])
+def test_folders_called_like_splits_with_images_of_their_own_are_asked_about(write_folder, above):
+    root = write_folder({place: 2 for one in above for place in (one, f"{one}/left")})
+    with pytest.raises(DataError, match=r"each with images of its own beside its folders\. Are they splits or classes"):
+        read_image_folder(root, "test")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from peft import PeftConfig, PeftType
@@ -10,15 +9,16 @@ from torch import nn
 
 from hf_cl._peft import DUMMY_TARGET_MODULES
 from hf_cl.adapters.bases import signature
-from hf_cl.adapters.config import MAX_ROWS, HeadedConfig
+from hf_cl.adapters.config import MAX_ROWS
 from hf_cl.adapters.field_types import check_count
+from hf_cl.adapters.prefix_config import PrefixConfig
 
 OVOR_LAYER_TOKENS = {0: 5, 1: 5, 2: 20, 3: 20, 4: 20}
 """OVOR's prompt lengths 10 and 40, half of the rows for keys and half for values."""
 
 
 @dataclass
-class OnePromptConfig(HeadedConfig, PeftConfig):
+class OnePromptConfig(PrefixConfig, PeftConfig):
     """OnePrompt (OVOR, Huang et al., ICLR 2024): one set of prefix key/value rows in the first attention layers, trained on every session.
 
     Give `layer_tokens` (rows per layer) or `num_tokens` (the same number in every layer); by default OVOR's five layers. An empty
@@ -31,26 +31,11 @@ class OnePromptConfig(HeadedConfig, PeftConfig):
         default=None, metadata={"help": "layer index (from 0) -> prefix rows for the keys, and as many for the values"}
     )
     num_tokens: int | None = field(default=None, metadata={"help": "one length for every targeted layer; excludes layer_tokens"})
-    target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "attention modules; by default those of the vision tower"}
-    )
-    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "peft's own meaning"})
-    layers_to_transform: list[int] | int | None = field(
-        default=None, metadata={"help": "peft's own meaning; by default the keys of layer_tokens"}
-    )
-    layers_pattern: list[str] | str | None = field(
-        default_factory=lambda: ["layers", "layer", "resblocks"],
-        metadata={"help": "names of the module lists that number the layers (Dinov2 says layer, open_clip resblocks)"},
-    )
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "set at injection: the head"})
-    init_weights: bool = field(default=True, metadata={"help": "peft's own meaning; rows are drawn from U[0, 1) either way"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType["ONE_PROMPT"]
         self.check_shared_fields()
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)  # pyright: ignore[reportAttributeAccessIssue]
         if self.layer_tokens is not None and self.num_tokens is not None:
             raise ValueError("Give layer_tokens or num_tokens, not both.")
         if self.layer_tokens is None and self.num_tokens is None:
@@ -59,12 +44,15 @@ class OnePromptConfig(HeadedConfig, PeftConfig):
             self.layer_tokens = {int(layer): int(rows) for layer, rows in self.layer_tokens.items()}  # JSON turns keys into strings
             if not self.layer_tokens:
                 self.target_modules = DUMMY_TARGET_MODULES
-            elif self.layers_to_transform is None and not isinstance(self.target_modules, str):
-                self.layers_to_transform = sorted(self.layer_tokens)
+        self.check_layers()
         for rows in (self.layer_tokens or {}).values() if self.num_tokens is None else [self.num_tokens]:
             if rows < 1:
                 raise ValueError(f"A layer's number of prefix rows must be at least 1, got {rows}.")
             check_count("A layer's number of prefix rows", rows, MAX_ROWS, "more than any backbone reads")
+
+    @property
+    def layers_with_rows(self) -> list[int] | None:
+        return None if self.layer_tokens is None else sorted(self.layer_tokens)
 
     def misfits(self, model: nn.Module) -> list[str]:
         depth = signature(model)["depth"]
@@ -83,12 +71,3 @@ class OnePromptConfig(HeadedConfig, PeftConfig):
         if layer is None or layer not in (self.layer_tokens or {}):
             raise ValueError(f"layer_tokens {self.layer_tokens} names no length for the targeted module {module_name!r}.")
         return self.layer_tokens[layer]  # pyright: ignore[reportOptionalSubscript]
-
-    def layer_of(self, module_name: str) -> int | None:
-        """Index of the layer that a module belongs to."""
-        patterns = [self.layers_pattern] if isinstance(self.layers_pattern, str) else (self.layers_pattern or ["layers"])
-        for pattern in patterns:
-            found = re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module_name)
-            if found:
-                return int(found.group(1))
-        return None

@@ -1,0 +1,67 @@
+"""The tuner of PROMPT_POOL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from hf_cl.adapters.prefix import PrefixLayer
+from hf_cl.adapters.prefix_model import PrefixModel
+from hf_cl.adapters.prompt_pool.layer import PromptPoolLayer, stacked
+from hf_cl.adapters.query_pass import QueryPass, query_width
+
+
+class PromptPoolModel(PrefixModel):
+    """L2P, DualPrompt and CODA-Prompt on the vision tower, which runs twice per image: once untouched for the query, once with rows.
+
+    Train mode takes DualPrompt's entry of the newest session; eval mode never knows the session.
+    """
+
+    prefix: str = "prompt_pool_"
+    kind = "PROMPT_POOL"
+    tuner_layer_cls: Any = PromptPoolLayer
+
+    def put_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        super().put_adapter(model, adapter_name, *args, **kwargs)
+        QueryPass.on(model, self.pool_layers())
+
+    def make_layer(self, target: nn.Module, adapter_name: str, config: Any, current_key: str) -> PrefixLayer:
+        layer = PromptPoolLayer(target, adapter_name, query_width(self.model))
+        self.extend_layer(layer, adapter_name, config, current_key)
+        return layer
+
+    def extend_layer(self, layer: Any, adapter_name: str, config: Any, current_key: str) -> None:
+        layer.update_layer(adapter_name, config.producer_of(current_key), config.sessions, config.inference_mode)
+
+    def grow(self, adapter_name: str, class_names: Sequence[str]) -> None:
+        super().grow(adapter_name, class_names)
+        if self.peft_config[adapter_name].grows:  # pyright: ignore[reportAttributeAccessIssue]
+            for layer in self.pool_layers():
+                layer.grow(adapter_name)
+
+    def pool_layers(self) -> list[PromptPoolLayer]:
+        """In the order of the layers."""
+        return [module for module in self.model.modules() if isinstance(module, PromptPoolLayer)]
+
+    def components(self) -> list[dict[str, Tensor]]:
+        """Per layer, keys, attentions and prompts [M, ...] of the active adapters of the producer coda."""
+        names = [name for name in self.active_adapters if self.peft_config[name].producer == "coda"]  # pyright: ignore
+        return [layer.pool(name) for layer in self.pool_layers() for name in names if name in layer.producers]
+
+    @property
+    def extras(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What a loss may read of a forward: where entries are chosen, `key_similarity` [B, S, M] and `chosen` [B, S, k] over S layers."""
+        active = [self.peft_config[name] for name in self.active_adapters]
+        return ("key_similarity", "chosen") if any(config.producer != "coda" for config in active) else ()  # pyright: ignore
+
+    def take_extras(self) -> dict[str, Tensor]:
+        produced = {number: layer.take_produced() for number, layer in enumerate(self.pool_layers())}
+        return stacked({number: one for number, one in produced.items() if one is not None})
+
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+        queries = QueryPass.on(self.model, self.pool_layers())
+        model = super()._unload_and_optionally_merge(*args, **kwargs)
+        queries.remove()
+        return model

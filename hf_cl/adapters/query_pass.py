@@ -1,0 +1,151 @@
+"""A pass of the untouched vision tower before each forward: one vector per image, by which an adapter chooses what it adds to that image.
+
+It hangs on the tower itself, so it runs in every way of calling the model: inside a PeftModel, under transformers' `load_adapter`, in a
+`pipeline`.
+
+Shapes: B batch, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from hf_cl.adapters.bases import OPEN_CLIP, family_of, signature, vision_tower
+from hf_cl.adapters.modes import evaluating
+
+_TOWERS = ("vit", "deit", "dinov2", "vision_model")
+_POOLED = ("clip_vision", "clip", "siglip_vision", "siglip")
+"""Families whose query is the pooled output: CLIP's class token after its norm, SigLIP's attention pooling."""
+
+
+class Asks(Protocol):
+    """A layer that works by the query."""
+
+    def asks(self) -> bool:
+        """Whether it would use a query now."""
+        ...
+
+    def rest(self) -> Any:
+        """Be as if there were no adapter until `answer` or `wake`; returns what `wake` takes."""
+        ...
+
+    def wake(self, before: Any) -> None:
+        """Be as before `rest`."""
+        ...
+
+    def answer(self, query: Tensor) -> Tensor | None:
+        """Make what the forward will need from the query [B, D]; returns a tensor of it that has a gradient, where one has."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of what only the forward needed."""
+        ...
+
+
+class QueryPass:
+    """The pre-forward hook of one tower, shared by all adapters and layers inside.
+
+    The query is the tower's own class token behind its last norm, to the bit that of the base, in eval mode and without gradient. What the
+    layers made of it goes with the forward; under gradient checkpointing, where layers run again, with their part of the backward pass. A
+    forward without gradient in between (of a frozen role, of evaluation) puts back what stood before it.
+    """
+
+    def __init__(self, tower: nn.Module, family: str) -> None:
+        self.family = family
+        self.layers: Sequence[Asks] = ()
+        self._inside = False
+        self._pending: set[int] = set()
+        self._before: list[list[Any] | None] = []
+        self._handles = [
+            tower.register_forward_pre_hook(self._ask, with_kwargs=True),  # pyright: ignore[reportAttributeAccessIssue] (torch's decorator)
+            tower.register_forward_hook(self._done, always_call=True),  # pyright: ignore[reportAttributeAccessIssue] (likewise)
+        ]
+
+    @classmethod
+    def on(cls, model: nn.Module, layers: Sequence[Asks]) -> Self:
+        """The one of the model's vision tower, made where there is none, serving `layers`."""
+        tower = _tower(model)
+        owners = [getattr(hook, "__self__", None) for hook in tower._forward_pre_hooks.values()]  # a hook of another may be a function
+        found = next((owner for owner in owners if isinstance(owner, cls)), None) or cls(tower, family_of(model))
+        found.layers = layers
+        return found
+
+    def remove(self) -> None:
+        """Take the hooks off the tower."""
+        for handle in self._handles:
+            handle.remove()
+
+    @torch.compiler.disable
+    def _ask(self, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if self._inside:
+            return
+        asking = [layer for layer in self.layers if layer.asks()]
+        graded = torch.is_grad_enabled()
+        if asking and graded and self._pending and tower.training:
+            self._before.append(None)
+            raise RuntimeError(
+                "Two forwards with gradient before one backward, under gradient checkpointing: the layers of the first would run again "
+                "with the rows of the second. Call backward after each forward, or turn gradient checkpointing off."
+            )
+        self._before.append([layer.rest() for layer in self.layers])
+        if not asking:
+            return
+        query = self._query(tower, args, kwargs)
+        for layer in asking:
+            made = layer.answer(query)
+            if graded and made is not None and made.requires_grad:
+                self._pending.add(id(layer))
+                made.register_hook(partial(self._settle, layer))
+
+    def _query(self, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        self._inside = True
+        try:
+            with torch.no_grad(), evaluating(tower):
+                output = tower(*args, **kwargs)
+        finally:
+            self._inside = False
+        if self.family == OPEN_CLIP:
+            return output[0] if isinstance(output, tuple) else output  # [B, E]
+        return output[1] if self.family in _POOLED else output[0][:, 0]  # [B, D]
+
+    @torch.compiler.disable
+    def _done(self, tower: nn.Module, args: Any, output: Any) -> None:
+        if self._inside:
+            return
+        before = self._before.pop()
+        if before is None:  # the forward was refused
+            return
+        if not torch.is_grad_enabled():
+            for layer, state in zip(self.layers, before, strict=True):
+                layer.wake(state)
+        elif not _checkpointed(tower):
+            self._pending.clear()
+            for layer in self.layers:
+                layer.forget()
+
+    def _settle(self, layer: Asks, gradient: Tensor) -> None:
+        """The layer's part of the backward pass is done."""
+        self._pending.discard(id(layer))
+        layer.forget()
+
+
+def query_width(model: nn.Module) -> int:
+    """Width of the query: the tower's, or that of open_clip's image embedding."""
+    return vision_tower(model).output_dim if family_of(model) == OPEN_CLIP else signature(model)["hidden_size"]
+
+
+def _tower(model: Any) -> nn.Module:
+    """The module that takes pixels and owns the layers; a bare tower is the model itself."""
+    if family_of(model) == OPEN_CLIP:
+        return vision_tower(model)
+    children = dict(model.named_children())
+    return next((children[name] for name in _TOWERS if name in children), model)
+
+
+def _checkpointed(tower: nn.Module) -> bool:
+    return any(vars(module).get("gradient_checkpointing") or vars(module).get("grad_checkpointing") for module in tower.modules())
