@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from hf_cl.adapters import OnePromptConfig
+from hf_cl.adapters import AsyncLoraConfig, OnePromptConfig
 from hf_cl.adapters.glad import plain_lora
 from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy
@@ -18,9 +18,13 @@ from hf_cl.methods.frozen import frozen
 from hf_cl.methods.optimizers import adam
 from hf_cl.methods.schedules import cosine
 from hf_cl.methods.with_memory import LossScope, TrainedSettings
+from hf_cl.parts import Unfreeze
 from hf_cl.parts.drift_map import Kind
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
+
+COPIES = ".async_lora_copy."
+"""In the name of a weight of the base that trains as a copy."""
 
 
 def linear_probe(
@@ -60,26 +64,48 @@ def lora(
     head: Mapping[str, Any] | None = None,
     drift_map: Kind = "ridge",
     loss_scope: LossScope = "new",
+    unfreeze_from: int | Literal["last"] | None = None,
+    unfrozen_lr_factor: float = 0.01,
 ) -> Method:
-    """LoRA (Hu et al., ICLR 2022) on q, k and v with a head, trained on session after session as if there were no other."""
+    """LoRA (Hu et al., ICLR 2022) on q, k and v with a head, trained on session after session as if there were no other.
+
+    Args:
+        epochs, learning_rate, weight_decay: of each session.
+        r: rank.
+        head: its spec; None: linear.
+        drift_map: under heads that are fitted, how their statistics follow the features.
+        loss_scope: the classes that compete in the cross-entropy.
+        unfreeze_from: the blocks from this one on train too, as CoACT's "controlled fine-tuning" has it (`last`: the last one alone; -1:
+            everything), in copies that travel in the adapter. The type is ASYNC_LORA then, with LoRA on q and v, and no teacher.
+        unfrozen_lr_factor: the rate of what is unfrozen, relative to LoRA's.
+
+    Raises ValueError for a factor that is not positive.
+    """
+    if not unfrozen_lr_factor > 0:
+        raise ValueError(f"unfrozen_lr_factor must be positive, got {unfrozen_lr_factor}.")
+    spec = dict(head or {"type": "linear"})
+    adapter, parts = plain_lora(r=r, head=spec), drift_parts(head, drift_map)
+    if unfreeze_from is not None:
+        adapter = AsyncLoraConfig(r=r, lora_alpha=r, lora_dropout=0.0, head=spec, unfreeze_from=unfreeze_from)
+        parts = [Unfreeze(), *parts]
 
     def phases(session: Session) -> list[Phase]:
         return [Phase("train", epochs, [MaskedCrossEntropy(loss_scope)], everything)]
 
     return Method(
         name="lora",
-        title="LoRA",
-        adapter=plain_lora(r=r, head=dict(head or {"type": "linear"})),
+        title="LoRA" if unfreeze_from is None else f"LoRA, unfrozen from block {unfreeze_from}",
+        adapter=adapter,
         phases=phases,
-        optimizer=_adam(learning_rate, epochs, weight_decay),
+        optimizer=_adam(learning_rate, epochs, weight_decay, lambda name: unfrozen_lr_factor if COPIES in name else 1.0),
         rule=Plain(),
-        parts=drift_parts(head, drift_map),
+        parts=parts,
     )
 
 
-def _adam(learning_rate: float, epochs: int, weight_decay: float) -> Any:
+def _adam(learning_rate: float, epochs: int, weight_decay: float, factor: Callable[[str], float] | None = None) -> Any:
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        return adam(named_parameters, learning_rate, cosine([learning_rate], epochs), weight_decay)
+        return adam(named_parameters, learning_rate, cosine([learning_rate], epochs), weight_decay, factor)
 
     return optimizer
 
@@ -126,6 +152,10 @@ class LoraSettings(LinearProbeSettings, AdapterSettings):
     """Rank."""
     drift_map: Kind = "ridge"
     """How class statistics of heads that are fitted follow the features: none, mean, sdc, ridge, procrustes, functional."""
+    unfreeze_from: int | Literal["last"] | None = None
+    """First block whose own weights train too, in copies that travel in the adapter; `last`, or -1 for everything."""
+    unfrozen_lr_factor: float = 0.01
+    """Rate of what is unfrozen, relative to LoRA's."""
 
     def method(self) -> Method:
         return self.completed(
@@ -137,5 +167,7 @@ class LoraSettings(LinearProbeSettings, AdapterSettings):
                 head=self.head,
                 drift_map=self.drift_map,
                 loss_scope=self.scope("new"),
+                unfreeze_from=self.unfreeze_from,
+                unfrozen_lr_factor=self.unfrozen_lr_factor,
             )
         )

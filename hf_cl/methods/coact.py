@@ -7,19 +7,19 @@ Shapes: C classes seen so far, E embedding width, n images of a session.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 
 from hf_cl.adapters import AsyncLoraConfig
-from hf_cl.contracts import LossTerm, Method, NamedParameters, Part, Phase, Schedule, Session, Trainer, everything, is_head
+from hf_cl.contracts import LossTerm, Method, NamedParameters, Phase, Schedule, Session, Trainer, everything, is_head
 from hf_cl.losses import Consistency, MaskedCrossEntropy, ProjectedContrast, Projector, SupervisedContrastive
 from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.schedules import constant, cosine
 from hf_cl.methods.with_memory import LossScope
-from hf_cl.parts import Prototypes
+from hf_cl.parts import Prototypes, Unfreeze
 from hf_cl.rules import Plain
 
 CITATION = """@article{roy2025coact,
@@ -260,7 +260,7 @@ class CoactSettings(AdapterSettings):
         )
 
 
-class EmaTeacher(Part):
+class EmaTeacher(Unfreeze):
     """Calls the adapter when its teacher is due: the unfreezing, an update after each step, the states kept at the end of session 0.
 
     Args:
@@ -268,21 +268,15 @@ class EmaTeacher(Part):
         clone: whether unfrozen weights train after session 0, so that the states of its end need storage of their own.
     """
 
+    _teacher = True
+
     def __init__(self, objective: Objective, *, clone: bool) -> None:
+        super().__init__()
         self.objective, self.clone = objective, clone
-        self.needs_first_session = "its teacher and the states of the end of session 0 are in checkpoints alone"
-        self._tuner: Any = None
-        self._waiting: Mapping[str, Any] | None = None
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
-        self._tuner, self._session = trainer.tuner, session.id
-        if self._waiting is not None:  # a resumed run restores its state between sessions, before it has a tuner
-            self._tuner.load_training_state(self._waiting)
-            self._waiting = None
-
-    def begin_epoch(self, trainer: Trainer, epoch: int) -> None:
-        if self._tuner.copies_train():
-            self._tuner.unfreeze()
+        super().begin_session(trainer, session)
+        self._session = session.id
 
     def after_step(self, trainer: Trainer) -> None:
         if self._session == 0 or self.objective == "figure":
@@ -292,14 +286,3 @@ class EmaTeacher(Part):
         if session.id == 0:
             roles = ("base", "base_teacher") if self.objective == "fixed" else ("base",)
             self._tuner.keep(*roles, clone=self.clone)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self._tuner is None else self._tuner.training_state()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if not state:
-            return
-        if self._tuner is None:
-            self._waiting = state
-        else:
-            self._tuner.load_training_state(state)

@@ -9,13 +9,15 @@ from hf_cl.parts.classifier_alignment import ClassifierAlignment
 from hf_cl.parts.drift_map import DriftMap
 from hf_cl.parts.old_rows_rest import OldRowsRest
 from hf_cl.parts.prototypes import Prototypes
+from hf_cl.parts.unfreeze import Unfreeze
 
 PARTS: dict[str, Callable[..., Part]] = {
     "drift_map": DriftMap,
     "prototypes": Prototypes,
     "classifier_alignment": ClassifierAlignment,
     "old_rows_rest": OldRowsRest,
+    "unfreeze": Unfreeze,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
-__all__ = ["PARTS", "ClassifierAlignment", "DriftMap", "OldRowsRest", "Prototypes"]
+__all__ = ["PARTS", "ClassifierAlignment", "DriftMap", "OldRowsRest", "Prototypes", "Unfreeze"]

@@ -61,7 +61,7 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     compare_pictures(before, scenario, len(taught), strict=settings.strict_data)
     if start is not None:
         named = {"start_from": without_folders(str(settings.start_from))}
-        scenario = dataclasses.replace(scenario, protocol={**scenario.protocol, "details": named})
+        scenario = dataclasses.replace(scenario, protocol={**scenario.protocol, "details": scenario.protocol.get("details", {}) | named})
     return scenario
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import datasets
-from datasets.exceptions import DatasetsError
+from typing import TYPE_CHECKING
 
 from hf_cl.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
 
 _ADDRESS = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(:(?P<config>[^@]+))?(@(?P<revision>.+))?")
 
@@ -30,6 +31,9 @@ class HubAddress:
 
 def read_hub(address: HubAddress) -> dict[str, datasets.Dataset]:
     """Split name -> table. Raises DataError, with what to do, where it cannot be had."""
+    import datasets  # noqa: PLC0415 (what lies here does not wait for it)
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415
+
     asked = f"{address.id!r}" + (f", config {address.config!r}" if address.config else "")
     asked += f", revision {address.revision!r}" if address.revision else ""
     try:

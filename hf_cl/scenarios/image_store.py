@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import datasets
 import numpy as np
-import pyarrow.compute
 from numpy.typing import NDArray
 from PIL import Image
 
 from hf_cl.pictures import open_rgb, opened
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class ImageStore(Protocol):
@@ -94,6 +95,8 @@ class ColumnStore:
     """The image column of a `datasets.Dataset`. Bytes are read from the Arrow file when a row is decoded."""
 
     def __init__(self, dataset: datasets.Dataset, column: str, split: str) -> None:
+        import datasets  # noqa: PLC0415 (photos in folders do not wait for it)
+
         self._dataset = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
         self._column = column
         self._split = split
@@ -108,6 +111,8 @@ class ColumnStore:
 
     @cached_property
     def _paths(self) -> Sequence[str] | None:
+        import pyarrow.compute  # noqa: PLC0415
+
         column = self._dataset.with_format("arrow")[:][self._column]
         paths = pyarrow.compute.struct_field(column, "path").to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
         return tuple(path.replace("\\", "/") for path in paths) if all(paths) else None
@@ -139,6 +144,8 @@ class ColumnStore:
     @cached_property
     def _outside(self) -> dict[int, str]:
         """Rows whose picture is a file beside the table."""
+        import pyarrow.compute  # noqa: PLC0415
+
         column = self._dataset.with_format("arrow")[:][self._column]
         inside, path = (pyarrow.compute.struct_field(column, field) for field in ("bytes", "path"))  # pyright: ignore[reportAttributeAccessIssue]
         rows = np.flatnonzero(inside.is_null().to_numpy()).tolist()

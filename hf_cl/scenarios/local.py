@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_cl.errors import DataError, first_ten
-from hf_cl.scenarios.columns import holds_pictures, read_columns
 from hf_cl.scenarios.folder import read_image_folder
 from hf_cl.scenarios.picture_files import PictureFiles, is_no_content, picture_files, suffixes
 from hf_cl.scenarios.splits import Splits, is_split_word
 from hf_cl.scenarios.tables import (
     BINARY_SUFFIXES,
     Table,
+    Tables,
     is_saved_dataset,
     is_table,
     read_saved_dataset,
@@ -34,10 +34,10 @@ def read_local(path: Path, name: str, image_column: str | None, label_column: st
     if path.is_file():
         if not is_table(path):
             raise DataError(f"{path} is neither a folder nor a table (parquet, arrow, csv, tsv, jsonl).")
-        return read_columns(name, read_tables(path.parent, [path], test_split), image_column, label_column)
+        return _splits_of(name, read_tables(path.parent, [path], test_split), image_column, label_column)
     root = _unwrapped(path, test_split)
     if is_saved_dataset(root):
-        return read_columns(name, read_saved_dataset(root), image_column, label_column)
+        return _splits_of(name, read_saved_dataset(root), image_column, label_column)
     tables, pictures = table_files(root), picture_files(root)
     if pictures.files and (metadata := [file for file in tables if file.stem.casefold() == METADATA]):
         described = _read_metadata(root, name, metadata, pictures, label_column, test_split)
@@ -45,8 +45,14 @@ def read_local(path: Path, name: str, image_column: str | None, label_column: st
             return described
     used = _usable(root, tables, pictures)
     if used:
-        return read_columns(name, read_tables(root, used, test_split), image_column, label_column)
+        return _splits_of(name, read_tables(root, used, test_split), image_column, label_column)
     return read_image_folder(root, test_split, pictures)
+
+
+def _splits_of(name: str, tables: Tables, image_column: str | None, label_column: str | None) -> Splits:
+    from hf_cl.scenarios.columns import read_columns  # noqa: PLC0415 (datasets: photos in folders do not wait for it)
+
+    return read_columns(name, tables, image_column, label_column)
 
 
 def _unwrapped(folder: Path, test_split: str) -> Path:
@@ -81,7 +87,7 @@ def _usable(root: Path, tables: Sequence[Path], pictures: PictureFiles) -> list[
         if binary and len(binary) < len(tables):
             _say(root, "tables of another kind are not read", [file for file in tables if file not in binary])
         return binary or list(tables)
-    holding = [file for file in binary if holds_pictures(schema_of(file))]
+    holding = _holding(binary)
     folders = {path.parts[0] for path in pictures.files if len(path.parts) > 1}
     if holding and len(folders) > 1:
         raise DataError(
@@ -94,6 +100,15 @@ def _usable(root: Path, tables: Sequence[Path], pictures: PictureFiles) -> list[
     if tables:
         _say(root, "the data are its photos; table files among them are not read", [file.relative_to(root) for file in tables])
     return []
+
+
+def _holding(files: Sequence[Path]) -> list[Path]:
+    """Those of the table files that hold pictures."""
+    if not files:
+        return []
+    from hf_cl.scenarios.columns import holds_pictures  # noqa: PLC0415
+
+    return [file for file in files if holds_pictures(schema_of(file))]
 
 
 def _say(root: Path, what: str, files: Sequence[object]) -> None:
@@ -109,7 +124,7 @@ def _read_metadata(
     if FILE_NAME not in first.rows.features:
         raise DataError(f"{files[0]} has no column {FILE_NAME!r}; it has {', '.join(first.rows.features)}.")
     try:
-        splits = read_columns(name, parts, FILE_NAME, label_column)
+        splits = _splits_of(name, parts, FILE_NAME, label_column)
     except DataError:
         if label_column is not None or not any(len(path.parts) > 1 for path in pictures.files):
             raise

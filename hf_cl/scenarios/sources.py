@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 
 from hf_cl.errors import DataError, exists, first_ten, no_such_dataset, refuse_two_meanings
-from hf_cl.scenarios.columns import read_columns
 from hf_cl.scenarios.digits import read_digits
 from hf_cl.scenarios.draws import split_per_class, tracks_of
 from hf_cl.scenarios.growth import KnownPictures, Side, keep_sides
@@ -20,7 +19,6 @@ from hf_cl.scenarios.hub import HubAddress, read_hub
 from hf_cl.scenarios.image_set import ImageSet
 from hf_cl.scenarios.local import read_local
 from hf_cl.scenarios.picture_check import UnreadableImage, check_pictures
-from hf_cl.scenarios.python_objects import read_object
 from hf_cl.scenarios.splits import Splits, of_kind
 from hf_cl.scenarios.tables import Table
 from hf_cl.scenarios.validation import validate
@@ -181,6 +179,8 @@ def _count(splits: Splits) -> int:
 
 def _read(dataset: Any, name: str | None, image_column: str | None, label_column: str | None, test_split: str) -> tuple[str, Splits]:
     if not isinstance(dataset, (str, os.PathLike)):
+        from hf_cl.scenarios.python_objects import read_object  # noqa: PLC0415 (datasets: photos in folders do not wait for it)
+
         name = name or type(dataset).__name__
         return name, read_object(name, dataset, image_column, label_column)
     dataset = os.fspath(dataset)
@@ -196,6 +196,8 @@ def _read(dataset: Any, name: str | None, image_column: str | None, label_column
     address = HubAddress.parse(dataset)
     if address is None:
         raise DataError(no_such_dataset(dataset))
+    from hf_cl.scenarios.columns import read_columns  # noqa: PLC0415
+
     tables = {split: [Table(rows)] for split, rows in read_hub(address).items()}
     return dataset, read_columns(dataset, tables, image_column, label_column)
 

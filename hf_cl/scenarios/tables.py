@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-
-import datasets
-import pyarrow
-import pyarrow.parquet
-from datasets.exceptions import DatasetsError
+from typing import TYPE_CHECKING
 
 from hf_cl.errors import DataError, first_ten
 from hf_cl.scenarios.picture_files import is_no_content
 from hf_cl.scenarios.splits import UNSPLIT, is_split_word, split_kind
 from hf_cl.scenarios.text_tables import TEXT_SUFFIXES, read_text_table
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
 
 BINARY_SUFFIXES = (".parquet", ".arrow")
 
@@ -53,6 +53,8 @@ def table_files(folder: Path) -> list[Path]:
 
 def read_saved_dataset(folder: Path) -> Tables:
     """The tables of a folder written by `save_to_disk`."""
+    import datasets  # noqa: PLC0415 (photos in folders do not wait for it)
+
     loaded = datasets.load_from_disk(str(folder))
     parts = loaded if isinstance(loaded, datasets.DatasetDict) else {UNSPLIT: loaded}
     return {str(split): [Table(rows)] for split, rows in parts.items()}
@@ -89,6 +91,9 @@ def read_files(files: Sequence[Path]) -> list[Table]:
 
 def schema_of(file: Path) -> datasets.Features:
     """The columns of a parquet or arrow file, with the ClassLabels written beside them. Raises DataError."""
+    import datasets  # noqa: PLC0415
+    import pyarrow.parquet  # noqa: PLC0415
+
     try:
         if file.suffix.lower() == ".parquet":
             schema = pyarrow.parquet.read_schema(file)
@@ -101,6 +106,8 @@ def schema_of(file: Path) -> datasets.Features:
 
 
 def _arrow_schema(source: pyarrow.NativeFile) -> pyarrow.Schema:
+    import pyarrow  # noqa: PLC0415
+
     try:
         return pyarrow.ipc.open_stream(source).schema
     except pyarrow.ArrowInvalid:
@@ -109,6 +116,10 @@ def _arrow_schema(source: pyarrow.NativeFile) -> pyarrow.Schema:
 
 
 def _load(features: datasets.Features, files: Sequence[Path]) -> datasets.Dataset:
+    import datasets  # noqa: PLC0415
+    import pyarrow  # noqa: PLC0415
+    from datasets.exceptions import DatasetsError  # noqa: PLC0415
+
     kind = files[0].suffix.lower().removeprefix(".")
     try:  # `datasets` reads every path as a pattern
         return datasets.load_dataset(kind, data_files=[glob.escape(str(file)) for file in files], split="train", features=features)

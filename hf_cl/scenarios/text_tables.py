@@ -7,12 +7,12 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Any
-
-import datasets
-import pyarrow
+from typing import TYPE_CHECKING, Any
 
 from hf_cl.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _ENCODINGS = ("utf-8-sig", "cp1252", "latin-1")
@@ -21,6 +21,9 @@ _INTEGER = re.compile(r"(0|-?[1-9][0-9]{0,17})(\.0)?")
 
 def read_text_table(file: Path) -> datasets.Dataset:
     """A table with the columns of the file. Raises DataError, with the line where there is one, for what cannot be read."""
+    import datasets  # noqa: PLC0415 (photos in folders do not wait for it)
+    import pyarrow  # noqa: PLC0415
+
     text = _decoded(file)
     columns = _json_lines(file, text) if file.suffix.lower() in (".jsonl", ".ndjson") else _delimited(file, text)
     if not columns or not next(iter(columns.values())):

@@ -249,6 +249,17 @@ def _check_ordered(session: Session, phases: Sequence[Phase]) -> None:
             raise ValueError(f"{said}, and phase {phase.name!r} goes over features of all of them first.")
 
 
+def warn_of_few_classes(session: Session, phases: Sequence[Phase]) -> None:
+    """Say that a session without a new class trains on images of some of the classes alone, under a loss in which all compete."""
+    taught, known = len(set(np.asarray(session.train.labels).tolist())), len(session.class_names)
+    if phases and not session.new_class_names and taught < known:
+        logger.warning(
+            "Session %d brings images of %d of the %d known classes, and a loss in which all compete pulls towards those. Heads that are "
+            "fitted, with `adapt_sessions: first`, only add them to what they know.",
+            *(session.id, taught, known),
+        )
+
+
 def _check_known(term: LossTerm, provided: Collection[str]) -> None:
     unknown = sorted(term.needs - set(provided))
     if unknown:

@@ -42,6 +42,7 @@ from hf_cl.training.checks import (
     check_session,
     check_strategy,
     check_unused,
+    warn_of_few_classes,
 )
 from hf_cl.training.compiling import compile_backbone
 from hf_cl.training.deterministic import deterministic
@@ -253,6 +254,7 @@ class SessionLoop(Services):
             check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])
+            warn_of_few_classes(coming, phases)
 
     def _before_head(self) -> Mapping[str, Tensor]:
         return before_head(self.model, self.tuner.prefix, self.head)

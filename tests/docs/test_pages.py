@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import hf_cl
 from hf_cl import metrics
 from hf_cl.metrics import METRICS
 
@@ -86,3 +87,11 @@ def test_the_lists_of_sessions_are_marked():
 def test_notebooks_are_kept_without_outputs(notebook):
     for cell in json.loads(notebook.read_text())["cells"]:
         assert cell["cell_type"] == "markdown" or (cell["outputs"] == [] and cell["execution_count"] is None)
+
+
+def test_screenshots_are_of_this_version():
+    record = json.loads((DOCS / "figures" / "screenshots.json").read_text())
+    assert record["version"] == hf_cl.__version__, "run: python docs/figures/screenshots.py"
+    shown = "".join(page.read_text() for page in [*PAGES, ROOT / "README.md"])
+    for picture in record["pictures"]:
+        assert (DOCS / "figures" / picture).stat().st_size < 400_000 and f"figures/{picture}" in shown, picture

@@ -226,6 +226,16 @@ def test_onnx_gives_torch_s_logits_at_any_batch_size(tmp_path):
         torch.testing.assert_close(torch.from_numpy(found), want.repeat(count, 1), atol=1e-4, rtol=1e-4)
 
 
+def test_onnx_reads_the_pooled_output_where_the_head_does(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    adapter = an_adapter(tmp_path, "ONE_PROMPT", "clip_vision", head={"type": "linear", "pool": "pooled"}, layer_tokens={}, temperature=0.5)
+    want = load(adapter).logits([image()])
+    export(adapter, tmp_path / "out", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {"pixel_values": pixels_of(tmp_path / "out").numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), want, atol=1e-4, rtol=1e-4)
+
+
 def test_onnx_holds_the_texts_of_a_text_head(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)

@@ -46,3 +46,9 @@ def test_coacts_decay_is_a_setting():
 def test_a_negative_decay_is_refused():
     with pytest.raises(ValueError, match="weight_decay must not be negative"):
         adam(NAMED, 0.1, cosine([0.1], 4), weight_decay=-1)
+
+
+def test_a_factor_of_the_rate_makes_groups_of_its_own():
+    named = [*NAMED, ("a.async_lora_copy.default.weight", nn.Parameter(torch.ones(2, 2)))]
+    optimizer, schedule = adam(named, 0.1, cosine([0.1], 4), factor=lambda name: 0.01 if "copy" in name else 1.0)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 1] and schedule(0, 0) == pytest.approx([0.1, 0.001])

@@ -207,6 +207,18 @@ def test_domains_come_one_after_the_other_from_one_command_and_a_run_goes_on_wit
     assert not tested & {content for _, part, content in after if part == "train"}
 
 
+def test_a_few_shot_run_goes_on_with_its_shots_and_its_tests(tmp_path):
+    root, flags = photos(tmp_path / "photos", "cat", "dog", "hen", count=10), {"protocol": "few_shot_class_incremental", "shots": 2}
+    first = go(tmp_path / "run", root, **flags)
+    assert first.test_counts == [4, 2] and [session.num_train for session in first.sessions] == [16, 2]
+    again = go(tmp_path / "run", root, resume="auto", strict_data=True, **flags)  # pictures that were not drawn are no new ones
+    assert again.test_counts == [4, 2]
+    photos(root, "ant", count=10)
+    grown = go(tmp_path / "run", root, resume="auto", **flags)
+    assert [session.new_class_names for session in grown.sessions] == [["cat", "dog"], ["hen"], ["ant"]]
+    assert grown.test_counts == [4, 2, 2] and grown.sessions[2].num_train == 2
+
+
 def test_an_online_run_from_one_command_is_asked_to_go_on_and_knows_its_stream(tmp_path):
     root = photos(tmp_path / "photos", "cat", "dog", "hen", "ant")
     settings = {"epochs": 1, "batch_size": 2, "loss_scope": "seen", "probes": "{prequential: {}, anytime_accuracy: {every_images: 5}}"}

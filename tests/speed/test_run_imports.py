@@ -13,7 +13,8 @@ import pytest
     ("statement", "left_out"),
     [
         ("import hf_cl", {"pydantic", "datasets", "accelerate", "sklearn", "matplotlib", "kornia", "rich", "typer"}),
-        ("import hf_cl, hf_cl.methods, hf_cl.run.runs", {"matplotlib", "kornia"}),
+        ("import hf_cl, hf_cl.methods, hf_cl.run.runs", {"matplotlib", "kornia", "datasets", "pandas", "pyarrow"}),
+        ("from hf_cl.scenarios import open_images; open_images('digits')", {"datasets", "pandas", "pyarrow", "sklearn"}),
     ],
 )
 def test_libraries_come_when_they_are_needed(statement, left_out):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from stream import AgainStream, Images, Stream
 
 from hf_cl import ContinualTrainer, TrainingSettings
-from hf_cl.contracts import Test
+from hf_cl.contracts import Probe, Test
 from hf_cl.losses import EWC, MaskedCrossEntropy
 from hf_cl.methods import cpe_clip, dkvb, frozen, lora, nearest_class_mean, slca
 from hf_cl.results.report import render_report
@@ -198,6 +198,22 @@ def test_losses_over_own_classes_are_refused_where_images_of_others_are_trained_
     method = replace(method, phases=lambda session: [replace(phase, losses=[loss]) for phase in phases(session)])
     with pytest.raises(ValueError, match=f"Loss {loss.name!r} is over the session's own classes, and session 1 has images of 'class 0'"):
         trainer_of(tmp_path, method, Blurry()).fit()
+
+
+def test_a_loss_in_which_all_compete_is_warned_of_where_few_classes_come_again(tmp_path, caplog):
+    stop = [DieNow()]
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(tmp_path, lora(epochs=1, head={"type": "linear"}), AgainStream(), probes=stop).fit()
+    assert "Session 2 brings images of 2 of the 4 known classes, and a loss in which all compete pulls towards those" in caplog.text
+
+
+class DieNow(Probe):
+    """Stops a run when it begins."""
+
+    name = "die"
+
+    def begin_session(self, trainer, session):
+        raise KeyboardInterrupt
 
 
 def test_a_session_that_brings_nothing_cannot_be_the_first(tmp_path):

@@ -33,11 +33,11 @@ class RolePlayer(HeadedTuner):
     roles = tuple(SWITCHES)
     states: dict[str, RoleStates]
 
-    def unfreeze(self) -> None:
+    def unfreeze(self, *, teacher: bool = True) -> None:
         """Put the copies to use, from the base's values, and start the teacher. Does nothing the second time.
 
-        For an adapter that was loaded, the teacher starts from its present copies. Raises ValueError without `unfreeze_from`, and while
-        adapters are merged.
+        For an adapter that was loaded, the teacher starts from its present copies; without `teacher` there is none. Raises ValueError
+        without `unfreeze_from`, and while adapters are merged.
         """
         name, config = self._active()
         if config.unfreeze_from is None:
@@ -50,7 +50,7 @@ class RolePlayer(HeadedTuner):
                 if name in layer.async_lora_copy:
                     layer.start_copy(name)
             config.unfrozen = True
-        if self._states(name).teacher is None:
+        if teacher and self._states(name).teacher is None:
             self._states(name).start_teacher(self._unfrozen(name))
 
     def copies_train(self) -> bool:
