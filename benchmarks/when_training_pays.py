@@ -145,11 +145,13 @@ def figure(found: dict[tuple[str, str, int], list[float]], adapters: Sequence[st
     for axes, (name, sizes) in zip(panels, SIZES.items(), strict=True):
         axes.axhline(0, color=LIGHT.ink, linewidth=1)
         for number, (adapter, color) in enumerate(zip(adapters, LIGHT.series, strict=False)):
-            known = [(at, found[name, adapter, size]) for at, size in enumerate(sizes) if (name, adapter, size) in found]
+            known = [found.get((name, adapter, size), []) for size in sizes]
             aside = 0.08 * (number - (len(adapters) - 1) / 2)
-            axes.plot([at + aside for at, _ in known], [statistics.mean(v) for _, v in known], color=color, linewidth=1.8, label=adapter)
-            for at, values in known:
-                axes.plot([at + aside] * len(values), values, "o", color=color, markersize=4, alpha=0.7)
+            means = [statistics.mean(values) if values else math.nan for values in known]  # no line over a size that was not measured
+            axes.plot([at + aside for at in range(len(sizes))], means, color=color, linewidth=1.8, label=adapter)
+            for at, values in enumerate(known):
+                axes.plot([at + aside] * len(values), values, "o", color=color, markersize=5)
+        axes.set_xlim(-0.5, len(sizes) - 0.5)
         axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         axes.set_xlabel("classes of session 0", color=LIGHT.muted)
         axes.set_title(name, loc="left", fontsize=9.5, color=LIGHT.muted)

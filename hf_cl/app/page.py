@@ -45,9 +45,10 @@ button[role=tab].selected { color: var(--primary-700) !important; }
 button.primary { background: var(--primary-700) !important; color: white !important; }
 .or { color: var(--body-text-color) !important; }
 .answer h2 { text-align: center; overflow-wrap: anywhere; margin: 0.4em 0; }
-.answer table, .answer td, #class-table, #class-table th, #class-table td { border: none !important; }
-.answer table { width: 100%; } .answer td { padding: 2px 0 !important; } .answer td + td { text-align: right; white-space: nowrap; }
-.answer td { background: linear-gradient(var(--primary-300), var(--primary-300)) bottom left / var(--share, 0) 3px no-repeat !important; }
+.answer ul { list-style: none !important; padding: 0 !important; margin: 0 !important; }
+.answer li { display: flex; justify-content: space-between; padding: 4px 0 5px !important; margin: 0 0 4px !important; }
+.answer li { background: linear-gradient(var(--primary-300), var(--primary-300)) bottom left / var(--share, 0) 3px no-repeat; }
+#class-table, #class-table th, #class-table td { border: none !important; }
 #class-table th, #class-table td { text-align: left; padding: 4px 16px 4px 0 !important; }
 .pictures { display: flex; flex-wrap: wrap; gap: 12px; } .pictures figcaption { text-align: center; }
 #class-table img { margin: 0 4px 0 0 !important; }
@@ -101,8 +102,8 @@ class Desk:
 def answer_of(scores: Mapping[str, float]) -> str:
     """The best class large, and the scores of all under it."""
     shares = [(escape(name), f"{100 * score:.0f}") for name, score in scores.items()]
-    rows = "".join(f'<tr><td style="--share: {share}%">{name}</td><td>{share} %</td></tr>' for name, share in shares)
-    return f'<div class="answer"><h2 class="best">{escape(next(iter(scores)))}</h2><table><tbody>{rows}</tbody></table></div>'
+    rows = "".join(f'<li style="--share: {share}%"><span>{name}</span><span>{share} %</span></li>' for name, share in shares)
+    return f'<div class="answer"><h2 class="best">{escape(next(iter(scores)))}</h2><ul>{rows}</ul></div>'
 
 
 def build_page(adapter: str, title: str) -> gr.Blocks:

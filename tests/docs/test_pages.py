@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import hf_cl
 from hf_cl import metrics
 from hf_cl.metrics import METRICS
 
@@ -33,16 +34,19 @@ def test_options_and_settings_are_those_of_the_code(page):
 
 def test_every_adapter_page_has_options_a_figure_equations_and_a_snippet():
     pages = [page for page in PAGES if page.parent.name == "adapters" and page.name not in ("index.md", "clip_by_hand.md")]
-    assert len(pages) == 5
+    assert len(pages) >= 5
+    drawn = {figure.__name__ for figure in module("figures/draw.py").FIGURES}
     for page in pages:
         text = page.read_text()
-        for piece in ("<!-- options of ", "<!-- settings of ", "](../figures/", "## Equations\n", "```python test\n"):
+        assert (page.stem in drawn) == ("](../figures/" in text), page.name
+        for piece in ("<!-- options of ", "<!-- settings of ", "## Equations\n", "```python test\n"):
             assert piece in text, f"{page.name}: {piece}"
 
 
 def test_figures_are_as_drawn():
     figures = {figure.__name__: figure().svg() for figure in module("figures/draw.py").FIGURES}
-    assert figures.keys() == {path.stem for path in (DOCS / "figures").glob("*.svg")}
+    taken = {Path(picture).stem for picture in json.loads((DOCS / "figures" / "screenshots.json").read_text())["pictures"]}
+    assert figures.keys() == {path.stem for path in (DOCS / "figures").glob("*.svg")} - taken
     for name, svg in figures.items():
         assert (DOCS / "figures" / f"{name}.svg").read_text() == svg, "run: python docs/figures/draw.py"
 
@@ -86,3 +90,11 @@ def test_the_lists_of_sessions_are_marked():
 def test_notebooks_are_kept_without_outputs(notebook):
     for cell in json.loads(notebook.read_text())["cells"]:
         assert cell["cell_type"] == "markdown" or (cell["outputs"] == [] and cell["execution_count"] is None)
+
+
+def test_screenshots_are_of_this_version():
+    record = json.loads((DOCS / "figures" / "screenshots.json").read_text())
+    assert record["version"] == hf_cl.__version__, "run: python docs/figures/screenshots.py"
+    shown = "".join(page.read_text() for page in [*PAGES, ROOT / "README.md"])
+    for picture in record["pictures"]:
+        assert (DOCS / "figures" / picture).stat().st_size < 400_000 and f"figures/{picture}" in shown, picture
