@@ -83,17 +83,19 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", help="train only these; none after the flag: train nothing")
     options = parser.parse_args()
     spec = yaml.safe_load(options.table.read_text())
+    common = spec.get("common", {})
     chosen = list(spec["rows"]) if options.rows is None else options.rows
     rows: dict[str, list[Results]] = {name: [] for name in spec["rows"]}
     quiet_libraries()
     for seed in options.seeds:
         for number, (name, row) in enumerate(spec["rows"].items()):
-            folder = options.output_dir / f"row-{number}-{row['method']}" / f"seed-{seed}"
+            method = {**common, **row}["method"]
+            folder = options.output_dir / f"row-{number}-{method}" / f"seed-{seed}"
             if name not in chosen and not is_finished(folder):
                 continue
             own = {"dataset": options.dataset, "output_dir": str(folder), "seed": seed, "class_order_seed": seed, "resume": "auto"}
             started = time.process_time()
-            results = one_run(settings_of(row, spec.get("common", {}), **own))
+            results = one_run(settings_of(row, common, **own))
             rows[name].append(results)
             final = results.metrics[spec["columns"][0]]
             print(f"seed {seed}, {name}: {spec['columns'][0]} {final:.4f}, {time.process_time() - started:.0f} s of processor", flush=True)

@@ -34,12 +34,17 @@ def run_demo(output_dir: Path) -> None:
         marks[name] = _final_accuracy(mark, output_dir / "marks" / folder)
         console.print(f"  {percent(marks[name])} %  {name}")
     console.print("  (The published head compares the classes of a session with each other alone: docs/faq.md, why old classes are gone.)")
-    adds = 100 * (trainer.results.results.metrics["final_accuracy"] - marks[MARKS["gaussian"][0]])  # pyright: ignore[reportOperatorIssue]
-    console.print(f"  OnePrompt adds {adds:+.2f} points to the Gaussian head here; `hf-cl train frozen` is the head alone.")
+    images, final = sum(trainer.results.results.test_counts), trainer.results.results.metrics["final_accuracy"]
+    assert isinstance(final, float)
+    adds = final - marks[MARKS["gaussian"][0]]
+    console.print(
+        f"  OnePrompt adds {100 * adds:+.2f} points to the Gaussian head here, {round(images * adds):+d} of {images} images; "
+        "`hf-cl train frozen` is the head alone."
+    )
     trainer.finish(comparisons=marks)
-    images = _sample_images(trainer.scenario, output_dir / "samples")
+    samples = _sample_images(trainer.scenario, output_dir / "samples")
     console.print("[bold]The adapter of the last session, loaded in a fresh process:[/bold]")
-    subprocess.run([sys.executable, "-m", "hf_cl.cli", "predict", str(output_dir), *images], check=True)
+    subprocess.run([sys.executable, "-m", "hf_cl.cli", "predict", str(output_dir), *samples], check=True)
 
 
 def _marks(settings: OvorSettings) -> dict[str, tuple[str, RunSettings]]:

@@ -80,7 +80,8 @@ def draw_sessions(results: Results, theme: Theme) -> Figure:
         labels.append(f"at the end: {drawable(name, 44)} {percent(value)}")
     forgot.axhline(0, color=theme.grid, linewidth=1)
     lost = _floats(percents(forgetting_so_far(results.accuracy_matrix or [])))
-    forgot.plot(lost, color=theme.series[3], marker=_MARKERS[0] if few else "", markersize=4.5, linewidth=1.8)
+    look = {"marker": _MARKERS[0] if few else "", "markersize": 4.5, "linewidth": 1.8}
+    forgot.plot(lost, color=theme.series[3], clip_on=False, **look)  # the panel is low: its edge would cut marks
     low, high = forgot.get_ylim()
     forgot.set_ylim(min(low, -1), max(high, 1))  # a tenth of a point must not look like a collapse
     for axes, title in ((accuracy, "accuracy, percent, with 95 % intervals"), (forgot, "forgetting so far, points")):
