@@ -1,4 +1,4 @@
-"""Parts of your own on the command line: hf-cl train compose --import docs/examples/my_parts.py --losses features_hold --config demo"""
+"""Parts of your own on the command line: hf-cl train compose --import docs/examples/my_parts.py --losses features_hold --dataset digits"""
 
 from dataclasses import dataclass
 

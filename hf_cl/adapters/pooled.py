@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from hf_cl.adapters.bases import family_of
 
+_LEAVE_OUT = "Leave pool out of the head."
+
 
 class PooledOutput:
     """Keeps the pooled output of a vision tower's last forward, by a hook on the tower, until it is taken."""
@@ -41,9 +43,11 @@ def check_pool(head: dict[str, Any] | None, model: nn.Module) -> None:
         return
     family = family_of(model)
     if family not in ("clip_vision", "siglip_vision"):
+        reads_names = (head or {}).get("text", "none") != "none"
+        way_out = "The head reads class names too: take a CLIP or SigLIP model, such as `demo_clip`." if reads_names else _LEAVE_OUT
         raise ValueError(
             f"pool: pooled is for the vision tower of a CLIP or SigLIP model of transformers; {type(model).__name__} (base family "
-            f"{family!r}) feeds its classifier what it pools itself. Leave pool out of the head."
+            f"{family!r}) feeds its classifier what it pools itself. {way_out}"
         )
     if family == "siglip_vision" and "head" not in dict(model.get_submodule("vision_model").named_children()):
         raise ValueError("pool: pooled needs a SigLIP vision tower with its attention pooling, and this one has none (vision_use_head).")

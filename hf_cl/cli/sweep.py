@@ -11,6 +11,7 @@ import typer
 from hf_cl.cli.app import TRAIN, app, mistakes_in_a_line
 
 if TYPE_CHECKING:
+    from hf_cl.settings import RunSettings
     from hf_cl.tuning.arguments import Arguments
     from hf_cl.tuning.study import Study
 
@@ -59,7 +60,8 @@ def _checked(arguments: Arguments) -> Study:
             raise ValueError(f"Unknown method {method!r}.{nearest(method, METHODS)} Known: {', '.join(sorted(METHODS))}.")
     axes = {"seeds": arguments.seeds, "class_orders": arguments.class_orders, "grid": arguments.grid}
     study = plan(arguments.output_dir, arguments.methods, arguments.flags, **axes)  # pyright: ignore[reportArgumentType]
-    faults, settings = [], []
+    settings: list[RunSettings] = []
+    faults: dict[str, list[str]] = {}  # what is wrong -> the runs in which it is
     for job in study.jobs:
         try:
             flags = with_config(job.method, job.flags, lambda said: None)  # each run says so itself
@@ -67,12 +69,19 @@ def _checked(arguments: Arguments) -> Study:
             parsed.method()
             settings.append(parsed)
         except ValueError as error:
-            faults.append(f"{job.name}: {error}")
+            faults.setdefault(str(error), []).append(job.name)
     if faults:
-        raise ValueError("\n".join(faults))
+        raise ValueError("\n".join(f"{_where(names, len(study.jobs))}{fault}" for fault, names in faults.items()))
     if any(read_state(study.folder, job.name) != "done" for job in study.jobs):
         open_scenario(settings[0])  # a picture that cannot be read is said once, not by every run
     return study
+
+
+def _where(names: list[str], jobs: int) -> str:
+    """The runs that have a fault, before its sentence; nothing where all have it."""
+    if len(names) == jobs:
+        return ""
+    return f"{names[0]}: " if len(names) == 1 else f"{names[0]} and {len(names) - 1} more: "
 
 
 def _print_states(study: Study) -> None:

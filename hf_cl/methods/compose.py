@@ -14,7 +14,7 @@ from hf_cl.contracts import GradientRule, LossTerm, Method, NamedParameters, Par
 from hf_cl.heads import check_head
 from hf_cl.hints import build, faults_of, refuse
 from hf_cl.losses import LOSSES
-from hf_cl.methods.adapt_sessions import AdapterSettings
+from hf_cl.methods.adapt_sessions import AdapterSettings, is_fitted
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.schedules import cosine
 from hf_cl.methods.with_memory import LossScope
@@ -202,7 +202,8 @@ class ComposeSettings(AdapterSettings):
     """adam, adamw or sgd with its arguments, such as '{type: sgd, momentum: 0.9}'; a new one in every session."""
 
     def method(self) -> Method:
-        return self.completed(
+        """The composition. Raises ValueError with all that is wrong with the parts, and for a loss that no session would train on."""
+        method = self.completed(
             compose(
                 adapter=self.adapter,
                 head=self.head,
@@ -215,6 +216,14 @@ class ComposeSettings(AdapterSettings):
                 optimizer=self.optimizer,
             )
         )
+        if self.adapt_sessions == "first" and is_fitted(self.head):
+            terms = [_loss(name, _told(self.epochs, {"type": name, **spec})) for name, spec in self.losses.items()]
+            if idle := [term.name for term in terms if _first_session(term) > 0]:
+                raise ValueError(
+                    f"losses: {', '.join(idle)} would begin in session 1 or later, and after session 0 nothing trains under "
+                    f"adapt_sessions: first and a head that is fitted ({self.head['type']}). Say adapt_sessions: all."
+                )
+        return method
 
 
 def _with_scope(main: Spec, scope: LossScope | None) -> Spec:

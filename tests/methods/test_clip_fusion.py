@@ -94,5 +94,5 @@ def test_a_run_that_goes_on_is_the_one_that_did_not_stop(tiny, whole, tmp_path):
 def test_what_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="its head is one with `text: scores` or `text: means`"):
         clip_fusion({"type": "gaussian", "pool": "pooled"})
-    with pytest.raises(ValueError, match="The base `demo` is a ViT without a text tower"):
+    with pytest.raises(ValueError, match="The head reads class names too: take a CLIP or SigLIP model, such as `demo_clip`"):
         trained(tiny, tmp_path, "--backbone=demo")

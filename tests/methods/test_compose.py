@@ -128,6 +128,15 @@ def test_all_mistakes_are_said_at_once():
     assert [line.split("'")[1] for line in str(refused.value).split("\n")] == ["lorra", "lineal", "nuclear_nrm", "samm"]
 
 
+def test_a_loss_that_no_session_would_train_on_is_refused():
+    resting = {"feature_distillation": {}, "zero_shot_kl": {"first_session": 2}, "nuclear_norm": {}}
+    idle = r"feature_distillation, zero_shot_kl would begin .* fitted \(gaussian\). Say adapt_sessions: all."
+    with pytest.raises(ValueError, match=idle):
+        ComposeSettings(adapt_sessions="first", head={"type": "gaussian"}, losses=resting).method()
+    for settings in ({"adapt_sessions": "all", "head": {"type": "gaussian"}}, {"adapt_sessions": "first", "head": {"type": "linear"}}):
+        assert len(ComposeSettings(losses={"feature_distillation": {}}, **settings).method().phases(Session(0))[0].losses) == 1
+
+
 def test_a_mistyped_part_is_refused_before_the_data_are_looked_for(tmp_path):
     nowhere = {"dataset": str(tmp_path / "no_such_data"), "output_dir": str(tmp_path / "run")}
     with pytest.raises(ValueError, match="Did you mean 'zero_shot_kl'"):

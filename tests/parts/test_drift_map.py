@@ -123,13 +123,13 @@ def test_the_part_moves_earlier_classes():
     carry(expected, OLD.float().double(), NEW.float().double(), "ridge", 0.1)
     statistics = drifted(DriftMap(), OLD, NEW)
     assert torch.equal(statistics.means(range(4)), expected.means(range(4)))
-    assert statistics.state_dict()["moved"]
+    assert statistics.summary()["moved"]
 
 
 def test_where_nothing_moves_nothing_changes():
     statistics = drifted(DriftMap(), OLD, OLD)
     assert torch.equal(statistics.means(range(4)), of(OLD.float()).means(range(4)))
-    assert not statistics.state_dict()["moved"]
+    assert not statistics.summary()["moved"]
 
 
 def test_extrapolation_is_said(caplog):

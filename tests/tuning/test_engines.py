@@ -49,4 +49,6 @@ def test_every_fault_of_every_run_is_said_before_any_runs(tmp_path):
     line = ["sweep", "lora", "linear_probe", "--config", "demo", "--grid", "r=2,x", "--output_dir", str(tmp_path)]
     refused = CliRunner().invoke(app, line)
     assert refused.exit_code == 2 and not (tmp_path / "study.json").exists()
-    assert "lora-r=x: --r:" in refused.output and "linear_probe-r=2: Unknown setting 'r'" in refused.output
+    assert "lora-r=x: --r:" in refused.output and "linear_probe-r=2 and 1 more: Unknown setting 'r'" in refused.output
+    shared = CliRunner().invoke(app, ["sweep", "lora", "linear_probe", "--seeds", "0", "1", "--epoch", "2", "--output_dir", str(tmp_path)])
+    assert shared.exit_code == 2 and shared.output.count("Unknown setting 'epoch'") == 1 and "seed=" not in shared.output

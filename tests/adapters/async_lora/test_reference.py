@@ -16,7 +16,7 @@ def student() -> Student:
 
 
 def test_features_and_logits(student):
-    _, logits, embedding = student.classifier(arrays()["images_q"])
+    _, logits, embedding, _ = student.classifier(arrays()["images_q"])
     assert_close(embedding, arrays()["eval_q_pooled"])
     assert_close(logits, arrays()["eval_q_logits"])
 
