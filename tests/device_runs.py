@@ -163,7 +163,7 @@ def slow_learner(**kwargs: Any) -> Method:
 
 
 RANK_TERM = {"lambda_rank": 1e-3, "rank_min_dim": 8, "rank_min_nnz": 8}
-SARA_WAITS = {"sara/selection.py check_positions": 2, "sara/layer.py <lambda>": 5, "sara/training.py <genexpr>": 2}
+SARA_WAITS = {"sara/selection.py check_positions": 2, "sara/layer.py <lambda>": 4, "sara/training.py <genexpr>": 2}
 RANK_WAITS = {**SARA_WAITS, "sara/sparse_linear.py cut": 2, "sara/training.py _nuclear_norm": 7}
 ROOM = {"cpe_clip/layer.py check_room": 3}
 
