@@ -69,10 +69,12 @@ def shortened(method: str, name: str) -> Run:
     settings = settings_of(method, name)
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if field.name in SHORT and value:
+        if field.name in SHORT and value and not isinstance(value, str):
             setattr(settings, field.name, min(value, SHORT[field.name]))
         elif field.name == "layer_tokens":
             settings.layer_tokens = {0: 2, 1: 2}
+        elif field.name in ("e_layers", "g_layers"):
+            setattr(settings, field.name, [1] if field.name == "e_layers" else [0])
         elif field.name == "lora_blocks" and value:
             settings.lora_blocks = [block for block in value if block < 2]
     settings.batch_size = 4
