@@ -28,6 +28,7 @@ FORBIDDEN_CALLS = {
 ALLOWED = {
     ("hf_cl/demo/__init__.py", "subprocess.run"),  # the demo's own command line, without a shell
     ("hf_cl/tuning/job.py", "subprocess.run"),  # `hf-cl train` of a study, without a shell
+    ("hf_cl/app/lessons.py", "subprocess.Popen"),  # `hf-cl train` of a lesson, without a shell
     # statements of the package's own modules, or of a file the user gave by --import: what importing them would run
     ("hf_cl/run/source.py", "exec"),
     ("hf_cl/run/source.py", "compile"),
