@@ -104,7 +104,7 @@ class PromptPoolLayer(PrefixLayer):
 
     def answer(self, query: Tensor) -> Tensor | None:
         made = [self._of_adapter(name, query) for name in self.active_adapters if name in self.producers]
-        self._state = State(_joined([one.rows for one in made], len(query)), made[0])
+        self._state = State(_joined([one.rows for one in made], query.shape[0]), made[0])
         return self._state.rows[0] if self._state.rows is not None else None
 
     def forget(self) -> None:

@@ -174,6 +174,24 @@ def test_a_layer_outside_the_base_is_refused():
         pooled("l2p", e_layers=[7])
 
 
+class Logits(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values):
+        return self.model(pixel_values=pixel_values).logits
+
+
+@each
+@torch.no_grad()
+def test_an_export_holds_the_query_pass_and_takes_any_batch(producer):
+    model = pooled(producer).eval()
+    free = ({0: torch.export.Dim.DYNAMIC},)
+    exported = torch.export.export(Logits(model.get_base_model()), (images(2),), dynamic_shapes=free, strict=False)
+    torch.testing.assert_close(exported.module()(images(3)), model(images(3)).logits, atol=1e-5, rtol=0)
+
+
 def test_unload_takes_the_query_pass_off():
     model = pooled("coda")
     plain = model.unload()
