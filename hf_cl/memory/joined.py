@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from hf_cl.contracts import ImageDataset, source_of
+from hf_cl.memory.image_arrays import ImageArrays
 
 
-class Joined:
+class Joined(ImageArrays):
     """Two data sets as one, [n + m]. Fulfils `hf_cl.contracts.ImageDataset`.
 
     Args:
@@ -22,21 +23,7 @@ class Joined:
 
     def __init__(self, own: ImageDataset, kept: ImageDataset) -> None:
         self.own, self.kept = own, kept
-        self._labels = np.concatenate([np.asarray(part.labels, dtype=np.int64) for part in (own, kept)])
-        self._indices = np.concatenate([np.asarray(part.indices, dtype=np.int64) for part in (own, kept)])
-
-    @property
-    def labels(self) -> Any:
-        """int64 array."""
-        return self._labels
-
-    @property
-    def indices(self) -> Any:
-        """int64 array."""
-        return self._indices
-
-    def __len__(self) -> int:
-        return len(self._labels)
+        super().__init__(np.concatenate([own.labels, kept.labels]), np.concatenate([own.indices, kept.indices]))
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         count = len(self.own)

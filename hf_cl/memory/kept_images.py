@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from hf_cl.contracts import ImageDataset
+from hf_cl.memory.image_arrays import ImageArrays
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,12 @@ class Kept:
     """In that data set."""
 
 
-class KeptImages:
+class KeptImages(ImageArrays):
     """Fulfils `hf_cl.contracts.ImageDataset`, [m]."""
 
     def __init__(self, entries: Sequence[Kept]) -> None:
         self._entries = entries
-        self._labels = np.array([entry.label for entry in entries], dtype=np.int64)
-        self._indices = np.array([entry.index for entry in entries], dtype=np.int64)
-
-    @property
-    def labels(self) -> Any:
-        """int64 array."""
-        return self._labels
-
-    @property
-    def indices(self) -> Any:
-        """int64 array."""
-        return self._indices
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        super().__init__([entry.label for entry in entries], [entry.index for entry in entries])
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """As the data set has it. Raises OSError for a copy that is gone."""

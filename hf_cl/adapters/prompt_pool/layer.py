@@ -5,7 +5,7 @@ Shapes: B batch, M entries, L rows of keys and as many of values, P rows of an i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -136,9 +136,9 @@ def _joined(rows: list[Rows], batch: int) -> Rows:
     return torch.cat([k for k, _ in rows], dim=-2), torch.cat([v for _, v in rows], dim=-2)
 
 
-def stacked(produced: Mapping[int, Produced]) -> dict[str, Tensor]:
-    """Facts of all layers whose rows were chosen: `key_similarity` [B, S, M] and `chosen` [B, S, k] over S layers."""
-    chosen = [one for _, one in sorted(produced.items()) if one.similarity is not None]
+def stacked(produced: Sequence[Produced]) -> dict[str, Tensor]:
+    """Facts of the layers, in their order, whose rows were chosen: `key_similarity` [B, S, M] and `chosen` [B, S, k] over S layers."""
+    chosen = [one for one in produced if one.similarity is not None]
     if not chosen:
         return {}
     similarities, choices = [one.similarity for one in chosen], [one.chosen for one in chosen]

@@ -57,8 +57,8 @@ class PromptPoolModel(PrefixModel):
         return ("key_similarity", "chosen") if any(config.producer != "coda" for config in active) else ()  # pyright: ignore
 
     def take_extras(self) -> dict[str, Tensor]:
-        produced = {number: layer.take_produced() for number, layer in enumerate(self.pool_layers())}
-        return stacked({number: one for number, one in produced.items() if one is not None})
+        produced = [layer.take_produced() for layer in self.pool_layers()]
+        return stacked([one for one in produced if one is not None])
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
         queries = QueryPass.on(self.model, self.pool_layers())
