@@ -23,7 +23,8 @@ from hf_cl.adapters.towers import encode_images
 from hf_cl.adapters.unloaded import LINEAR_HEAD
 from hf_cl.backbones import ClipClassifier, OpenClipForImageClassification
 from hf_cl.heads import LinearHead
-from hf_cl.hub.load import Classifier, load
+from hf_cl.hub.classifier import Classifier
+from hf_cl.hub.load import load
 
 CANNOT_MERGE = {
     "PROMPT_POOL": "its rows differ from image to image, and no weights of the base can stand for them",

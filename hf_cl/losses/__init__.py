@@ -9,6 +9,7 @@ from hf_cl.losses.balanced_softmax import BalancedSoftmax
 from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.consistency import Consistency
 from hf_cl.losses.early_learning import EarlyLearning
+from hf_cl.losses.ensemble_distillation import EnsembleDistillation, Teacher
 from hf_cl.losses.ewc import EWC
 from hf_cl.losses.experience_replay import ExperienceReplay
 from hf_cl.losses.feature_distillation import FeatureDistillation
@@ -53,7 +54,8 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "logit_replay": LogitReplay,
     "feature_replay": FeatureReplay,
 }
-"""The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
+"""The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments. `EnsembleDistillation` takes
+trained models, which no spec can name: `hf-cl ensemble --distill` makes it."""
 
 __all__ = [
     "EWC",
@@ -62,6 +64,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "Consistency",
     "EarlyLearning",
+    "EnsembleDistillation",
     "ExperienceReplay",
     "FeatureDistillation",
     "FeatureReplay",
@@ -80,6 +83,7 @@ __all__ = [
     "StableMax",
     "SupervisedContrastive",
     "SymmetricCrossEntropy",
+    "Teacher",
     "VirtualOutliers",
     "ZeroShotKL",
     "kth_squared_distance",
