@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,12 @@ from typer.testing import CliRunner
 from hf_cl.cli import app
 from hf_cl.hub.load import load
 from hf_cl.results.comparison import compare
-from hf_cl.results.saved_run import read_run
+from hf_cl.results.saved_run import read_run as read
 from hf_cl.scenarios import sources
+
+
+def read_run(folder) -> Any:
+    return read(folder)
 
 
 @pytest.fixture(scope="module")
