@@ -14,7 +14,7 @@ from hf_cl.adapters.weight_targets import WeightTargets
 class WeightModel(WeightTargets):
     """Puts a `WeightLayer` around every target. Such adapters merge; what several of them give together says the layer."""
 
-    tuner_layer_cls: type[WeightLayer]
+    tuner_layer_cls: Any
 
     def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -45,6 +45,7 @@ class WeightModel(WeightTargets):
     def weight_layers(self, adapter_name: str | None = None) -> Iterator[tuple[str, Any]]:
         """(module name, layer) of every module that the adapter changes; the active adapters where none is named."""
         names = self.active_adapters if adapter_name is None else [adapter_name]
-        for name, module in self.model.named_modules():
+        layers: dict[str, Any] = dict(self.model.named_modules())
+        for name, module in layers.items():
             if isinstance(module, self.tuner_layer_cls) and any(module.has(one) for one in names):
                 yield name, module

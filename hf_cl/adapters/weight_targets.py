@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from hf_cl._peft import TunerLayer
 from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.adapters.tuner import HeadedTuner
 
@@ -22,7 +21,7 @@ class WeightTargets(HeadedTuner):
     kind: str
     takes: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d)
     takes_words: str = "nn.Linear and nn.Conv2d"
-    tuner_layer_cls: type[TunerLayer]
+    tuner_layer_cls: Any
     target_module_mapping: dict[str, list[str]] = {
         "vit": _TRANSFORMERS,
         "deit": _TRANSFORMERS,
@@ -70,7 +69,8 @@ class WeightTargets(HeadedTuner):
         weight = dict(target.named_parameters(recurse=False)).get("weight")
         if weight is None:
             raise ValueError(f"{self.kind} needs a plain floating-point weight; that of {name!r} ({kind}) is parametrized or absent.")
-        for other, layer in self.model.named_modules():
+        modules: dict[str, Any] = dict(self.model.named_modules())
+        for other, layer in modules.items():
             if isinstance(layer, self.tuner_layer_cls) and getattr(layer.get_base_layer(), "weight", None) is weight:
                 raise ValueError(f"{self.kind}: {name!r} and {other!r} share one weight; target only one of them.")
 

@@ -1,4 +1,4 @@
-"""Killed inside a later session and resumed: adapters on the weights come out to the bit as without a break, what they save and what not."""
+"""Killed inside a later session and resumed: adapters on the weights come out to the bit as without a break."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class CompanderLayer(WeightLayer):
 
     def make_containers(self) -> None:
         self.compander_A, self.compander_B, self.compander_logs = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
-        self.compander_start = BufferDict(persistent=True)
+        self.compander_start: Any = BufferDict(persistent=True)
         self.modes: dict[str, Change] = {}
 
     def update_layer(self, adapter_name: str, config: CompanderConfig) -> None:
@@ -96,7 +97,7 @@ class CompanderLayer(WeightLayer):
 
     def change(self, adapter_name: str) -> tuple[Change, tuple[Tensor, ...]]:
         mode, start = self.modes[adapter_name], self.compander_start[adapter_name]
-        logs = self.compander_logs.get(adapter_name, start)
+        logs: Any = self.compander_logs.get(adapter_name, start)
         if isinstance(mode, Reshaped):
             return mode, (logs, start)
         return mode, (self.compander_A[adapter_name], self.compander_B[adapter_name], logs)

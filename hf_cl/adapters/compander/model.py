@@ -16,7 +16,7 @@ class CompanderModel(WeightModel):
 
     prefix: str = "compander_"
     kind: str = "COMPANDER"
-    tuner_layer_cls: type[CompanderLayer] = CompanderLayer
+    tuner_layer_cls: Any = CompanderLayer
 
     def check_config(self, config: Any) -> None:
         super().check_config(config)

@@ -25,7 +25,7 @@ class SaraModel(SaraTraining):
     """
 
     prefix: str = "sara_"
-    tuner_layer_cls = SaraLayer
+    tuner_layer_cls: Any = SaraLayer
     kind: str = "SARA"
     takes = (nn.Linear, nn.Conv2d, *NORMS)
     takes_words: str = "nn.Linear, nn.Conv2d and norms"
