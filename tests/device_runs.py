@@ -203,6 +203,7 @@ RUNS: dict[str, Run] = {
     "sara": Run(partial(sparse, LINEAR), waits=SARA_WAITS),
     "sara in blocks, rank term": Run(partial(sparse, COSINE, block_rows=8, **RANK_TERM), waits=RANK_WAITS),
     **{f"glad, rule {rule}": Run(partial(text_lora, rule), both("clip"), "clip") for rule in ("glad", "sam", "sagm", "prograd")},
+    "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),
     # towers
     **{f"lora, {tower.__name__}": Run(partial(lora, epochs=1, r=4), tower) for tower in (clip_vision, siglip_vision)},
     "coact, clip_vision": Run(partial(late_coact, LINEAR), clip_vision),
