@@ -8,6 +8,7 @@ from hf_cl.contracts import LossTerm
 from hf_cl.losses.balanced_softmax import BalancedSoftmax
 from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.consistency import Consistency
+from hf_cl.losses.dot_regression import DotRegression
 from hf_cl.losses.early_learning import EarlyLearning
 from hf_cl.losses.ensemble_distillation import EnsembleDistillation, Teacher
 from hf_cl.losses.ewc import EWC
@@ -53,6 +54,7 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "balanced_softmax": BalancedSoftmax,
     "logit_replay": LogitReplay,
     "feature_replay": FeatureReplay,
+    "dot_regression": DotRegression,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments. `EnsembleDistillation` takes
 trained models, which no spec can name: `hf-cl ensemble --distill` makes it."""
@@ -63,6 +65,7 @@ __all__ = [
     "BalancedSoftmax",
     "BinaryCrossEntropy",
     "Consistency",
+    "DotRegression",
     "EarlyLearning",
     "EnsembleDistillation",
     "ExperienceReplay",
