@@ -10,6 +10,7 @@ from hf_cl.methods.dkvb import DkvbSettings, dkvb
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.ovor import OvorSettings, ovor
+from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
 from hf_cl.methods.slca import SlcaSettings, slca
@@ -27,6 +28,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "glad": GladSettings,
     "sara": SaraSettings,
     "slca": SlcaSettings,
+    "prd": PrdSettings,
     "dkvb": DkvbSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
@@ -51,6 +53,7 @@ __all__ = [
     "LoraSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
+    "PrdSettings",
     "SaraSettings",
     "SlcaSettings",
     "adapt_sessions",
@@ -65,6 +68,7 @@ __all__ = [
     "lora",
     "nearest_class_mean",
     "ovor",
+    "prd",
     "sara",
     "slca",
 ]
