@@ -78,17 +78,24 @@ class RelationDistillation(LossTerm):
             raise ValueError(f"RelationDistillation: axis must be 'class' or 'sample', got {axis!r}.")
         if reduce not in ("sum", "mean"):
             raise ValueError(f"RelationDistillation: reduce must be 'sum' or 'mean', got {reduce!r}.")
-        self.weight, self.temperature, self.axis, self.normalize_features, self.reduce = weight, temperature, axis, normalize_features, reduce
+        self.weight, self.temperature, self.axis, self.normalize_features, self.reduce = (
+            weight,
+            temperature,
+            axis,
+            normalize_features,
+            reduce,
+        )
         self._starts: list[int] = []  # first class of each session that brought some
         self._before = torch.empty(0)  # [o, E] earlier rows as the session found them
-        self._relations: Relations | None = None
+        self._relations = relations_of([0], axis, torch.device("cpu"))
+        self._device = torch.device("cpu")
 
     # Hooks
     def begin_session(self, trainer: Trainer, session: Session) -> None:
-        self._head, self._device, self._relations = trainer.head, trainer.accelerator.device, None
+        self._head, self._device = trainer.head, trainer.accelerator.device
         rows, first = trained_rows(self._head, type(self).__name__), session.first_new_class
         self._starts = [*(start for start in self._starts if start < first), *([first] if session.new_class_names else [])]
-        self._before = rows[:first].detach().clone()
+        self._keep(rows[:first].detach().clone())
         if first:
             self._look_at(trainer, session)
 
@@ -96,11 +103,17 @@ class RelationDistillation(LossTerm):
         return {"starts": list(self._starts), "before": self._before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._starts, self._before, self._relations = [int(start) for start in state["starts"]], state["before"], None
+        self._starts = [int(start) for start in state["starts"]]
+        self._keep(state["before"])
+
+    def _keep(self, before: Tensor) -> None:
+        """Earlier rows, with what says how they are compared."""
+        self._before = before.to(self._device)
+        self._relations = relations_of(self._bounds(), self.axis, self._device)
 
     # The term
     def __call__(self, ctx: Context) -> Tensor:
-        relations = self._tabulate()
+        relations = self._relations
         rows = trained_rows(self._head, type(self).__name__)[: len(self._before)]  # [o, E]
         now = torch.stack([self._scores(view.embedding, rows) for view in ctx.views], 1)  # [B, V, o]
         earlier = [ctx.frozen("previous", view=number).embedding for number in range(len(ctx.views))]  # [B, E] each
@@ -130,22 +143,19 @@ class RelationDistillation(LossTerm):
         count = len(self._before)
         return [*sorted({0, *(start for start in self._starts if start < count)}), count]
 
-    def _tabulate(self) -> Relations:
-        """Once a session; after a resume, in its first step."""
-        if self._relations is None:
-            self._before = self._before.to(self._device)
-            self._relations = relations_of(self._bounds(), self.axis, self._device)
-        return self._relations
-
     def _look_at(self, trainer: Trainer, session: Session) -> None:
         """Say what the term weighs, and where the previous model's distributions say nothing."""
-        relations = self._tabulate()
+        relations = self._relations
         factor = self._sessions if self.reduce == "sum" else 1
-        logger.info("relation_distillation: session %d holds %d earlier ones, at the weight %g.", session.id, factor, factor * self.weight_at(0))
+        logger.info(
+            "relation_distillation: session %d holds %d earlier ones, at the weight %g.", session.id, factor, factor * self.weight_at(0)
+        )
         if all(name.startswith(("head.", "losses.")) for name, _ in trainer.named_parameters):
             logger.warning("relation_distillation: nothing trains before the features, so that it moves earlier rows alone.")
         if self.axis == "class" and len(relations.columns) < self._sessions:
-            logger.warning("relation_distillation: sessions of one class have no distribution over classes; they are compared over samples.")
+            logger.warning(
+                "relation_distillation: sessions of one class have no distribution over classes; they are compared over samples."
+            )
         if len(relations.columns):
             sure = self._sureness(trainer, session, relations)
             if sure > SATURATED:

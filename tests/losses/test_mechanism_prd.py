@@ -13,7 +13,7 @@ from hf_cl.contracts import Context, Outputs
 from hf_cl.heads import CosineHead
 from hf_cl.losses import RelationDistillation
 
-WIDTH, OLD, NEW, STEPS, RATE = 16, 5, 200, 600, 0.5
+WIDTH, OLD, NEW, RATE = 16, 5, 200, 0.5
 
 
 def turned(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -26,7 +26,7 @@ def turned(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return centres, rotation, new, old
 
 
-def followed(seed: int, axis: str, order: list[int] | None = None) -> tuple[float, float]:
+def followed(seed: int, axis: str, steps: int, order: list[int] | None = None) -> tuple[float, float]:
     """Mean cosine of the trained rows to the turned prototypes, and their accuracy on turned samples of the old classes.
 
     `order` permutes the teacher's prototypes over the classes.
@@ -35,7 +35,7 @@ def followed(seed: int, axis: str, order: list[int] | None = None) -> tuple[floa
     head = CosineHead(WIDTH, OLD + 1)
     with torch.no_grad():
         head.weight[:OLD] = centres
-    relation = RelationDistillation(axis=axis)  # pyright: ignore[reportArgumentType]
+    relation = RelationDistillation(axis=axis)
     begun(relation, head, [OLD, 1])
     if order is not None:
         relation.load_state_dict({**relation.state_dict(), "before": centres[order]})
@@ -43,7 +43,7 @@ def followed(seed: int, axis: str, order: list[int] | None = None) -> tuple[floa
     batch = {"labels": torch.full((NEW,), OLD), "index": torch.arange(NEW)}
     context = Context(batch, (Outputs(now, now, now),), session_of(OLD + 1, 1), 0, 0, lambda role, view=-1: then)
     optimizer = torch.optim.SGD([head.weight], lr=RATE)
-    for _ in range(STEPS if axis else 0):
+    for _ in range(steps):
         optimizer.zero_grad()
         relation(context).backward()
         optimizer.step()
@@ -59,9 +59,16 @@ def judged(rows: Tensor, centres: Tensor, rotation: Tensor, old: Tensor) -> tupl
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", ["class", "sample"])
 def test_earlier_rows_follow_in_five_of_five(axis):
+    """Found: cosines of .51 .72 .53 .73 .80 over classes and above .997 over samples; at rest -.32 -.20 -.22 -.07 .06."""
     for seed in range(5):
         centres, rotation, _, old = turned(seed)
-        at_rest, found = judged(centres, centres, rotation, old), followed(seed, axis)
-        assert found[0] > at_rest[0] + 0.1 and found[1] > at_rest[1] + 0.1, (seed, at_rest, found)
-        wrong = followed(seed, axis, order=[1, 2, 3, 4, 0])
-        assert wrong[0] < found[0] - 0.1, (seed, wrong, found)
+        at_rest, found = judged(centres, centres, rotation, old), followed(seed, axis, 600)
+        assert found[0] > at_rest[0] + 0.5 and found[1] > 0.9 > at_rest[1] + 0.5, (seed, at_rest, found)
+        wrong = followed(seed, axis, 600, order=[1, 2, 3, 4, 0])
+        assert wrong[0] < found[0] - 0.5 and wrong[1] < 0.1, (seed, wrong, found)
+
+
+@pytest.mark.parametrize("axis", ["class", "sample"])
+def test_earlier_rows_begin_to_follow(axis):
+    centres, rotation, _, old = turned(3)
+    assert followed(3, axis, 40)[0] > judged(centres, centres, rotation, old)[0] + 0.05

@@ -42,6 +42,11 @@ class Through:
         return embedding @ self.weight.T
 
 
+def contrast(temperature, weight, **settings):
+    """That of two views, through one matrix."""
+    return SupervisedContrastive([], temperature=temperature, projector=Through(weight), **settings)
+
+
 class Model:
     """The reference's linear encoder and its prototypes, with the three losses on them."""
 
@@ -53,7 +58,9 @@ class Model:
         self.before = torch.cat([given[f"prototypes_prev{t}"] for t in range(2)])
         with torch.no_grad():
             self.head.weight.copy_(torch.cat([given[f"prototypes{t}"] for t in range(3)]))
-        self.contrast = SupervisedContrastive([], temperature=float(given["supcon_T"]), base_temperature=0.07, projector=Through(self.projector))  # pyright: ignore[reportArgumentType]
+        self.contrast = SupervisedContrastive(
+            [], temperature=float(given["supcon_T"]), base_temperature=0.07, projector=Through(self.projector)
+        )
         self.prototype, self.relation = PrototypeLoss(), RelationDistillation(**relation)
         trainer = begun(self.relation, self.head, [3, 3, 3])
         self.prototype.begin_session(trainer, trainer.session)
@@ -127,8 +134,8 @@ def test_features_and_cosines(given):
     cosines = model.head(features) / model.head.scale
     close(cosines, given["logits_class_incremental"])
     close(cosines[:, :3], given["logits_session0"])
-    close(SupervisedContrastive([], temperature=0.1, projector=model.contrast._projector[0])(model.context(given["x_views"], given["y"])),
-          given["supcon_without_base_temperature"])  # fmt: skip
+    without = contrast(0.1, model.projector)(model.context(given["x_views"], given["y"]))
+    close(without, given["supcon_without_base_temperature"])
 
 
 def test_official_trajectory(given):
@@ -136,7 +143,7 @@ def test_official_trajectory(given):
     model = Model(given)
     encoder, rows = nn.Parameter(model.encoder.detach()), model.head.weight
     model.encoder, projector = encoder, nn.Parameter(model.projector.detach())
-    model.contrast._projector = (Through(projector),)  # pyright: ignore[reportAttributeAccessIssue]
+    model.contrast._projector = (Through(projector),)
     rates = given["traj_lr"].tolist()
     method = prd(epochs=1, learning_rate=rates[0], prototype_lr=rates[1])
     named = [("vit.lora_A", encoder), ("losses.supervised_contrastive.projector.0.weight", projector), ("head.weight", rows)]
@@ -234,10 +241,10 @@ def test_what_it_says_before_a_session(caplog):
     ("make", "message"),
     [
         (lambda: RelationDistillation(temperature=0.0), "temperature must be positive"),
-        (lambda: RelationDistillation(axis="rows"), "axis must be"),  # pyright: ignore[reportArgumentType]
-        (lambda: RelationDistillation(reduce="max"), "reduce must be"),  # pyright: ignore[reportArgumentType]
+        (lambda: RelationDistillation(axis="rows"), "axis must be"),
+        (lambda: RelationDistillation(reduce="max"), "reduce must be"),
         (lambda: SupervisedContrastive([], base_temperature=0.0), "base_temperature must be positive"),
-        (lambda: PrototypeLoss().begin_session(SimpleNamespace(head=GaussianHead(4, 2)), session_of(2, 2)), "cosine"),  # pyright: ignore[reportArgumentType]
+        (lambda: PrototypeLoss().begin_session(SimpleNamespace(head=GaussianHead(4, 2)), session_of(2, 2)), "cosine"),
     ],
 )
 def test_refused(make, message):
