@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         CPEClipModel,
         GladConfig,
         GladModel,
+        HyperLoraConfig,
+        HyperLoraModel,
         OnePromptConfig,
         OnePromptModel,
         PromptPoolConfig,
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 
 _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
+    *("HyperLoraConfig", "HyperLoraModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
@@ -61,6 +64,8 @@ __all__ = [
     "ContinualTrainer",
     "GladConfig",
     "GladModel",
+    "HyperLoraConfig",
+    "HyperLoraModel",
     "OnePromptConfig",
     "OnePromptModel",
     "PromptPoolConfig",
