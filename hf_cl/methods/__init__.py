@@ -9,6 +9,7 @@ from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
 from hf_cl.methods.dkvb import DkvbSettings, dkvb
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
+from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
@@ -31,6 +32,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
+    "hyper_lora": HyperLoraSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -46,6 +48,7 @@ __all__ = [
     "DualPromptSettings",
     "FrozenSettings",
     "GladSettings",
+    "HyperLoraSettings",
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
@@ -61,6 +64,7 @@ __all__ = [
     "dkvb",
     "frozen",
     "glad",
+    "hyper_lora",
     "linear_probe",
     "lora",
     "nearest_class_mean",

@@ -95,7 +95,7 @@ class Generator(nn.Module):
 
     def _read(self, which: str, shape: Shape, states: Tensor) -> Tensor:
         name = f"{which}_{shape[0]}x{shape[1]}"
-        return F.linear(states, self.get_parameter(f"head_{name}"), self.get_parameter(f"bias_{name}"))
+        return F.linear(states, getattr(self, f"head_{name}"), getattr(self, f"bias_{name}"))  # plain tensors under functional_call
 
     def session_of_query(self, query: Tensor) -> Tensor:
         """[B, Q] -> [B] the session of the class whose mean is nearest by cosine; the newest as long as no class has a mean."""

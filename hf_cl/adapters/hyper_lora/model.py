@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from hf_cl.adapters.hyper_lora.config import HyperLoraConfig
 from hf_cl.adapters.hyper_lora.generator import Generator
-from hf_cl.adapters.hyper_lora.layer import HyperLoraLayer
+from hf_cl.adapters.hyper_lora.layer import HyperLoraLayer, Made
 from hf_cl.adapters.lora_files import save_lora
 from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.adapters.query_pass import QueryPass, query_width
@@ -119,6 +120,16 @@ class HyperLoraModel(HeadedTuner):
                 host.chosen.pop(name, None)
             else:
                 host.chosen[name] = session
+
+    @contextmanager
+    def fixed_factors(self, adapter_name: str, pairs: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
+        """For a batch of B images let an adapter take A [B, r, in] and B [B, out, r] of each layer as they are given."""
+        host, each = self._host(adapter_name), torch.arange(len(pairs[0][0]), device=pairs[0][0].device)  # [B]
+        host.fixed[adapter_name] = Made(pairs, each)
+        try:
+            yield
+        finally:
+            del host.fixed[adapter_name]
 
     @torch.no_grad()
     def queries(self, pixel_values: Tensor) -> Tensor:
