@@ -25,7 +25,17 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
 }
 """The `type` of an adapter's spec -> what makes its config; the other entries of the spec are options of the config."""
 GIVEN = (
-    *("class_names", "classes_per_session", "head", "format_version", "base_signature", "layer_paths", "peft_type", "auto_mapping", "peft_version"),
+    *(
+        "class_names",
+        "classes_per_session",
+        "head",
+        "format_version",
+        "base_signature",
+        "layer_paths",
+        "peft_type",
+        "auto_mapping",
+        "peft_version",
+    ),
     *("base_model_name_or_path", "revision", "inference_mode", "task_type"),
 )
 """Fields of a config that no spec sets: the head has a spec of its own, and the rest is written by injection and by peft."""

@@ -22,7 +22,7 @@ Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
 class GeneratedFactors(LossTerm):
-    """`1/J sum_j sum_i F_ji (W_ji - W*_ji)^2`: W* are the factors of session j when the present session began, with no image of it.
+    """`1/J sum_j sum_i F_ji (W_ji - W*_ji)^2`: W* are the factors of session j as they were when the present session began.
 
     Von Oswald et al., "Continual learning with hypernetworks" (ICLR 2020), equation 2 in its direct form: the penalty is taken at the weights
     as they are, not after a candidate step, so it has no gradient in the first step of a session. It is a sum over numbers, as there: what
@@ -111,7 +111,7 @@ class GeneratedFactors(LossTerm):
 
 
 def factor_penalty(now: Pairs, then: Pairs, importance: Tensor | None = None) -> Tensor:
-    """The sum of (weighted) squared changes of the factors, a mean over sessions; `importance` [J, N] in the order of the layers, A before B."""
+    """The sum of (weighted) squared changes of the factors, a mean over sessions; `importance` [J, N] in the order of `flat`."""
     change = (flat(now) - flat(then)).square()  # [J, N]
     return (change if importance is None else change * importance).sum() / len(change)
 

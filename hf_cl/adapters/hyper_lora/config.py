@@ -43,7 +43,9 @@ class HyperLoraConfig(HeadedConfig, PeftConfig):
             "image's query; given: of the one that set_session says, else the newest"
         },
     )
-    grows: bool = field(default=True, metadata={"help": "whether later sessions get an embedding; False where they do not train the adapter"})
+    grows: bool = field(
+        default=True, metadata={"help": "whether later sessions get an embedding; False where they do not train the adapter"}
+    )
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Linear modules that get LoRA; by default q_proj and v_proj of the vision tower"}
     )

@@ -135,14 +135,17 @@ class HyperLoraLayer(TunerLayer):
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.places]
         if not names:
             return
-        weight = self.base_layer.weight
-        merged = weight.data.float() + sum(self.delta_weight(name).float().to(weight.device) for name in names)
+        weight = self._weight()
+        merged = weight.data.float() + torch.stack([self.delta_weight(name).float().to(weight.device) for name in names]).sum(0)
         if safe_merge and not merged.isfinite().all():
             raise ValueError(f"The merged weights of adapter {', '.join(names)} are not finite; nothing was merged here.")
         if self._kept is None:
             self._kept = weight.data
-        weight.data = merged.to(weight.dtype)  # pyright: ignore[reportArgumentType]
+        weight.data = merged.to(weight.dtype)
         self.merged_adapters += names
+
+    def _weight(self) -> nn.Parameter:
+        return self.base_layer.weight  # pyright: ignore[reportReturnType]
 
     @torch.no_grad()
     def delta_weight(self, name: str) -> Tensor:
@@ -156,8 +159,8 @@ class HyperLoraLayer(TunerLayer):
         if not self.merged or self._kept is None:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        weight = self.base_layer.weight
-        weight.data = self._kept.to(weight.device)  # pyright: ignore[reportArgumentType] (the model may have been moved since)
+        weight = self._weight()
+        weight.data = self._kept.to(weight.device)  # the model may have been moved since
         self._kept, self.merged_adapters = None, []
 
     def __repr__(self) -> str:

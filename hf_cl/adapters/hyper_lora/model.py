@@ -167,8 +167,8 @@ class HyperLoraModel(HeadedTuner):
             host = self._host(name)
             if host._finds_session(name):
                 raise ValueError(
-                    f"Adapter {name!r} has {host.generator(name).sessions} sessions, and an image finds its own; a weight can hold one. Say "
-                    "which by `set_session(number)` first."
+                    f"Adapter {name!r} has {host.generator(name).sessions} sessions, and an image finds its own; a weight can hold one. "
+                    "Say which by `set_session(number)` first."
                 )
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
@@ -204,6 +204,6 @@ def _check_paths(config: HyperLoraConfig, paths: list[str]) -> None:
         pairs = zip([*config.layer_paths, "none"], [*paths, "none"], strict=False)
         first, (theirs, here) = next((number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
         raise ValueError(
-            f"HYPER_LORA generates layer after layer, and this adapter was trained for others: layer {first} is {theirs} there and {here} here. "
-            "Load the base that the adapter names, with the target_modules it was trained with."
+            f"HYPER_LORA generates layer after layer, and this adapter was trained for others: layer {first} is {theirs} there and {here} "
+            "here. Load the base that the adapter names, with the target_modules it was trained with."
         )

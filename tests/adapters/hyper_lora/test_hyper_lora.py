@@ -129,7 +129,7 @@ def test_other_beginnings_of_an_embedding(begin, wanted):
 
 def test_merging_takes_one_session():
     model = three_sessions()
-    with pytest.raises(ValueError, match="3 sessions.*set_session"):
+    with pytest.raises(ValueError, match=r"3 sessions.*set_session"):
         model.merge_adapter()
     model.base_model.set_session(1)
     wanted = logits(model)
@@ -178,7 +178,7 @@ def test_another_order_of_layers_is_refused(tmp_path):
     message = re.escape("layer 3 is vit.layers.1.attention.k_proj there and vit.layers.1.attention.v_proj here")
     with pytest.raises(ValueError, match=message):
         hyper(layer_paths=paths)
-    with pytest.raises(ValueError, match="layer 11 is .* there and none here"):
+    with pytest.raises(ValueError, match=r"layer 11 is .* there and none here"):
         hyper(layer_paths=model.peft_config["default"].layer_paths, target_modules=r".*(q_proj|layers\.[0-4]\..*v_proj)")
 
 
