@@ -22,10 +22,10 @@ Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
 class GeneratedFactors(LossTerm):
-    """`1/J sum_j sum_i F_ji (W_ji - W*_ji)^2`: W* are the factors of session j as they were when the present session began.
+    """`1/J sum_j sum_i F_ji (W_ji - W*_ji)^2`: W* are those of session j when the present one began.
 
-    Von Oswald et al., "Continual learning with hypernetworks" (ICLR 2020), equation 2 in its direct form: the penalty is taken at the weights
-    as they are, not after a candidate step, so it has no gradient in the first step of a session. It is a sum over numbers, as there: what
+    Von Oswald et al., "Continual learning with hypernetworks" (ICLR 2020), equation 2 in its direct form: the penalty is taken at the
+    weights as they are, not after a candidate step, so it has no gradient in the first step of a session. It is a sum over numbers: what
     weight suits depends on the rank and on how many layers there are (ViT-B with r 4: 147 thousand numbers a session).
 
     It rests in session 0 and must hear of it where `importance` is "fisher", so it stands in the method's `parts` too.

@@ -86,7 +86,7 @@ class Generator(nn.Module):
         pairs: list[tuple[Tensor, Tensor]] = [(hidden, hidden)] * len(self.shapes)
         for shape in sorted(set(self.shapes)):
             places = [place for place, other in enumerate(self.shapes) if other == shape]
-            states = hidden[:, places]  # [S, n, H]
+            states = torch.stack([hidden[:, place] for place in places], dim=1)  # [S, n, H]; a list of places would be sent to the device
             a = self._read("a", shape, states).unflatten(-1, (self.r, shape[0]))  # [S, n, r, in]
             b = self._read("b", shape, states).unflatten(-1, (shape[1], self.r))  # [S, n, out, r]
             for place, of_a, of_b in zip(places, a.unbind(1), b.unbind(1), strict=True):
