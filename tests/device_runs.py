@@ -51,6 +51,7 @@ from hf_cl.methods import (
     lora,
     nearest_class_mean,
     ovor,
+    prd,
     sara,
     slca,
 )
@@ -202,6 +203,8 @@ RUNS: dict[str, Run] = {
     "coact, figure": Run(partial(late_coact, {"type": "linear"}, objective="figure", incremental_train="classifier+lora")),
     "coact, projector": Run(partial(late_coact, POOLER, incremental_train="classifier+lora", projector=(16, 8))),
     "slca": Run(partial(slow_learner, alignment={"epochs": 1, "samples_per_class": 4})),
+    "prd": Run(partial(prd, epochs=1, r=4, projector=(16, 8))),
+    "prd, over samples": Run(partial(prd, epochs=1, r=4, projector=(), axis="sample")),
     "sara": Run(partial(sparse, LINEAR), waits=SARA_WAITS),
     "sara in blocks, rank term": Run(partial(sparse, COSINE, block_rows=8, **RANK_TERM), waits=RANK_WAITS),
     **{f"glad, rule {rule}": Run(partial(text_lora, rule), both("clip"), "clip") for rule in ("glad", "sam", "sagm", "prograd")},

@@ -23,6 +23,8 @@ from hf_cl.losses.orthogonal_prompts import OrthogonalPrompts
 from hf_cl.losses.prediction_distillation import PredictionDistillation
 from hf_cl.losses.projector import Projector
 from hf_cl.losses.prompt_keys import PromptKeys
+from hf_cl.losses.prototype import PrototypeLoss
+from hf_cl.losses.relation_distillation import RelationDistillation
 from hf_cl.losses.self_distillation import SelfDistillation
 from hf_cl.losses.slope_cap import SlopeCap
 from hf_cl.losses.stablemax import StableMax
@@ -55,6 +57,8 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "logit_replay": LogitReplay,
     "feature_replay": FeatureReplay,
     "generated_factors": GeneratedFactors,
+    "prototype": PrototypeLoss,
+    "relation_distillation": RelationDistillation,
     "dot_regression": DotRegression,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
@@ -81,6 +85,8 @@ __all__ = [
     "ProjectedContrast",
     "Projector",
     "PromptKeys",
+    "PrototypeLoss",
+    "RelationDistillation",
     "SelfDistillation",
     "SlopeCap",
     "StableMax",

@@ -12,6 +12,7 @@ from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.ovor import OvorSettings, ovor
+from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
 from hf_cl.methods.slca import SlcaSettings, slca
@@ -29,6 +30,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "glad": GladSettings,
     "sara": SaraSettings,
     "slca": SlcaSettings,
+    "prd": PrdSettings,
     "dkvb": DkvbSettings,
     "etf": EtfSettings,
     "l2p": L2PSettings,
@@ -57,6 +59,7 @@ __all__ = [
     "LoraSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
+    "PrdSettings",
     "SaraSettings",
     "SlcaSettings",
     "adapt_sessions",
@@ -73,6 +76,7 @@ __all__ = [
     "lora",
     "nearest_class_mean",
     "ovor",
+    "prd",
     "sara",
     "slca",
 ]
