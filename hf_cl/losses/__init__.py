@@ -15,6 +15,7 @@ from hf_cl.losses.ewc import EWC
 from hf_cl.losses.experience_replay import ExperienceReplay
 from hf_cl.losses.feature_distillation import FeatureDistillation
 from hf_cl.losses.feature_replay import FeatureReplay
+from hf_cl.losses.generated_factors import GeneratedFactors
 from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
@@ -56,6 +57,7 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "balanced_softmax": BalancedSoftmax,
     "logit_replay": LogitReplay,
     "feature_replay": FeatureReplay,
+    "generated_factors": GeneratedFactors,
     "prototype": PrototypeLoss,
     "relation_distillation": RelationDistillation,
     "dot_regression": DotRegression,
@@ -75,6 +77,7 @@ __all__ = [
     "ExperienceReplay",
     "FeatureDistillation",
     "FeatureReplay",
+    "GeneratedFactors",
     "L2Anchor",
     "LogitReplay",
     "MaskedCrossEntropy",
