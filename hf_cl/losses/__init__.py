@@ -8,6 +8,7 @@ from hf_cl.contracts import LossTerm
 from hf_cl.losses.balanced_softmax import BalancedSoftmax
 from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.consistency import Consistency
+from hf_cl.losses.dot_regression import DotRegression
 from hf_cl.losses.early_learning import EarlyLearning
 from hf_cl.losses.ewc import EWC
 from hf_cl.losses.experience_replay import ExperienceReplay
@@ -21,6 +22,8 @@ from hf_cl.losses.orthogonal_prompts import OrthogonalPrompts
 from hf_cl.losses.prediction_distillation import PredictionDistillation
 from hf_cl.losses.projector import Projector
 from hf_cl.losses.prompt_keys import PromptKeys
+from hf_cl.losses.prototype import PrototypeLoss
+from hf_cl.losses.relation_distillation import RelationDistillation
 from hf_cl.losses.self_distillation import SelfDistillation
 from hf_cl.losses.slope_cap import SlopeCap
 from hf_cl.losses.stablemax import StableMax
@@ -52,6 +55,9 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "balanced_softmax": BalancedSoftmax,
     "logit_replay": LogitReplay,
     "feature_replay": FeatureReplay,
+    "prototype": PrototypeLoss,
+    "relation_distillation": RelationDistillation,
+    "dot_regression": DotRegression,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
 
@@ -61,6 +67,7 @@ __all__ = [
     "BalancedSoftmax",
     "BinaryCrossEntropy",
     "Consistency",
+    "DotRegression",
     "EarlyLearning",
     "ExperienceReplay",
     "FeatureDistillation",
@@ -75,6 +82,8 @@ __all__ = [
     "ProjectedContrast",
     "Projector",
     "PromptKeys",
+    "PrototypeLoss",
+    "RelationDistillation",
     "SelfDistillation",
     "SlopeCap",
     "StableMax",

@@ -7,9 +7,11 @@ from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
 from hf_cl.methods.dkvb import DkvbSettings, dkvb
+from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.ovor import OvorSettings, ovor
+from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
 from hf_cl.methods.slca import SlcaSettings, slca
@@ -27,7 +29,9 @@ METHODS: dict[str, type[RunSettings]] = {
     "glad": GladSettings,
     "sara": SaraSettings,
     "slca": SlcaSettings,
+    "prd": PrdSettings,
     "dkvb": DkvbSettings,
+    "etf": EtfSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
@@ -44,6 +48,7 @@ __all__ = [
     "CpeClipSettings",
     "DkvbSettings",
     "DualPromptSettings",
+    "EtfSettings",
     "FrozenSettings",
     "GladSettings",
     "L2PSettings",
@@ -51,6 +56,7 @@ __all__ = [
     "LoraSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
+    "PrdSettings",
     "SaraSettings",
     "SlcaSettings",
     "adapt_sessions",
@@ -59,12 +65,14 @@ __all__ = [
     "compose",
     "cpe_clip",
     "dkvb",
+    "etf",
     "frozen",
     "glad",
     "linear_probe",
     "lora",
     "nearest_class_mean",
     "ovor",
+    "prd",
     "sara",
     "slca",
 ]
