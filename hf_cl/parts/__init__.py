@@ -10,6 +10,7 @@ from hf_cl.parts.classifier_alignment import ClassifierAlignment
 from hf_cl.parts.drift_map import DriftMap
 from hf_cl.parts.old_rows_rest import OldRowsRest
 from hf_cl.parts.prototypes import Prototypes
+from hf_cl.parts.session_means import SessionMeans
 from hf_cl.parts.unfreeze import Unfreeze
 
 PARTS: dict[str, Callable[..., Part]] = {
@@ -19,7 +20,17 @@ PARTS: dict[str, Callable[..., Part]] = {
     "classifier_alignment": ClassifierAlignment,
     "old_rows_rest": OldRowsRest,
     "unfreeze": Unfreeze,
+    "session_means": SessionMeans,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
-__all__ = ["PARTS", "BetterFeatures", "ClassifierAlignment", "DriftMap", "OldRowsRest", "Prototypes", "Unfreeze"]
+__all__ = [
+    "PARTS",
+    "BetterFeatures",
+    "ClassifierAlignment",
+    "DriftMap",
+    "OldRowsRest",
+    "Prototypes",
+    "SessionMeans",
+    "Unfreeze",
+]

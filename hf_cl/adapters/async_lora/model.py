@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from hf_cl.adapters.async_lora.config import AsyncLoraConfig
 from hf_cl.adapters.async_lora.layer import COPY, AsyncLoraLayer
-from hf_cl.adapters.async_lora.lora_export import write_lora
 from hf_cl.adapters.async_lora.pooler_weights import read_pooler
 from hf_cl.adapters.async_lora.roles import RolePlayer
 from hf_cl.adapters.async_lora.states import RoleStates
 from hf_cl.adapters.bases import check_supported
+from hf_cl.adapters.lora_files import save_lora
 from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.heads import PoolerHead
 from hf_cl.hints import refuse
@@ -172,4 +172,9 @@ class AsyncLoraModel(RolePlayer):
             raise ValueError(
                 "This adapter holds copies of unfrozen weights, which LoRA cannot express; merge_and_unload() gives a plain model."
             )
-        write_lora(Path(folder), config, name, self.model)
+        factors = {
+            path: (m.async_lora_A[name].weight, m.async_lora_B[name].weight)
+            for path, m in self.model.named_modules()
+            if isinstance(m, AsyncLoraLayer) and name in m.async_lora_A
+        }
+        save_lora(Path(folder), config, factors, name, self.model, config.lora_dropout)  # pyright: ignore[reportArgumentType]
