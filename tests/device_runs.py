@@ -38,6 +38,7 @@ from hf_cl.contracts import Method, Probe
 from hf_cl.methods import (
     CodaPromptSettings,
     DualPromptSettings,
+    HyperLoraSettings,
     L2PSettings,
     coact,
     compose,
@@ -196,6 +197,7 @@ RUNS: dict[str, Run] = {
     "l2p": Run(lambda: L2PSettings(epochs=1, pool_size=6).method()),
     "dualprompt": Run(lambda: DualPromptSettings(epochs=1, e_layers=[1], g_layers=[0], vor_epochs=1).method()),
     "coda_prompt": Run(lambda: CodaPromptSettings(epochs=1, e_layers=[0, 1], components_per_session=2, orthogonality=0.1).method()),
+    "hyper_lora": Run(lambda: HyperLoraSettings(epochs=1, r=2, hidden_size=8, importance="fisher", regularize_sessions=1).method()),
     "coact": Run(partial(late_coact, POOLER, incremental_train="classifier+lora")),
     "coact, lora later": Run(partial(late_coact, POOLER, incremental_train="lora", incremental_unfrozen=True)),
     "coact, figure": Run(partial(late_coact, {"type": "linear"}, objective="figure", incremental_train="classifier+lora")),

@@ -10,6 +10,7 @@ from hf_cl.methods.dkvb import DkvbSettings, dkvb
 from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
+from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -35,6 +36,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
+    "hyper_lora": HyperLoraSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -51,6 +53,7 @@ __all__ = [
     "EtfSettings",
     "FrozenSettings",
     "GladSettings",
+    "HyperLoraSettings",
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
@@ -68,6 +71,7 @@ __all__ = [
     "etf",
     "frozen",
     "glad",
+    "hyper_lora",
     "linear_probe",
     "lora",
     "nearest_class_mean",
