@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_cl.adapters import AsyncLoraConfig, CompanderConfig, CPEClipConfig, GladConfig, OnePromptConfig, PromptPoolConfig, SaraConfig
+from hf_cl.adapters import (
+    AsyncLoraConfig,
+    CompanderConfig,
+    CPEClipConfig,
+    GladConfig,
+    MaskTuningConfig,
+    OnePromptConfig,
+    PromptPoolConfig,
+    SaraConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,7 @@ def _custom() -> list[Case]:
         ("GLAD", GladConfig, GLAD, glad),
         ("ASYNC_LORA", AsyncLoraConfig, ASYNC, asynchronous),
         ("SARA", SaraConfig, SARA, sara),
+        ("MASK_TUNING", MaskTuningConfig, {}, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
         ("COMPANDER", CompanderConfig, {}, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
     )
     return [
@@ -184,6 +194,8 @@ CASES = [
     *[case for family in ("vit", "clip_vision") for make in (_async_lora, _glad, _sara) for case in make(family)],
     *_on_weights("COMPANDER", CompanderConfig, "vit"),
     *_on_weights("COMPANDER", CompanderConfig, "clip_vision", mode="residual"),
+    *_on_weights("MASK_TUNING", MaskTuningConfig, "vit"),
+    *_on_weights("MASK_TUNING", MaskTuningConfig, "clip_vision", sessions="stack"),
     *_custom(),
 ]
 BY_ID = {case.id: case for case in CASES}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         CPEClipModel,
         GladConfig,
         GladModel,
+        MaskTuningConfig,
+        MaskTuningModel,
         OnePromptConfig,
         OnePromptModel,
         PromptPoolConfig,
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
     *("CompanderConfig", "CompanderModel"),
+    *("MaskTuningConfig", "MaskTuningModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
@@ -66,6 +69,8 @@ __all__ = [
     "ContinualTrainer",
     "GladConfig",
     "GladModel",
+    "MaskTuningConfig",
+    "MaskTuningModel",
     "OnePromptConfig",
     "OnePromptModel",
     "PromptPoolConfig",

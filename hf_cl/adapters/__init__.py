@@ -9,6 +9,7 @@ from hf_cl.adapters.compander import CompanderConfig, CompanderModel
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.cpe_clip import CPEClipConfig, CPEClipModel
 from hf_cl.adapters.glad import GladConfig, GladModel, plain_lora
+from hf_cl.adapters.mask_tuning import MaskTuningConfig, MaskTuningModel
 from hf_cl.adapters.one_prompt import OnePromptConfig, OnePromptModel
 from hf_cl.adapters.prompt_pool import PromptPoolConfig, PromptPoolModel
 from hf_cl.adapters.sara import SaraConfig, SaraModel
@@ -20,6 +21,7 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "glad": GladConfig,
     "sara": SaraConfig,
     "compander": CompanderConfig,
+    "mask_tuning": MaskTuningConfig,
     "lora": plain_lora,
     "prompt_pool": PromptPoolConfig,
 }
@@ -40,6 +42,8 @@ __all__ = [
     "CompanderModel",
     "GladConfig",
     "GladModel",
+    "MaskTuningConfig",
+    "MaskTuningModel",
     "OnePromptConfig",
     "OnePromptModel",
     "PromptPoolConfig",

@@ -9,6 +9,7 @@ from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
 from hf_cl.methods.dkvb import DkvbSettings, dkvb
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
+from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
@@ -26,6 +27,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "cpe_clip": CpeClipSettings,
     "glad": GladSettings,
     "sara": SaraSettings,
+    "mask_tuning": MaskTuningSettings,
     "slca": SlcaSettings,
     "dkvb": DkvbSettings,
     "l2p": L2PSettings,
@@ -49,6 +51,7 @@ __all__ = [
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
+    "MaskTuningSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "SaraSettings",
@@ -63,6 +66,7 @@ __all__ = [
     "glad",
     "linear_probe",
     "lora",
+    "mask_tuning",
     "nearest_class_mean",
     "ovor",
     "sara",
