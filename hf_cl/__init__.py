@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         CPEClipModel,
         GladConfig,
         GladModel,
+        HyperLoraConfig,
+        HyperLoraModel,
         MaskTuningConfig,
         MaskTuningModel,
         OnePromptConfig,
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 
 _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
+    *("HyperLoraConfig", "HyperLoraModel"),
     *("CompanderConfig", "CompanderModel"),
     *("MaskTuningConfig", "MaskTuningModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
@@ -69,6 +72,8 @@ __all__ = [
     "ContinualTrainer",
     "GladConfig",
     "GladModel",
+    "HyperLoraConfig",
+    "HyperLoraModel",
     "MaskTuningConfig",
     "MaskTuningModel",
     "OnePromptConfig",

@@ -156,7 +156,7 @@ class MaskTuningSettings(AdapterSettings):
     """Of the scores: a step moves one by at most this much, and 0.005 (init_value less threshold) has to be crossed."""
     head_learning_rate: float = 1e-3
     """Of a head that trains."""
-    targets: Targets = "r-amt"
+    masked: Targets = "r-amt"
     """What is masked: `attention` projections, with the patch convolution (`r-amt`, published), or with the MLPs too (`all`)."""
     threshold: float = 5e-3
     """A weight is used where its score is above it."""
@@ -176,7 +176,7 @@ class MaskTuningSettings(AdapterSettings):
     def method(self) -> Method:
         """The method these settings describe."""
         adapter = MaskTuningConfig(
-            target_modules=list(TARGETS[self.targets]),
+            target_modules=list(TARGETS[self.masked]),
             exclude_modules=_excluded(),
             threshold=self.threshold,
             init_value=self.init_value,

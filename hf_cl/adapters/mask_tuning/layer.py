@@ -65,8 +65,8 @@ class MaskTuningLayer(WeightLayer):
     """A Linear or Conv2d with some of its weights set to zero.
 
     While the adapter trains, `mask_tuning_scores` (the weight's shape, float32) are the truth, and under `sessions="stack"`
-    `mask_tuning_past` are the bits of what earlier sessions left. A state dict holds `mask_tuning_bits` in their place, and an adapter that
-    is loaded to predict has nothing but these. Checkpoints hold scores.
+    `mask_tuning_past` are the bits of what earlier sessions left. A file holds `mask_tuning_bits` in their place, and an adapter that is
+    loaded to predict has nothing but these. Checkpoints hold scores.
     """
 
     adapter_layer_names: tuple[str, ...] = (SCORES,)
@@ -77,8 +77,6 @@ class MaskTuningLayer(WeightLayer):
         self.mask_tuning_bits: Any = BufferDict(persistent=True)
         self.mask_tuning_past: Any = BufferDict(persistent=False)
         self.settings: dict[str, MaskTuningConfig] = {}
-        self.register_state_dict_post_hook(_bits_for_scores)
-        self.register_load_state_dict_pre_hook(_scores_for_bits)
 
     def update_layer(self, adapter_name: str, config: MaskTuningConfig) -> None:
         """Scores of one adapter, all above the threshold unless `init_weights` is False; for prediction, bits instead."""
@@ -135,14 +133,30 @@ class MaskTuningLayer(WeightLayer):
         return straight if len(tensors) == 1 else straight * unpack(tensors[1], straight.shape)
 
     @torch.no_grad()
-    def mask(self, adapter_name: str) -> Tensor:
-        """Which weights are used: bool, of the weight's shape."""
+    def mask(self, adapter_name: str, scores: Tensor | None = None) -> Tensor:
+        """Which weights are used, by the layer's own scores or by others: bool, of the weight's shape."""
         change, tensors = self.change(adapter_name)
         shape = self.original.weight.shape
         if not isinstance(change, Masked):
             return unpack(tensors[0], shape)
-        used = tensors[0] > change.threshold
-        return used if len(tensors) == 1 else used & unpack(tensors[1], shape)
+        used = (tensors[0] if scores is None else scores) > change.threshold
+        return used if len(tensors) == 1 else used & unpack(tensors[1].to(used.device), shape)
+
+    def scores_of(self, adapter_name: str, bits: Tensor) -> Tensor:
+        """Scores that give the mask of a file's bits; under "stack" what the file masks is earlier sessions' business.
+
+        Raises ValueError for bits of another number of weights.
+        """
+        config, shape = self.settings[adapter_name], self.original.weight.shape
+        if bits.shape != (packed_size(shape.numel()),):
+            raise ValueError(
+                f"MASK_TUNING at {self.module_name}: {bits.numel()} bytes of bits for {shape.numel()} weights; the file is damaged, or "
+                "made for another base."
+            )
+        if config.sessions == "stack":
+            self.mask_tuning_past[adapter_name] = bits.to(self.original.weight.device)
+            return torch.full(shape, config.init_value)
+        return unpack(bits, shape) * config.init_value
 
     def touched(self, adapter_name: str) -> Tensor:
         return (~self.mask(adapter_name)).flatten().nonzero().squeeze(1)
@@ -152,33 +166,3 @@ class MaskTuningLayer(WeightLayer):
         """A session begins: what is masked stays so, and scores start anew."""
         self.mask_tuning_past[adapter_name] = pack(self.mask(adapter_name))
         self.mask_tuning_scores[adapter_name].fill_(self.settings[adapter_name].init_value)
-
-
-def _bits_for_scores(layer: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
-    assert isinstance(layer, MaskTuningLayer)
-    for name, scores in layer.mask_tuning_scores.items():
-        if state_dict.pop(f"{prefix}{SCORES}.{name}", None) is not None:
-            size = packed_size(scores.numel())
-            is_meta = scores.device.type == "meta"
-            bits = torch.empty(size, dtype=torch.uint8, device="meta") if is_meta else pack(layer.mask(name))
-            state_dict[f"{prefix}{BITS}.{name}"] = bits
-
-
-def _scores_for_bits(layer: nn.Module, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-    """The other direction, where the layer trains; under "stack" what the file masks is earlier sessions' business."""
-    assert isinstance(layer, MaskTuningLayer)
-    for name in layer.mask_tuning_scores:
-        bits = state_dict.pop(f"{prefix}{BITS}.{name}", None)
-        if bits is None:
-            continue
-        config, shape = layer.settings[name], layer.original.weight.shape
-        if bits.shape != (packed_size(shape.numel()),):
-            raise ValueError(
-                f"MASK_TUNING at {layer.module_name}: {bits.numel()} bytes of bits for {shape.numel()} weights; the file is damaged, or "
-                "made for another base."
-            )
-        mask = unpack(bits, shape)
-        if config.sessions == "stack":
-            layer.mask_tuning_past[name] = bits
-            mask = torch.ones_like(mask)
-        state_dict[f"{prefix}{SCORES}.{name}"] = mask * config.init_value

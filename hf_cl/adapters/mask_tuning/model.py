@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_cl.adapters.mask_tuning.layer import BITS, MaskTuningLayer
+from hf_cl.adapters.mask_tuning.bits import pack
+from hf_cl.adapters.mask_tuning.layer import BITS, SCORES, MaskTuningLayer
 from hf_cl.adapters.weight_model import WeightModel
 
 _ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj", "out_proj"]
@@ -43,12 +44,29 @@ class MaskTuningModel(WeightModel):
                 layer.stack(adapter_name)
 
     @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor], unwanted_adapter_names: list[str]
+    ) -> dict[str, Tensor]:
+        entries = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        for name, layer in _layers_of(model, adapter_name):
+            scores = entries.pop(f"{name}.{SCORES}.{adapter_name}", None)
+            if scores is not None:
+                entries[f"{name}.{BITS}.{adapter_name}"] = pack(layer.mask(adapter_name, scores))
+        return entries
+
+    @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """peft puts the adapter's name behind tensors that the model has; one that trains has scores, which its layers make of the bits."""
-        named = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
-        return {f"{key}.{adapter_name}" if key.endswith(f".{BITS}") else key: tensor for key, tensor in named.items()}
+        state = dict(state_dict)
+        for name, layer in _layers_of(model, adapter_name):
+            if adapter_name not in layer.mask_tuning_scores:
+                continue
+            bare = name.removeprefix("base_model.model.")
+            for place in (f"{bare}.{BITS}", f"base_model.model.{bare}.{BITS}"):
+                if place in state:
+                    state[place.replace(BITS, SCORES)] = layer.scores_of(adapter_name, state.pop(place))
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state)
 
     def scores(self) -> list[Tensor]:
         """Of every module, those that train."""
@@ -61,3 +79,9 @@ class MaskTuningModel(WeightModel):
         layers = dict(self.weight_layers(name))
         shares = torch.stack([(~layer.mask(name)).float().mean() for layer in layers.values()]).tolist()
         return dict(zip(layers, shares, strict=True))
+
+
+def _layers_of(model: nn.Module, adapter_name: str) -> list[tuple[str, MaskTuningLayer]]:
+    """(name, layer) of the layers of `model` that the adapter masks."""
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, MaskTuningLayer)]
+    return [(name, layer) for name, layer in layers if layer.has(adapter_name)]
