@@ -10,6 +10,7 @@ from hf_cl.methods.dkvb import DkvbSettings, dkvb
 from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
+from hf_cl.methods.maxsim import MaxsimSettings, maxsim
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
@@ -30,6 +31,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "slca": SlcaSettings,
     "dkvb": DkvbSettings,
     "etf": EtfSettings,
+    "maxsim": MaxsimSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
@@ -52,6 +54,7 @@ __all__ = [
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
+    "MaxsimSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "SaraSettings",
@@ -67,6 +70,7 @@ __all__ = [
     "glad",
     "linear_probe",
     "lora",
+    "maxsim",
     "nearest_class_mean",
     "ovor",
     "sara",
