@@ -11,6 +11,7 @@ from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
+from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.maxsim import MaxsimSettings, maxsim
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
@@ -30,6 +31,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "cpe_clip": CpeClipSettings,
     "glad": GladSettings,
     "sara": SaraSettings,
+    "mask_tuning": MaskTuningSettings,
     "slca": SlcaSettings,
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
@@ -59,6 +61,7 @@ __all__ = [
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
+    "MaskTuningSettings",
     "MaxsimSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
@@ -77,6 +80,7 @@ __all__ = [
     "hyper_lora",
     "linear_probe",
     "lora",
+    "mask_tuning",
     "maxsim",
     "nearest_class_mean",
     "ovor",
