@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from hf_cl.adapters import (
         AsyncLoraConfig,
         AsyncLoraModel,
+        CompanderConfig,
+        CompanderModel,
         CPEClipConfig,
         CPEClipModel,
         GladConfig,
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 
 _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
+    *("CompanderConfig", "CompanderModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
@@ -58,6 +61,8 @@ __all__ = [
     "AsyncLoraModel",
     "CPEClipConfig",
     "CPEClipModel",
+    "CompanderConfig",
+    "CompanderModel",
     "ContinualTrainer",
     "GladConfig",
     "GladModel",

@@ -24,7 +24,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, PromptPoolConfig, SaraConfig
+from hf_cl.adapters import AsyncLoraConfig, CompanderConfig, CPEClipConfig, GladConfig, OnePromptConfig, PromptPoolConfig, SaraConfig
 
 SIDE = 32
 SIZE = {
@@ -91,6 +91,7 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
     "CPE_CLIP": lambda **kwargs: CPEClipConfig(**{"towers": "vision", "prompt_depth": 5, **kwargs}),
     "GLAD": lambda **kwargs: GladConfig(**{"r": 4, "lora_dropout": 0.0, **kwargs}),
     "SARA": lambda **kwargs: SaraConfig(**{"density": 0.1, **kwargs}),
+    "COMPANDER": lambda **kwargs: CompanderConfig(**{"learn": True, **kwargs}),
 }
 """peft type -> a config for the tiny bases; keywords override."""
 
@@ -103,14 +104,23 @@ OTHER: dict[str, Callable[..., Any]] = {
     "CPE_CLIP": lambda **kwargs: CPEClipConfig(**{"towers": "vision", "num_prompt_tokens": 3, "vision_mode": "replace", **kwargs}),
     "GLAD": lambda **kwargs: GladConfig(r=2, lora_dropout=0.0, **kwargs),
     "SARA": lambda **kwargs: SaraConfig(threshold=5e-3, target_modules=["q_proj", "fc1"], **kwargs),
+    "COMPANDER": lambda **kwargs: CompanderConfig(mode="residual", target_modules=["q_proj", "fc1"], **kwargs),
 }
 """A second config of each type, of another size."""
 
 RESTING = {"PROMPT_POOL": {"grows": False}}
 """Options under which a new class changes nothing of what is known; none where that is so anyway."""
 
+ON_WEIGHTS = ("SARA", "COMPANDER")
+"""Types whose layers stand around Linears, whichever family these are of."""
+
 HOMES = {"CPE_CLIP": ("clip_vision", "siglip_vision")}
 """Two families on which the tests run that need no more; ViT and Dinov2 where a type is not named."""
+
+
+def families(kind: str) -> tuple[str, ...]:
+    """Families on which the contract suite runs a type: all that have a classifier, or two where the layers are the same on all."""
+    return homes(kind) if kind in ON_WEIGHTS[1:] else CLASSIFIERS
 
 
 def homes(kind: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hf_cl.adapters.async_lora import AsyncLoraConfig, AsyncLoraModel
+from hf_cl.adapters.compander import CompanderConfig, CompanderModel
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.cpe_clip import CPEClipConfig, CPEClipModel
 from hf_cl.adapters.glad import GladConfig, GladModel, plain_lora
@@ -18,6 +19,7 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "async_lora": AsyncLoraConfig,
     "glad": GladConfig,
     "sara": SaraConfig,
+    "compander": CompanderConfig,
     "lora": plain_lora,
     "prompt_pool": PromptPoolConfig,
 }
@@ -34,6 +36,8 @@ __all__ = [
     "AsyncLoraModel",
     "CPEClipConfig",
     "CPEClipModel",
+    "CompanderConfig",
+    "CompanderModel",
     "GladConfig",
     "GladModel",
     "OnePromptConfig",

@@ -110,6 +110,8 @@ class Memory(Part):
     is read before the first session of a resumed run is entered.
     """
 
+    holds: Literal["images", "features"] = "images"
+    """"features": what it gives for a session are rows of features, and it is for features phases alone (`hf_cl.memory.kept_features`)."""
     replay: int = 0
     """Images drawn beside every batch, over all processes; 0: all of them are shuffled in with the session's images."""
 

@@ -42,8 +42,8 @@ def export(
     """Write an adapter in a form that needs no hf_cl, and check it.
 
     - `merged`: a full model for `AutoModelForImageClassification.from_pretrained`, with class names and image processor, and the same
-      log-probabilities. For types that merge (ASYNC_LORA, GLAD, SARA) and what has a head alone (method `frozen`), under heads that are
-      linear layers: linear, ridge and fetril on the features as they are, gaussian with a shared covariance.
+      log-probabilities. For types that merge (all but prompts) and what has a head alone (method `frozen`), under heads that are linear:
+      linear, ridge and fetril on the features as they are, gaussian with a shared covariance.
     - `onnx`: `model.onnx`, from pixel_values [B, 3, S, S], any B, to logits [B, C], with image processor and a config.json that names the
       classes. For every type and head; where the class names are the head, their text features are inside.
     - `lora`: a stock LORA adapter, for types that are one underneath (GLAD, ASYNC_LORA without unfrozen copies). Under a linear head the

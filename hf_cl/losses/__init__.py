@@ -8,6 +8,7 @@ from hf_cl.contracts import LossTerm
 from hf_cl.losses.balanced_softmax import BalancedSoftmax
 from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.consistency import Consistency
+from hf_cl.losses.dot_regression import DotRegression
 from hf_cl.losses.early_learning import EarlyLearning
 from hf_cl.losses.ewc import EWC
 from hf_cl.losses.experience_replay import ExperienceReplay
@@ -52,6 +53,7 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "balanced_softmax": BalancedSoftmax,
     "logit_replay": LogitReplay,
     "feature_replay": FeatureReplay,
+    "dot_regression": DotRegression,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
 
@@ -61,6 +63,7 @@ __all__ = [
     "BalancedSoftmax",
     "BinaryCrossEntropy",
     "Consistency",
+    "DotRegression",
     "EarlyLearning",
     "ExperienceReplay",
     "FeatureDistillation",

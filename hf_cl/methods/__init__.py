@@ -7,6 +7,7 @@ from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
 from hf_cl.methods.dkvb import DkvbSettings, dkvb
+from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.ovor import OvorSettings, ovor
@@ -28,6 +29,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "sara": SaraSettings,
     "slca": SlcaSettings,
     "dkvb": DkvbSettings,
+    "etf": EtfSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
@@ -44,6 +46,7 @@ __all__ = [
     "CpeClipSettings",
     "DkvbSettings",
     "DualPromptSettings",
+    "EtfSettings",
     "FrozenSettings",
     "GladSettings",
     "L2PSettings",
@@ -59,6 +62,7 @@ __all__ = [
     "compose",
     "cpe_clip",
     "dkvb",
+    "etf",
     "frozen",
     "glad",
     "linear_probe",
