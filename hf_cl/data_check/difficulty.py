@@ -1,8 +1,9 @@
 """How much a method must bring beyond features and labels to learn a session: in nats.
 
-After Boopathy et al., "Towards Exact Computation of Inductive Bias" (arXiv 2406.15941): what a task asks of an inductive bias is -log of the probability that a hypothesis which fits the training images generalises as well as wanted. Hypotheses are drawn from a
-Gaussian process on the backbone's features. The authors fit a scaled chi-square to draws of the error; here its tail comes from the exact
-cumulant function by the saddlepoint (Lugannani and Rice, 1980), without draws and down to 1e-200.
+After Boopathy et al., "Towards Exact Computation of Inductive Bias" (arXiv 2406.15941): what a task asks of an inductive bias is -log of
+the probability that a hypothesis which fits the training images generalises as well as wanted. Hypotheses are drawn from a Gaussian process
+on the backbone's features. The authors fit a scaled chi-square to draws of the error; here its tail comes from the exact cumulant function
+by the saddlepoint (Lugannani and Rice, 1980), without draws and down to 1e-200.
 
 Shapes: n training images, m test images, C classes, D feature width.
 """

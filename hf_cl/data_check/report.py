@@ -197,7 +197,7 @@ def summary(report: DataReport) -> list[str]:
     sentences += _near_sentences(report)
     if report.suspects:
         sentences.append(
-            f"{_some(len(report.suspects), 'label')} to look at: the other pictures say another class. On clean data they are the hard ones."
+            f"{_some(len(report.suspects), 'label')} to look at: all others say another class. On clean data these are hard pictures."
         )
     if report.too_small:
         sentences.append(f"{_some(len(report.too_small), 'class', 'classes')} of one picture, of which nothing else could be said.")
