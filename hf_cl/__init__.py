@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         CPEClipModel,
         GladConfig,
         GladModel,
+        HyperLoraConfig,
+        HyperLoraModel,
         OnePromptConfig,
         OnePromptModel,
         PromptPoolConfig,
@@ -40,6 +42,7 @@ __version__ = "0.1.0"
 
 _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
+    *("HyperLoraConfig", "HyperLoraModel"),
     *("CompanderConfig", "CompanderModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
@@ -66,6 +69,8 @@ __all__ = [
     "ContinualTrainer",
     "GladConfig",
     "GladModel",
+    "HyperLoraConfig",
+    "HyperLoraModel",
     "OnePromptConfig",
     "OnePromptModel",
     "PromptPoolConfig",

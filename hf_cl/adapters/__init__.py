@@ -9,6 +9,7 @@ from hf_cl.adapters.compander import CompanderConfig, CompanderModel
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.cpe_clip import CPEClipConfig, CPEClipModel
 from hf_cl.adapters.glad import GladConfig, GladModel, plain_lora
+from hf_cl.adapters.hyper_lora import HyperLoraConfig, HyperLoraModel
 from hf_cl.adapters.one_prompt import OnePromptConfig, OnePromptModel
 from hf_cl.adapters.prompt_pool import PromptPoolConfig, PromptPoolModel
 from hf_cl.adapters.sara import SaraConfig, SaraModel
@@ -22,10 +23,21 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "compander": CompanderConfig,
     "lora": plain_lora,
     "prompt_pool": PromptPoolConfig,
+    "hyper_lora": HyperLoraConfig,
 }
 """The `type` of an adapter's spec -> what makes its config; the other entries of the spec are options of the config."""
 GIVEN = (
-    *("class_names", "classes_per_session", "head", "format_version", "base_signature", "peft_type", "auto_mapping", "peft_version"),
+    *(
+        "class_names",
+        "classes_per_session",
+        "head",
+        "format_version",
+        "base_signature",
+        "layer_paths",
+        "peft_type",
+        "auto_mapping",
+        "peft_version",
+    ),
     *("base_model_name_or_path", "revision", "inference_mode", "task_type"),
 )
 """Fields of a config that no spec sets: the head has a spec of its own, and the rest is written by injection and by peft."""
@@ -40,6 +52,8 @@ __all__ = [
     "CompanderModel",
     "GladConfig",
     "GladModel",
+    "HyperLoraConfig",
+    "HyperLoraModel",
     "OnePromptConfig",
     "OnePromptModel",
     "PromptPoolConfig",

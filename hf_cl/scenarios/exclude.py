@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_excluded(path: Path) -> frozenset[str]:
-    """The names in a file. Raises DataError for a file that is not there, is no text, or has no name in it."""
+    """The names in a file; none where it has remarks alone. Raises DataError for a file that is not there, or has a line that is none."""
     try:
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
@@ -40,8 +40,6 @@ def read_excluded(path: Path) -> frozenset[str]:
             except ValueError as error:
                 raise DataError(f"exclude: {brief(str(path))}, line {number}: no JSON string: {brief(name)}.") from error
         names.add(name)
-    if not names:
-        raise DataError(f"exclude: {brief(str(path))} names no picture; leave the setting out where none is to be left out.")
     return frozenset(names)
 
 
@@ -55,9 +53,13 @@ def without(stream: SessionStream, names: Collection[str], path: str) -> Session
     """The stream without some pictures, whatever side they are on; splits and draws stay what they are. Its protocol says how many are left
     out, and by a hash which, so that runs on other pictures are not compared with it.
 
+    Without names the stream as it is.
+
     Raises DataError where the stream has none of them, where a class is left without a training picture, and where a session is left
     without a test picture of its own.
     """
+    if not names:
+        return stream
     kept: dict[int, tuple[ImageDataset, ImageDataset]] = {}  # by id: tests of earlier sessions stay one object in all later ones
     found: set[str] = set()
 

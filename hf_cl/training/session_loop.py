@@ -327,6 +327,7 @@ class SessionLoop(Services):
         seconds, trained = time.perf_counter() - self._started, self.position.session_step > 0
         for part in self.named_parts().values():
             part.before_statistics(self, session)
+        self.features.doubt()  # a part may have undone what was trained
         self.calibration.begin(self.head)
         for part in self.named_parts().values():
             part.end_session(self, session)

@@ -282,6 +282,17 @@ GOLDEN_KEYS = {
         "base_model.model.classifier.weight",
         *(f"base_model.model.vit.layers.{i}.attention.one_prompt_{kv}" for i in range(5) for kv in "kv"),
     },
+    "HYPER_LORA": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        *(
+            f"base_model.model.vit.layers.0.attention.q_proj.hyper_lora_generator.{name}"
+            for name in (
+                *("weight_ih", "weight_hh", "bias_ih", "bias_hh", "codes", "embedding", "past", "means"),
+                *(f"{kind}_{ab}_32x32" for kind in ("head", "bias") for ab in "ab"),
+            )
+        ),
+    },
     "PROMPT_POOL": {
         "base_model.model.classifier.bias",
         "base_model.model.classifier.weight",

@@ -24,15 +24,20 @@ def test_a_name_comes_back_whatever_it_is(tmp_path):
     assert read_excluded(file) == {*ODD}
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [("# none\n", "names no picture"), ('"broken\n', "line 1: no JSON string"), (None, "cannot be read")]
-)
-def test_a_file_that_names_nothing_is_refused(tmp_path, content, said):
+@pytest.mark.parametrize(("content", "said"), [('"broken\n', "line 1: no JSON string"), (None, "cannot be read")])
+def test_a_file_that_is_none_is_refused(tmp_path, content, said):
     file = tmp_path / "names.txt"
     if content is not None:
         file.write_text(content)
     with pytest.raises(DataError, match=said):
         read_excluded(file)
+
+
+def test_a_file_of_remarks_alone_leaves_nothing_out(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("# Pictures to leave out\n# row 3\t8? looks like 1\n")
+    stream = digits()
+    assert without(stream, read_excluded(file), "names.txt") is stream
 
 
 def test_the_stream_is_the_same_without_them():

@@ -9,7 +9,12 @@ from tiny import ADAPTERS, ON_WEIGHTS, base, homes, images
 from torch import nn
 
 TARGETS = ["q_proj", "k_proj", "v_proj"]
-AT_MOST = {"ASYNC_LORA": 1.0, "ONE_PROMPT": 0.9, "PROMPT_POOL": 1.0, "CPE_CLIP": 1.3, "GLAD": 1.0, "SARA": 1.05, "COMPANDER": 1.05}
+AT_MOST = {
+    **dict.fromkeys(("ASYNC_LORA", "PROMPT_POOL", "GLAD"), 1.0),
+    **dict.fromkeys(("HYPER_LORA", "SARA", "COMPANDER"), 1.05),
+    "ONE_PROMPT": 0.9,
+    "CPE_CLIP": 1.3,
+}
 """peft type -> the largest share of stock LoRA's bytes that it may keep. CPE_CLIP brings tokens of its own: up to 10 beside 17 here."""
 
 
