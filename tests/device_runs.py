@@ -64,6 +64,7 @@ RANDOM_FEATURES = {"type": "gaussian", "feature_map": "rff", "map_dim": 16, "shr
 KEYS = {"codebooks": 4, "keys": 8, "key_dim": 4}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
+TARGETS = {"type": "language_targets", "text_model": "demo_clip", "center": True}
 
 
 # Towers
@@ -178,6 +179,7 @@ RUNS: dict[str, Run] = {
     "gaussian on random features": Run(partial(frozen, RANDOM_FEATURES)),
     "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
+    "lora, language targets": Run(partial(lora, epochs=1, r=4, head=TARGETS)),
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
     # losses and probes by name
     "anchors": Run(

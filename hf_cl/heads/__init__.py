@@ -13,6 +13,7 @@ from hf_cl.heads.dkvb import DKVBHead
 from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
+from hf_cl.heads.language_targets import LanguageTargetHead
 from hf_cl.heads.linear import LinearHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
@@ -29,6 +30,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "kernel_ridge": KernelRidgeHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
+    "language_targets": LanguageTargetHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -49,6 +51,7 @@ __all__ = [
     "FeTrILHead",
     "GaussianHead",
     "KernelRidgeHead",
+    "LanguageTargetHead",
     "LinearHead",
     "PoolerHead",
     "PrototypeHead",

@@ -93,7 +93,7 @@ def _fits_itself(head: Any) -> bool:
 def _check_same_adapter(folder: Path, config: HeadedConfig, method: Method) -> None:
     there, here = adapter_record(config), adapter_record(method.adapter)
     heads = there.get("head") or {}, here.get("head") or {}
-    there["head"] = {name: value for name, value in heads[0].items() if name != "text_width" or name in heads[1]}  # the loop fills it in
+    there["head"] = {name: value for name, value in heads[0].items() if name not in ("text_width", "num_targets") or name in heads[1]}  # the loop fills them in
     if there["type"] != here["type"]:
         raise ValueError(f"{folder} is an adapter of type {there['type']}, and {method.name} trains {here['type']}.")
     difference = first_difference(there, here)

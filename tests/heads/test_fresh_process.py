@@ -8,10 +8,10 @@ import sys
 from functools import partial
 
 import torch
-from device_runs import KEYS, Run, build, slow_learner
+from device_runs import KEYS, TARGETS, Run, build, slow_learner
 from safetensors.torch import save_file
 
-from hf_cl.methods import dkvb, frozen
+from hf_cl.methods import dkvb, frozen, linear_probe
 
 HEADS = {
     "gaussian": {},
@@ -26,6 +26,7 @@ HEADS = {
     "prototype": {},
 }
 RUNS = {name: Run(partial(frozen, {"type": name.split()[0], **settings})) for name, settings in HEADS.items()}
+RUNS["language_targets"] = Run(partial(linear_probe, epochs=1, head=TARGETS))
 RUNS |= {"dkvb": Run(partial(dkvb, epochs=1, head=KEYS)), "slca": Run(partial(slow_learner, alignment={"epochs": 1}))}
 
 LOAD = """
