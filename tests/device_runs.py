@@ -65,6 +65,8 @@ KEYS = {"codebooks": 4, "keys": 8, "key_dim": 4}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
 TARGETS = {"type": "language_targets", "text_model": "demo_clip", "center": True}
+ORDERED = {"type": "nested_dropout", "head": LINEAR}
+ORDERED_MEANS = {"type": "nested_dropout", "head": {"type": "gaussian", "covariance": "shared", "shrinkage": 0.1}}
 
 
 # Towers
@@ -180,6 +182,7 @@ RUNS: dict[str, Run] = {
     "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
     "lora, language targets": Run(partial(lora, epochs=1, r=4, head=TARGETS)),
+    "lora, nested dropout": Run(partial(lora, epochs=1, r=4, head=ORDERED)),
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
     # losses and probes by name
     "anchors": Run(

@@ -69,7 +69,9 @@ def encode_names(base: str, class_names: Sequence[str], template: str | None = N
     """
     model, rows = encode_templates(base, class_names, [template], revision=revision)
     if family_of(model) not in ("clip", "siglip"):
-        raise ValueError(f"A head with `text` needs a CLIP or SigLIP model of transformers; {base!r} is of the family {family_of(model)!r}.")
+        raise ValueError(
+            f"A head with `text` needs a CLIP or SigLIP model of transformers; {base!r} is of the family {family_of(model)!r}."
+        )
     return EncodedNames(dict(zip(class_names, rows[0], strict=True)), projection_of(model, rows.shape[-1]))
 
 

@@ -24,9 +24,9 @@ LEAST_SCALE = 1e-3
 class LanguageTargetHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride]  # as a Part, its state is the module's
     """`scale * cos(P features, target)`: each class has a fixed target, what a text tower says of its name; P and the scale train.
 
-    LingoCL (Ni et al., "Enhancing Visual Continual Learning with Language-Guided Supervision", CVPR 2024; there is no official code). Related
-    classes have related targets, so a new class asks less of what was learned, and its target is known before its first picture. With K
-    targets a class the cosine is their soft maximum, `tau (logsumexp(cos / tau) - log K)`.
+    LingoCL (Ni et al., "Enhancing Visual Continual Learning with Language-Guided Supervision", CVPR 2024; there is no official code).
+    Related classes have related targets, so a new class asks less of what was learned, and its target is known before its first picture.
+    With K targets a class the cosine is their soft maximum, `tau (logsumexp(cos / tau) - log K)`.
 
     P begins as the base's own projection where the head reads the pooled output of the tower that belongs to the texts (`pool: pooled`;
     the head then begins as the base's zero-shot classifier), as the identity where the widths are equal, else as a new linear layer. The

@@ -11,6 +11,7 @@ from hf_cl.probes.active_entries import ActiveEntries
 from hf_cl.probes.anytime_accuracy import AnytimeAccuracy
 from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.forgetting_events import ForgettingEvents
+from hf_cl.probes.kept_dimensions import KeptDimensions
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
@@ -27,6 +28,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "anytime_accuracy": AnytimeAccuracy,
     "prequential": Prequential,
     "forgetting_events": ForgettingEvents,
+    "kept_dimensions": KeptDimensions,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -36,6 +38,7 @@ __all__ = [
     "AnytimeAccuracy",
     "Calibration",
     "ForgettingEvents",
+    "KeptDimensions",
     "Prequential",
     "SharpnessProbe",
     "SoftmaxCollapse",

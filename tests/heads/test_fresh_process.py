@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 import torch
-from device_runs import KEYS, TARGETS, Run, build, slow_learner
+from device_runs import KEYS, ORDERED, ORDERED_MEANS, TARGETS, Run, build, slow_learner
 from safetensors.torch import save_file
 
 from hf_cl.methods import dkvb, frozen, linear_probe
@@ -27,6 +27,8 @@ HEADS = {
 }
 RUNS = {name: Run(partial(frozen, {"type": name.split()[0], **settings})) for name, settings in HEADS.items()}
 RUNS["language_targets"] = Run(partial(linear_probe, epochs=1, head=TARGETS))
+RUNS["nested_dropout"] = Run(partial(linear_probe, epochs=1, head=ORDERED))
+RUNS["nested_dropout gaussian"] = Run(partial(linear_probe, epochs=1, head=ORDERED_MEANS))
 RUNS |= {"dkvb": Run(partial(dkvb, epochs=1, head=KEYS)), "slca": Run(partial(slow_learner, alignment={"epochs": 1}))}
 
 LOAD = """

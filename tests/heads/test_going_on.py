@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from device_runs import TARGETS, Kill, Run, _Killed, build
+from device_runs import ORDERED, ORDERED_MEANS, TARGETS, Kill, Run, _Killed, build
 from safetensors.torch import load_file
 
 from hf_cl.methods import lora
 
-RUNS = {"language_targets": Run(partial(lora, epochs=1, r=4, head=TARGETS))}
+RUNS = {
+    "language_targets": Run(partial(lora, epochs=1, r=4, head=TARGETS)),
+    "nested_dropout": Run(partial(lora, epochs=1, r=4, head=ORDERED)),
+    "nested_dropout, fitted": Run(partial(lora, epochs=1, r=4, head=ORDERED_MEANS)),
+}
 
 
 def adapter(folder: Path) -> dict[str, torch.Tensor]:

@@ -174,7 +174,7 @@ def test_a_base_without_words_is_told_where_to_get_some():
 
 # The mechanism
 def unseen_accuracy(seed: int, kind: str) -> float:
-    """Of 8 classes that the projector was not trained on, of 20 in 5 groups: images are a linear image of their class's words, and noise."""
+    """Of 8 classes that were not trained, of 20 in 5 groups: images are a linear image of their class's words, and noise."""
     generator = torch.Generator().manual_seed(seed)
     groups = torch.randn(5, 32, generator=generator)
     words = F.normalize(groups[torch.arange(20) % 5] + 0.6 * torch.randn(20, 32, generator=generator), dim=1)
