@@ -101,10 +101,10 @@ def check_head(spec: Mapping[str, Any]) -> None:
 
 def fits_itself(spec: Mapping[str, Any] | None) -> bool:
     """Whether the head of a spec, or the one inside it, fits itself at the end of a session."""
-    spec = spec or {}
-    if spec.get("type") == "nested_dropout":
-        spec = spec.get("head") or {}
-    kind = HEADS.get(spec.get("type", ""))
+    own: Mapping[str, Any] = spec or {}
+    if own.get("type") == "nested_dropout":
+        own = own.get("head") or {}
+    kind = HEADS.get(own.get("type", ""))
     return isinstance(kind, type) and issubclass(kind, Head) and kind.fits
 
 

@@ -56,9 +56,9 @@ class NestedDropoutHead(Head, Part):  # pyright: ignore[reportIncompatibleMethod
     """In training only the first k dimensions reach the inner head, with k drawn anew for every step; small k are drawn often.
 
     So dimensions come in the order of their use (Rippel, Gelbart, Adams, "Learning Ordered Representations with Nested Dropout", ICML
-    2014; against noisy labels: Chen et al., "Compressing Features for Learning with Noisy Labels", CVPR workshops 2021). At the end of
-    session 0 the head says how many it needs, and reads no more from then on; `hf-cl export --form truncated` cuts the rest off. Nothing is
-    rescaled, unlike in dropout.
+    2014; against noisy labels: Chen et al., "Boosting Co-teaching with Compression Regularization for Label Noise", CVPR workshops 2021,
+    and "Compressing Features for Learning with Noisy Labels", arXiv 2206.13140). At the end of session 0 the head says how many it needs,
+    and reads no more from then on; `hf-cl export --form truncated` cuts the rest off. Nothing is rescaled, unlike in dropout.
 
     The dimensions are those of a trained map of the features, D x D and the identity to begin with: on a backbone that stands still they
     could not be ordered otherwise. It trains in session 0 and rests afterwards, so that what is known of old classes goes on meaning the
@@ -81,6 +81,8 @@ class NestedDropoutHead(Head, Part):  # pyright: ignore[reportIncompatibleMethod
     Raises ValueError for a setting that is not one of these, and an inner head that it cannot order.
     """
 
+    projection: nn.Parameter | None
+    """[K, D] the map."""
     size: Tensor
     """How many dimensions are kept since session 0; D before."""
     drawn: Tensor

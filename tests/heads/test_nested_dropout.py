@@ -110,7 +110,7 @@ def test_sizes_are_drawn_as_they_should_be():
     expected = 3_000 * np.array(head.chances)
     tail = expected < 5
     merged = [np.append(values[~tail], values[tail].sum()) for values in (counts.numpy(), expected)]
-    assert chisquare(*merged).pvalue > 1e-3
+    assert chisquare(merged[0], merged[1]).pvalue > 1e-3
 
 
 def test_the_map_rests_after_session_0_whatever_a_step_does_to_it():
@@ -133,7 +133,7 @@ def test_how_many_are_kept(select, kept):
     labels = torch.arange(3).repeat(4)
     head.inner.weight.data.zero_()
     head.inner.weight.data[0, 0] = head.inner.weight.data[1, 1] = 50.0
-    head.inner.bias.data.copy_(torch.tensor([0.0, 0.0, 9.0]))  # the third class is what is left: two dimensions tell all three
+    head.inner.bias.data.copy_(torch.tensor([0.0, 0.0, 9.0]))  # the third class is what is left: two dimensions tell all three  # pyright: ignore[reportCallIssue]
     data = FeatureSet(features, labels, torch.arange(12))
     trainer = SimpleNamespace(features_of=lambda images: data)
     images: Any = object()
