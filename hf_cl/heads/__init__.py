@@ -10,6 +10,7 @@ import torch
 from hf_cl.contracts import Head
 from hf_cl.heads.cosine import CosineHead
 from hf_cl.heads.dkvb import DKVBHead
+from hf_cl.heads.etf import ETFHead
 from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
@@ -33,6 +34,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "dkvb": DKVBHead,
     "language_targets": LanguageTargetHead,
     "nested_dropout": NestedDropoutHead,
+    "etf": ETFHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -50,6 +52,7 @@ __all__ = [
     "ClassStatistics",
     "CosineHead",
     "DKVBHead",
+    "ETFHead",
     "FeTrILHead",
     "GaussianHead",
     "KernelRidgeHead",

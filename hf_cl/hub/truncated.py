@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_cl.heads import NestedDropoutHead, build_head
 from hf_cl.heads.nested_dropout import truncated
-from hf_cl.hub.load import Classifier
+from hf_cl.hub.classifier import Classifier
 
 TOLERANCE = 1e-6
 """Largest difference of a logit, as a share of the largest (or of 1)."""

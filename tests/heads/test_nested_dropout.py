@@ -133,7 +133,7 @@ def test_how_many_are_kept(select, kept):
     labels = torch.arange(3).repeat(4)
     head.inner.weight.data.zero_()
     head.inner.weight.data[0, 0] = head.inner.weight.data[1, 1] = 50.0
-    head.inner.bias.data.copy_(torch.tensor([0.0, 0.0, 9.0]))  # the third class is what is left: two dimensions tell all three  # pyright: ignore[reportCallIssue]
+    head.inner.bias.data.copy_(torch.tensor([0.0, 0.0, 9.0]))  # pyright: ignore[reportCallIssue] (the third class is what is left)
     data = FeatureSet(features, labels, torch.arange(12))
     trainer = SimpleNamespace(features_of=lambda images: data)
     images: Any = object()
