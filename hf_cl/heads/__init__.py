@@ -32,9 +32,9 @@ HEADS: dict[str, Callable[..., Head]] = {
     "kernel_ridge": KernelRidgeHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
+    "etf": ETFHead,
     "language_targets": LanguageTargetHead,
     "nested_dropout": NestedDropoutHead,
-    "etf": ETFHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
