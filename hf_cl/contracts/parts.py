@@ -78,6 +78,8 @@ class Part:
     """Why it cannot take part in a session without a new class, in a clause; empty where it can. Read before session 0 begins."""
     needs_first_session: str = ""
     """Why it must have seen session 0, so that no run with it starts from an adapter, in a clause; empty where it need not."""
+    name: str = ""
+    """Under which its report stands."""
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """After the head has grown, before the session's optimizer is made."""
@@ -94,6 +96,11 @@ class Part:
 
     def end_session(self, trainer: Trainer, session: Session) -> None:
         """After the last phase, before the session's evaluation and checkpoint."""
+
+    def report(self) -> dict[str, Any]:
+        """What JSON can hold, asked for at the end of each session: it goes to log.jsonl, to `probes` of results.json and to the report;
+        single numbers also to `hf-cl compare`, as `name.key`."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values that a resumed run needs."""
@@ -200,11 +207,6 @@ class Probe(Part):
 
     name: str
 
-    def report(self) -> dict[str, Any]:
-        """What JSON can hold, asked for at the end of each session: it goes to log.jsonl, to `probes` of results.json and to the report;
-        single numbers also to `hf-cl compare`, as `name.key`."""
-        return {}
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -220,3 +222,6 @@ class Phase:
     """When the features of a features phase are computed again."""
     batch_size: int | None = None
     """Images per optimizer step, over all processes; None: the run's."""
+    updates_per_batch: int = 1
+    """Optimizer steps on each batch before the next one comes, on the same augmented images: what online streams, in which each image comes
+    once, make up for it by. Epochs, rates and positions count the steps."""
