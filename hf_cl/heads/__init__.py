@@ -14,6 +14,7 @@ from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
 from hf_cl.heads.linear import LinearHead
+from hf_cl.heads.logistic import LogisticHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
 from hf_cl.heads.ridge import RidgeHead
@@ -27,6 +28,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "gaussian": GaussianHead,
     "ridge": RidgeHead,
     "kernel_ridge": KernelRidgeHead,
+    "logistic": LogisticHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
 }
@@ -50,6 +52,7 @@ __all__ = [
     "GaussianHead",
     "KernelRidgeHead",
     "LinearHead",
+    "LogisticHead",
     "PoolerHead",
     "PrototypeHead",
     "RidgeHead",

@@ -68,7 +68,7 @@ def test_from_the_command_line(call, trained, tmp_path):
     assert call("classes", trained, "--output_dir", tmp_path / "x", "--rename", "cat").exit_code == 2
 
 
-@pytest.mark.parametrize("head", ["linear", "cosine", "prototype", "gaussian", "ridge", "kernel_ridge", "fetril", "dkvb"])
+@pytest.mark.parametrize("head", ["linear", "cosine", "prototype", "gaussian", "ridge", "kernel_ridge", "logistic", "fetril", "dkvb"])
 def test_every_head_loses_a_class(head, tmp_path):
     config = OnePromptConfig(class_names=NAMES, classes_per_session=[2, 2], head={"type": head})
     model = get_peft_model(tiny.base("vit"), config)
