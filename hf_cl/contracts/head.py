@@ -1,0 +1,52 @@
+"""The classifier, which grows with the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class Head(nn.Module):
+    """The model's classifier. It grows with the classes and travels in the adapter.
+
+    A head that wants the trainer's hooks (`PrototypeHead` refits at `end_session`) is a `Part` too.
+    State that inference does not need lives in non-persistent buffers: checkpointed, never saved with the adapter.
+    """
+
+    num_classes: int
+    moves_with_statistics: bool = True
+    """False where the head keeps sums in a space of its own: when features move, nothing can move them along."""
+    fits: bool = False
+    """Whether the head fits itself at the end of a session, so that it needs no phase to know the session's classes."""
+
+    @property
+    def own_temperature(self) -> float | None:
+        """By what the head divides its logits itself; None where it does not, so that the run finds a temperature for it."""
+        return None
+
+    statistics: frozenset[str] = frozenset()
+    """As `Part.statistics`."""
+    new_classes_only: str = ""
+    """As `Part.new_classes_only`."""
+
+    def grow(self, class_names: Sequence[str]) -> None:
+        """Append rows for `class_names`; old rows keep their values to the bit."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement grow")
+
+    def write_texts(self, rows: Tensor, projection: Tensor) -> None:
+        """Copy in what the class names say, after each growth: text embeddings [C, E] at unit length and the image tower's projection
+        [E, D]. Called where the head's spec has a `text` other than "none"."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement write_texts")
+
+    def embed(self, features: Tensor) -> Tensor:
+        """[B, D] -> [B, E]. Identity by default."""
+        return features
+
+    def as_linear(self) -> nn.Linear | None:
+        """A plain linear layer with the same logits for the same features, where there is one: what an export to a stock model needs."""
+        return None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """[B, C] -> [B, C] what predictions show; the softmax, unless the head was trained under another normalisation."""
+        return logits.softmax(-1)
