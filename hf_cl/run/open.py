@@ -20,7 +20,7 @@ from hf_cl.results.picture_record import known_to, read_pictures
 from hf_cl.run.first_checks import check_settings
 from hf_cl.run.look_at_pictures import PictureCheck, picture_check
 from hf_cl.run.pictures import compare_pictures
-from hf_cl.scenarios import SCENARIOS, ImageSource, KnownPictures, open_images
+from hf_cl.scenarios import SCENARIOS, ImageSource, KnownPictures, SessionStream, open_images
 from hf_cl.settings import RunSettings
 from hf_cl.training.start import Start, open_start
 
@@ -53,7 +53,7 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     if start is not None:
         source, before = source.with_classes(start.class_names), before or known_to(start.folder)
     if not before and start is None:
-        return protocol(source, **arguments)
+        return _asked_for(protocol(source, **arguments), settings)
     pictures = KnownPictures((picture.content, picture.name, picture.part, picture.session) for picture in before)
     if "targets" in arguments:
         arguments["targets"] = [dataclasses.replace(target, known=pictures) for target in targets]
@@ -62,7 +62,16 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     if start is not None:
         named = {"start_from": without_folders(str(settings.start_from))}
         scenario = dataclasses.replace(scenario, protocol={**scenario.protocol, "details": scenario.protocol.get("details", {}) | named})
-    return scenario
+    return _asked_for(scenario, settings)
+
+
+def _asked_for(scenario: Scenario, settings: RunSettings) -> Scenario:
+    """The part of the stream that the settings want; all of it by default."""
+    if settings.test_on == "test" and settings.max_sessions is None:
+        return scenario
+    if not isinstance(scenario, SessionStream):
+        raise ValueError(f"Protocol {settings.protocol} makes no SessionStream, which max_sessions and test_on could shorten.")
+    return scenario.shortened(settings.max_sessions, on_validation=settings.test_on == "validation")
 
 
 def _open_source(settings: RunSettings, dataset: str, check: PictureCheck, taught: Collection[str] = ()) -> ImageSource:
