@@ -34,6 +34,7 @@ GROUPS = {
     "two_pass": "two_pass",
     "lora": "plain_lora",
     "sara": "sparse",
+    "weights": "weights",
     "coact": "async_lora",
     "texts": "texts",
     "data": "input",

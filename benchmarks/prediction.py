@@ -19,7 +19,7 @@ from transformers import ViTImageProcessor
 from benchmarks import ours
 from benchmarks.measure import Call, Options, Pair, Row
 from hf_cl.adapters import OnePromptConfig
-from hf_cl.hub.load import Classifier
+from hf_cl.hub.classifier import Classifier
 
 PICTURES, BATCH, WORKERS, SIDE = 32, 16, 4, 256
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, PromptPoolConfig, SaraConfig
+from hf_cl.adapters import (
+    AsyncLoraConfig,
+    CompanderConfig,
+    CPEClipConfig,
+    GladConfig,
+    HyperLoraConfig,
+    OnePromptConfig,
+    PromptPoolConfig,
+    SaraConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ PROMPTS = frozenset({MERGING, IDENTITY})
 HEAD = {"class_names": [f"class {i}" for i in range(5)], "head": {"type": "linear"}}
 """With class names the adapter brings a new head."""
 ASYNC = {"r": 4, "lora_dropout": 0.0, "head": {"type": "linear"}}
+HYPER = {"r": 4, "embedding_dim": 4, "layer_dim": 4, "hidden_size": 8}
 GLAD = {"r": 4, "lora_dropout": 0.0}
 SARA = {"density": 0.2}
 
@@ -99,6 +109,19 @@ def _async_lora(family: str) -> list[Case]:
     ]
 
 
+def _hyper_lora(family: str) -> list[Case]:
+    def case(name: str, *without: str, **settings: Any) -> Case:
+        return Case("HYPER_LORA", family, name, HyperLoraConfig, {**HYPER, **settings}, without=frozenset(without))
+
+    return [
+        case("default"),
+        case("list", target_modules=["k_proj", "fc1"]),
+        case("regex", target_modules=r".*vision_model.*\.(q_proj|fc1)" if family == "clip_vision" else r".*\.(q_proj|fc1)"),
+        case("modules to save", modules_to_save=["classifier"]),
+        case("head", IDENTITY, **HEAD),
+    ]
+
+
 def _glad(family: str) -> list[Case]:
     def case(name: str, *without: str, **settings: Any) -> Case:
         return Case("GLAD", family, name, GladConfig, {**GLAD, **settings}, without=frozenset(without))
@@ -128,6 +151,21 @@ def _sara(family: str) -> list[Case]:
     ]
 
 
+def _on_weights(kind: str, config: type, family: str, **common: Any) -> list[Case]:
+    """Types whose layers stand around Linears."""
+
+    def case(name: str, *without: str, **settings: Any) -> Case:
+        return Case(kind, family, name, config, {**common, **settings}, without=frozenset(without))
+
+    return [
+        case("default"),
+        case("list", target_modules=["q_proj", "fc1"]),
+        case("regex", target_modules=r".*layers\.1\..*\.(q_proj|fc2)"),
+        case("modules to save", modules_to_save=["classifier"]),
+        case("head", IDENTITY, **HEAD),
+    ]
+
+
 def _custom() -> list[Case]:
     """peft's own models: layers on a Linear or Conv2d ask for no ViT."""
     glad = {
@@ -147,7 +185,12 @@ def _custom() -> list[Case]:
         "MLP norms": ("MLP_LayerNorm", {"target_modules": ["lin0", "layernorm0"], "include_bias_norm": True}),
         "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]}),
     }
-    types = (("GLAD", GladConfig, GLAD, glad), ("ASYNC_LORA", AsyncLoraConfig, ASYNC, asynchronous), ("SARA", SaraConfig, SARA, sara))
+    types = (
+        ("GLAD", GladConfig, GLAD, glad),
+        ("ASYNC_LORA", AsyncLoraConfig, ASYNC, asynchronous),
+        ("SARA", SaraConfig, SARA, sara),
+        ("COMPANDER", CompanderConfig, {}, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
+    )
     return [
         Case(kind, "custom", name, config, {**common, **settings}, model)
         for kind, config, common, cases in types
@@ -161,7 +204,9 @@ CASES = [
     *_prompt_pool("vit", "attention"),
     *_prompt_pool("clip_vision", "self_attn"),
     *_cpe_clip(),
-    *[case for family in ("vit", "clip_vision") for make in (_async_lora, _glad, _sara) for case in make(family)],
+    *[case for family in ("vit", "clip_vision") for make in (_async_lora, _hyper_lora, _glad, _sara) for case in make(family)],
+    *_on_weights("COMPANDER", CompanderConfig, "vit"),
+    *_on_weights("COMPANDER", CompanderConfig, "clip_vision", mode="residual"),
     *_custom(),
 ]
 BY_ID = {case.id: case for case in CASES}

@@ -15,6 +15,7 @@ from typing import Any
 import hf_cl.adapters
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.prefix_config import PrefixConfig
+from hf_cl.adapters.weight_config import WeightConfig
 from hf_cl.methods import METHODS
 from hf_cl.run import setting_docs
 from hf_cl.settings import RunSettings
@@ -26,7 +27,8 @@ MARKED = re.compile(r"(<!-- (options|settings) of (\w+) -->\n).*?(<!-- end -->)"
 def options(name: str) -> str:
     """Fields of a config class beyond those that all share, which are `HeadedConfig`'s."""
     config = HeadedConfig if name == "HeadedConfig" else getattr(hf_cl.adapters, name)
-    declared = (HeadedConfig,) if config is HeadedConfig else (config, *(PrefixConfig,) * issubclass(config, PrefixConfig))
+    shared = () if config is HeadedConfig else (one for one in (PrefixConfig, WeightConfig) if issubclass(config, one))
+    declared = (config, *shared)
     own = [field for one in declared for field in fields(config) if field.name in one.__annotations__]
     return _table("option", ((field, field.metadata["help"]) for field in own))
 

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from hf_cl.adapters import (
         AsyncLoraConfig,
         AsyncLoraModel,
+        CompanderConfig,
+        CompanderModel,
         CPEClipConfig,
         CPEClipModel,
         GladConfig,
         GladModel,
+        HyperLoraConfig,
+        HyperLoraModel,
         OnePromptConfig,
         OnePromptModel,
         PromptPoolConfig,
@@ -38,6 +42,8 @@ __version__ = "0.1.0"
 
 _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
+    *("HyperLoraConfig", "HyperLoraModel"),
+    *("CompanderConfig", "CompanderModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
@@ -58,9 +64,13 @@ __all__ = [
     "AsyncLoraModel",
     "CPEClipConfig",
     "CPEClipModel",
+    "CompanderConfig",
+    "CompanderModel",
     "ContinualTrainer",
     "GladConfig",
     "GladModel",
+    "HyperLoraConfig",
+    "HyperLoraModel",
     "OnePromptConfig",
     "OnePromptModel",
     "PromptPoolConfig",

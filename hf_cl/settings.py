@@ -135,7 +135,9 @@ class TrainingSettings:
         counts += [name for name in ("checkpoint_steps", "stability_every", "max_sessions") if vars(self).get(name) is not None]
         faults = [f"{name} must be at least 1, got {getattr(self, name)}." for name in counts if getattr(self, name) < 1]
         faults += [
-            f"{name} must be at least 0, got {value}." for name, value in vars(self).items() if name.endswith("epochs") and value < 0
+            f"{name} must be at least 0, got {value}."
+            for name, value in vars(self).items()
+            if name.endswith("epochs") and value is not None and value < 0
         ]
         if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
             faults.append(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")

@@ -38,17 +38,20 @@ from hf_cl.contracts import Method, Probe
 from hf_cl.methods import (
     CodaPromptSettings,
     DualPromptSettings,
+    HyperLoraSettings,
     L2PSettings,
     coact,
     compose,
     cpe_clip,
     dkvb,
+    etf,
     frozen,
     glad,
     linear_probe,
     lora,
     nearest_class_mean,
     ovor,
+    prd,
     sara,
     slca,
 )
@@ -62,6 +65,7 @@ LINEAR, COSINE, PROTOTYPE = {"type": "linear"}, {"type": "cosine"}, {"type": "pr
 GAUSSIAN, RIDGE, FETRIL = {"type": "gaussian"}, {"type": "ridge"}, {"type": "fetril"}
 RANDOM_FEATURES = {"type": "gaussian", "feature_map": "rff", "map_dim": 16, "shrinkage": 0.1}
 KEYS = {"codebooks": 4, "keys": 8, "key_dim": 4}
+FRAME = {"num_classes_total": 6, "assignment": "greedy"}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
 
@@ -177,6 +181,7 @@ RUNS: dict[str, Run] = {
     },
     "gaussian on random features": Run(partial(frozen, RANDOM_FEATURES)),
     "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
+    "etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means", "copies": 2}, feature_mixup=0.5)),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
     # losses and probes by name
@@ -192,14 +197,18 @@ RUNS: dict[str, Run] = {
     "l2p": Run(lambda: L2PSettings(epochs=1, pool_size=6).method()),
     "dualprompt": Run(lambda: DualPromptSettings(epochs=1, e_layers=[1], g_layers=[0], vor_epochs=1).method()),
     "coda_prompt": Run(lambda: CodaPromptSettings(epochs=1, e_layers=[0, 1], components_per_session=2, orthogonality=0.1).method()),
+    "hyper_lora": Run(lambda: HyperLoraSettings(epochs=1, r=2, hidden_size=8, importance="fisher", regularize_sessions=1).method()),
     "coact": Run(partial(late_coact, POOLER, incremental_train="classifier+lora")),
     "coact, lora later": Run(partial(late_coact, POOLER, incremental_train="lora", incremental_unfrozen=True)),
     "coact, figure": Run(partial(late_coact, {"type": "linear"}, objective="figure", incremental_train="classifier+lora")),
     "coact, projector": Run(partial(late_coact, POOLER, incremental_train="classifier+lora", projector=(16, 8))),
     "slca": Run(partial(slow_learner, alignment={"epochs": 1, "samples_per_class": 4})),
+    "prd": Run(partial(prd, epochs=1, r=4, projector=(16, 8))),
+    "prd, over samples": Run(partial(prd, epochs=1, r=4, projector=(), axis="sample")),
     "sara": Run(partial(sparse, LINEAR), waits=SARA_WAITS),
     "sara in blocks, rank term": Run(partial(sparse, COSINE, block_rows=8, **RANK_TERM), waits=RANK_WAITS),
     **{f"glad, rule {rule}": Run(partial(text_lora, rule), both("clip"), "clip") for rule in ("glad", "sam", "sagm", "prograd")},
+    "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),
     # towers
     **{f"lora, {tower.__name__}": Run(partial(lora, epochs=1, r=4), tower) for tower in (clip_vision, siglip_vision)},
     "coact, clip_vision": Run(partial(late_coact, LINEAR), clip_vision),

@@ -24,7 +24,16 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, OnePromptConfig, PromptPoolConfig, SaraConfig
+from hf_cl.adapters import (
+    AsyncLoraConfig,
+    CompanderConfig,
+    CPEClipConfig,
+    GladConfig,
+    HyperLoraConfig,
+    OnePromptConfig,
+    PromptPoolConfig,
+    SaraConfig,
+)
 
 SIDE = 32
 SIZE = {
@@ -82,6 +91,8 @@ def images(count: int = 4, seed: int = 5) -> torch.Tensor:
     return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
+HYPER = {"embedding_dim": 4, "layer_dim": 4, "hidden_size": 6}
+
 ADAPTERS: dict[str, Callable[..., Any]] = {
     "ASYNC_LORA": lambda **kwargs: AsyncLoraConfig(
         **{"r": 4, "lora_dropout": 0.0, "unfreeze_from": 4, "unfrozen": True, "head": {"type": "linear"}, **kwargs}
@@ -89,8 +100,10 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
     "ONE_PROMPT": lambda **kwargs: OnePromptConfig(**{"layer_tokens": {0: 2, 1: 2, 2: 4, 3: 4, 4: 4}, **kwargs}),
     "PROMPT_POOL": lambda **kwargs: PromptPoolConfig(**{"producer": "coda", "components_per_session": 2, "e_tokens": 2, **kwargs}),
     "CPE_CLIP": lambda **kwargs: CPEClipConfig(**{"towers": "vision", "prompt_depth": 5, **kwargs}),
+    "HYPER_LORA": lambda **kwargs: HyperLoraConfig(**{"r": 4, **HYPER, **kwargs}),
     "GLAD": lambda **kwargs: GladConfig(**{"r": 4, "lora_dropout": 0.0, **kwargs}),
     "SARA": lambda **kwargs: SaraConfig(**{"density": 0.1, **kwargs}),
+    "COMPANDER": lambda **kwargs: CompanderConfig(**{"learn": True, **kwargs}),
 }
 """peft type -> a config for the tiny bases; keywords override."""
 
@@ -101,16 +114,26 @@ OTHER: dict[str, Callable[..., Any]] = {
     "ONE_PROMPT": lambda **kwargs: OnePromptConfig(layer_tokens={1: 7}, **kwargs),
     "PROMPT_POOL": lambda **kwargs: PromptPoolConfig(producer="l2p", e_layers=[0, 2], pool_size=4, top_k=2, e_tokens=3, **kwargs),
     "CPE_CLIP": lambda **kwargs: CPEClipConfig(**{"towers": "vision", "num_prompt_tokens": 3, "vision_mode": "replace", **kwargs}),
+    "HYPER_LORA": lambda **kwargs: HyperLoraConfig(**{"r": 2, **HYPER, "target_modules": ["fc1"], "grow_hidden": 2, **kwargs}),
     "GLAD": lambda **kwargs: GladConfig(r=2, lora_dropout=0.0, **kwargs),
     "SARA": lambda **kwargs: SaraConfig(threshold=5e-3, target_modules=["q_proj", "fc1"], **kwargs),
+    "COMPANDER": lambda **kwargs: CompanderConfig(mode="residual", target_modules=["q_proj", "fc1"], **kwargs),
 }
 """A second config of each type, of another size."""
 
 RESTING = {"PROMPT_POOL": {"grows": False}}
 """Options under which a new class changes nothing of what is known; none where that is so anyway."""
 
+ON_WEIGHTS = ("SARA", "COMPANDER")
+"""Types whose layers stand around Linears, whichever family these are of."""
+
 HOMES = {"CPE_CLIP": ("clip_vision", "siglip_vision")}
 """Two families on which the tests run that need no more; ViT and Dinov2 where a type is not named."""
+
+
+def families(kind: str) -> tuple[str, ...]:
+    """Families on which the contract suite runs a type: all that have a classifier, or two where the layers are the same on all."""
+    return homes(kind) if kind in ON_WEIGHTS[1:] else CLASSIFIERS
 
 
 def homes(kind: str) -> tuple[str, str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hf_cl.adapters.async_lora import AsyncLoraConfig, AsyncLoraModel
+from hf_cl.adapters.compander import CompanderConfig, CompanderModel
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.cpe_clip import CPEClipConfig, CPEClipModel
 from hf_cl.adapters.glad import GladConfig, GladModel, plain_lora
+from hf_cl.adapters.hyper_lora import HyperLoraConfig, HyperLoraModel
 from hf_cl.adapters.one_prompt import OnePromptConfig, OnePromptModel
 from hf_cl.adapters.prompt_pool import PromptPoolConfig, PromptPoolModel
 from hf_cl.adapters.sara import SaraConfig, SaraModel
@@ -18,12 +20,24 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "async_lora": AsyncLoraConfig,
     "glad": GladConfig,
     "sara": SaraConfig,
+    "compander": CompanderConfig,
     "lora": plain_lora,
     "prompt_pool": PromptPoolConfig,
+    "hyper_lora": HyperLoraConfig,
 }
 """The `type` of an adapter's spec -> what makes its config; the other entries of the spec are options of the config."""
 GIVEN = (
-    *("class_names", "classes_per_session", "head", "format_version", "base_signature", "peft_type", "auto_mapping", "peft_version"),
+    *(
+        "class_names",
+        "classes_per_session",
+        "head",
+        "format_version",
+        "base_signature",
+        "layer_paths",
+        "peft_type",
+        "auto_mapping",
+        "peft_version",
+    ),
     *("base_model_name_or_path", "revision", "inference_mode", "task_type"),
 )
 """Fields of a config that no spec sets: the head has a spec of its own, and the rest is written by injection and by peft."""
@@ -34,8 +48,12 @@ __all__ = [
     "AsyncLoraModel",
     "CPEClipConfig",
     "CPEClipModel",
+    "CompanderConfig",
+    "CompanderModel",
     "GladConfig",
     "GladModel",
+    "HyperLoraConfig",
+    "HyperLoraModel",
     "OnePromptConfig",
     "OnePromptModel",
     "PromptPoolConfig",

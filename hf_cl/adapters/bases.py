@@ -39,7 +39,15 @@ SUPPORT: dict[str, dict[str, str]] = {
         "open_clip": "its attention holds q, k and v in one parameter, so q and v have no layers of their own; "
         "load the same weights as a transformers CLIP model",
     },
+    "HYPER_LORA": {
+        **dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip"), YES),
+        "timm": "timm's attention computes q, k and v in one fused Linear, so q and v have no layers of their own; "
+        "load the same weights as a transformers ViT or Dinov2 model",
+        "open_clip": "its attention holds q, k and v in one parameter, so q and v have no layers of their own; "
+        "load the same weights as a transformers CLIP model",
+    },
     "GLAD": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip"), YES),
+    "COMPANDER": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
     "SARA": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
 }
 """peft type -> base family -> "" where it works, else the reason why it does not. A family without an entry has that of `ANY`, and is

@@ -1,4 +1,5 @@
-"""A pass of the untouched vision tower before each forward: one vector per image, by which an adapter chooses what it adds to that image.
+"""What stands before each forward of a vision tower: a pass of the untouched tower, one vector per image, by which an adapter chooses what
+it adds to that image.
 
 It hangs on the tower itself, so it runs in every way of calling the model: inside a PeftModel, under transformers' `load_adapter`, in a
 `pipeline`.
@@ -24,10 +25,14 @@ _POOLED = ("clip_vision", "clip", "siglip_vision", "siglip")
 
 
 class Asks(Protocol):
-    """A layer that works by the query."""
+    """A layer that makes something before each forward."""
 
     def asks(self) -> bool:
-        """Whether it would use a query now."""
+        """Whether it would make something now."""
+        ...
+
+    def needs_query(self) -> bool:
+        """Whether what it makes depends on the image; where no layer says so, the tower runs once."""
         ...
 
     def rest(self) -> Any:
@@ -38,8 +43,9 @@ class Asks(Protocol):
         """Be as before `rest`."""
         ...
 
-    def answer(self, query: Tensor) -> Tensor | None:
-        """Make what the forward will need from the query [B, D]; returns a tensor of it that has a gradient, where one has."""
+    def answer(self, query: Any) -> Tensor | None:
+        """Make what the forward will need from the query [B, D], None where no layer needs one; returns a tensor of it that has a
+        gradient, where one has."""
         ...
 
     def forget(self) -> None:
@@ -58,6 +64,7 @@ class QueryPass:
     def __init__(self, tower: nn.Module, family: str) -> None:
         self.family = family
         self.layers: Sequence[Asks] = ()
+        self._tower = (tower,)  # a tuple: the hook is no part of the tower's modules
         self._inside = False
         self._pending: set[int] = set()
         self._before: list[list[Any] | None] = []
@@ -74,6 +81,15 @@ class QueryPass:
         found = next((owner for owner in owners if isinstance(owner, cls)), None) or cls(tower, family_of(model))
         found.layers = layers
         return found
+
+    def query(self, pixel_values: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, D] the query alone, without the forward that it is asked for."""
+        before = [layer.rest() for layer in self.layers]
+        try:
+            return self._query(self._tower[0], (pixel_values,), {})
+        finally:
+            for layer, state in zip(self.layers, before, strict=True):
+                layer.wake(state)
 
     def remove(self) -> None:
         """Take the hooks off the tower."""
@@ -95,7 +111,7 @@ class QueryPass:
         self._before.append([layer.rest() for layer in self.layers])
         if not asking:
             return
-        query = self._query(tower, args, kwargs)
+        query = self._query(tower, args, kwargs) if any(layer.needs_query() for layer in asking) else None
         for layer in asking:
             made = layer.answer(query)
             if graded and made is not None and made.requires_grad:
@@ -137,6 +153,14 @@ class QueryPass:
 def query_width(model: nn.Module) -> int:
     """Width of the query: the tower's, or that of open_clip's image embedding."""
     return vision_tower(model).output_dim if family_of(model) == OPEN_CLIP else signature(model)["hidden_size"]
+
+
+def query_misfits(model: nn.Module) -> list[str]:
+    """Why there is no query on a base, a sentence each."""
+    tower: Any = model
+    if family_of(model) in ("siglip", "siglip_vision") and "head" not in dict(tower.get_submodule("vision_model").named_children()):
+        return ["The query is the pooled output of the vision tower, and this SigLIP has none (vision_use_head)."]
+    return []
 
 
 def _tower(model: Any) -> nn.Module:

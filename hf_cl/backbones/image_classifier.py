@@ -64,4 +64,4 @@ class FeatureClassifier(nn.Module):
         self.head = head
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, D] -> [B, D], [B, C], [B, E]
-        return features, self.head(features), self.head.embed(features)
+        return features, *self.head.logits_and_embedding(features)

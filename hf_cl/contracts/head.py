@@ -17,6 +17,8 @@ class Head(nn.Module):
     num_classes: int
     moves_with_statistics: bool = True
     """False where the head keeps sums in a space of its own: when features move, nothing can move them along."""
+    most_classes: int | None = None
+    """How many classes it has room for, where that is settled before the first one comes; None: any number."""
     fits: bool = False
     """Whether the head fits itself at the end of a session, so that it needs no phase to know the session's classes."""
 
@@ -42,6 +44,11 @@ class Head(nn.Module):
     def embed(self, features: Tensor) -> Tensor:
         """[B, D] -> [B, E]. Identity by default."""
         return features
+
+    def logits_and_embedding(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, D] -> [B, C], [B, E]: both at once, as a features phase asks for them. A head whose logits come out of its embedding
+        overrides it, so that what lies before runs once."""
+        return self(features), self.embed(features)
 
     def as_linear(self) -> nn.Linear | None:
         """A plain linear layer with the same logits for the same features, where there is one: what an export to a stock model needs."""

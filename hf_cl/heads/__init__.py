@@ -10,6 +10,7 @@ import torch
 from hf_cl.contracts import Head
 from hf_cl.heads.cosine import CosineHead
 from hf_cl.heads.dkvb import DKVBHead
+from hf_cl.heads.etf import ETFHead
 from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
@@ -31,6 +32,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "logistic": LogisticHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
+    "etf": ETFHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -48,6 +50,7 @@ __all__ = [
     "ClassStatistics",
     "CosineHead",
     "DKVBHead",
+    "ETFHead",
     "FeTrILHead",
     "GaussianHead",
     "KernelRidgeHead",

@@ -64,13 +64,13 @@ class FeatureFrame:
 
 
 def ranges_of(width: int, groups: Any) -> list[tuple[int, int]]:
-    """Ranges [start, stop) of columns: "one", "auto" (up to eight bands of components, from narrow to wide) or a list of such ranges.
+    """Ranges [start, stop) of columns: "one", "bands" (up to eight bands of components, from narrow to wide) or a list of such ranges.
 
     Raises ValueError where a list does not tile the columns.
     """
     if groups == "one":
         return [(0, width)]
-    if groups == "auto":
+    if groups == "bands":
         stops = sorted({round(width ** (k / BANDS)) for k in range(1, BANDS + 1)})
         return list(zip([0, *stops[:-1]], stops, strict=True))
     edges = [0, *(stop for _, stop in groups)] if all(len(pair) == 2 for pair in groups) else []

@@ -41,13 +41,13 @@ class LogisticHead(RefitHead):
 
     Args:
         decay: "learn", "grid" (of 13 values the best one, for all groups), a number, or a number for each group.
-        groups: "auto" (eight bands of principal components, the first ones narrow), "one", or ranges of columns, [[0, 384], [384, 768]],
-            such as the class token and the patch mean of DINOv2. A range of columns that carry nothing gets a decay of its own.
+        groups: "one"; ranges of columns, [[0, 384], [384, 768]], such as the class token and the patch mean of DINOv2, or columns that may
+            carry nothing; "bands" (eight of principal components, the first ones narrow), which measured no better than "one".
         memory: "gaussian"; "none" fits new classes among themselves alone and leaves old rows as they are.
         draws_per_class: rows of an old class.
         tolerance: how far, in norm, the fit may be from the optimum.
         solver: "lbfgs", or "blocks" (block coordinate descent, `logistic_blocks`), which is slower and knows `l1`.
-        l1: weight of sum |W| on standardised columns, whose zeros are exact; then with `groups: one` and a number for `decay`.
+        l1: weight of sum |W| on standardised columns, whose zeros are exact; then with a number for `decay`, and no bands.
         bias: a bias without decay.
         device, dtype: of the parameters; the meta device is fine.
 
@@ -63,7 +63,7 @@ class LogisticHead(RefitHead):
         num_classes: int,
         *,
         decay: float | Literal["learn", "grid"] | list[float] = "learn",
-        groups: Literal["auto", "one"] | list[list[int]] = "auto",
+        groups: Literal["one", "bands"] | list[list[int]] = "one",
         memory: Literal["gaussian", "none"] = "gaussian",
         draws_per_class: int = 100,
         tolerance: float = 1e-3,
@@ -85,7 +85,7 @@ class LogisticHead(RefitHead):
         self.decay, self.draws_per_class, self.tolerance = decay, draws_per_class, tolerance
         self.memory: Literal["gaussian", "none"] = memory
         self.solver, self.l1, self.has_bias, self.ranges = solver, float(l1), bias, ranges
-        self.turned = [] if l1 else [(0, in_features)] if groups == "auto" else ranges
+        self.turned = [] if l1 else [(0, in_features)] if groups == "bands" else ranges
         factory: Any = {"device": self.weight.device, "dtype": self.weight.dtype}  # peft puts parameters alone on the meta device
         self.register_buffer("log_decay", torch.full((len(ranges),), torch.nan, **factory))
         self.grow([""] * num_classes)
@@ -169,5 +169,5 @@ def _check_solver(solver: str, l1: float, groups: Any, decay: Any, width: int) -
         raise ValueError(f"LogisticHead: solver blocks makes a matrix of {width} x {width}; above a width of {WIDEST} take solver: lbfgs.")
     if l1 and solver != "blocks":
         raise ValueError("LogisticHead: l1 needs `solver: blocks`.")
-    if l1 and (groups == "auto" or isinstance(decay, str)):
-        raise ValueError("LogisticHead: l1 needs `groups: one` (zeros of principal components are none of columns) and a number for decay.")
+    if l1 and (groups == "bands" or isinstance(decay, str)):
+        raise ValueError("LogisticHead: l1 needs a number for decay, and no bands: zeros of principal components are none of columns.")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from hf_cl.contracts import ImageDataset
-from hf_cl.hub.load import Classifier
+from hf_cl.hub.classifier import Classifier
 
 NAMED = 8
 """Names that an error lists; the rest is counted."""

@@ -19,11 +19,13 @@ from transformers import AutoModelForImageClassification, PretrainedConfig, PreT
 
 from hf_cl.adapters.async_lora import AsyncLoraModel
 from hf_cl.adapters.glad import GladConfig, export_lora
+from hf_cl.adapters.hyper_lora import HyperLoraModel
 from hf_cl.adapters.towers import encode_images
 from hf_cl.adapters.unloaded import LINEAR_HEAD
 from hf_cl.backbones import ClipClassifier, OpenClipForImageClassification
 from hf_cl.heads import LinearHead
-from hf_cl.hub.load import Classifier, load
+from hf_cl.hub.classifier import Classifier
+from hf_cl.hub.load import load
 
 CANNOT_MERGE = {
     "PROMPT_POOL": "its rows differ from image to image, and no weights of the base can stand for them",
@@ -42,12 +44,12 @@ def export(
     """Write an adapter in a form that needs no hf_cl, and check it.
 
     - `merged`: a full model for `AutoModelForImageClassification.from_pretrained`, with class names and image processor, and the same
-      log-probabilities. For types that merge (ASYNC_LORA, GLAD, SARA) and what has a head alone (method `frozen`), under heads that are
-      linear layers: linear, ridge and fetril on the features as they are, gaussian with a shared covariance.
+      log-probabilities. For types that merge (all but prompts) and what has a head alone (method `frozen`), under heads that are linear:
+      linear, ridge and fetril on the features as they are, gaussian with a shared covariance.
     - `onnx`: `model.onnx`, from pixel_values [B, 3, S, S], any B, to logits [B, C], with image processor and a config.json that names the
       classes. For every type and head; where the class names are the head, their text features are inside.
-    - `lora`: a stock LORA adapter, for types that are one underneath (GLAD, ASYNC_LORA without unfrozen copies). Under a linear head the
-      base must be loaded with as many labels as there are classes; class names stay behind.
+    - `lora`: a stock LORA adapter, for types that are one underneath (GLAD, ASYNC_LORA without unfrozen copies, HYPER_LORA
+      with one session). Under a linear head the base must be loaded with as many labels as there are classes; class names stay behind.
 
     Args:
         adapter, revision, base_model: as for `hf_cl.load`.
@@ -175,7 +177,12 @@ def _export_lora(classifier: Classifier, folder: Path) -> None:
     tuner: Any = classifier.model.base_model
     if isinstance(classifier.model.peft_config["default"], GladConfig):
         export_lora(classifier.model, folder)
-    elif isinstance(tuner, AsyncLoraModel):
+    elif isinstance(tuner, HyperLoraModel) and tuner.generator("default").sessions > 1:
+        raise ValueError(
+            "This adapter generates one LoRA for each session, and a stock LORA adapter is one. In Python choose a session: "
+            "hf_cl.load(...).model.base_model.to_lora(folder, session=0). Or export it as onnx."
+        )
+    elif isinstance(tuner, AsyncLoraModel | HyperLoraModel):
         tuner.to_lora(folder)
     else:
         raise ValueError(f"{_kind(classifier)} is no LoRA underneath; GLAD and ASYNC_LORA are.")

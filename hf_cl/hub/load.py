@@ -1,62 +1,18 @@
-"""From an adapter, by Hub id or folder, to names for images.
-
-Shapes: B batch, C classes, S image side.
-"""
+"""From an adapter, or several, by Hub id or folder, to names for images."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import torch
-from peft import PeftConfig, PeftModel
-from PIL import Image
-from torch import Tensor
-from transformers import AutoImageProcessor
 
-from hf_cl.adapters.config import HeadedConfig
-from hf_cl.backbones import classifier_of, load_backbone, load_processor, load_tokenizer, load_two_towers
-from hf_cl.backbones.loading import shared_name
-from hf_cl.hub.fetch import adapter_folder
-from hf_cl.hub.predictions import Predictor
-from hf_cl.hub.strangers import check_processor, clear_errors
-from hf_cl.own_parts import naming_what_is_missing
-from hf_cl.pictures import to_rgb
-
-logger = logging.getLogger(__name__)
-
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+from hf_cl.hub.classifier import Classifier, Opener
+from hf_cl.hub.ensemble import Average, Ensemble, check_together
 
 
-class Classifier(Predictor):
-    """A base with one adapter and its head, in eval mode.
-
-    `class_names` are in order of arrival; `model` is the PeftModel, `processor` the image processor it was evaluated with. Where the class
-    names are the head, their text features are computed at the first prediction and kept.
-    """
-
-    def __init__(self, model: PeftModel, processor: Any, tokenizer: Any, class_names: Sequence[str], device: torch.device) -> None:
-        self.model = model.to(device).eval()  # pyright: ignore[reportCallIssue, reportArgumentType]
-        self.processor, self.tokenizer, self.class_names, self.device = processor, tokenizer, list(class_names), device
-        self.classifier = classifier_of(self.model, tokenizer).eval()
-        self._dtype = next(self.model.get_base_model().parameters()).dtype
-
-    @torch.no_grad()
-    def logits(self, images: Sequence[Image.Image]) -> Tensor:
-        """[B, C] float32, on the device, for B images of any size and mode."""
-        pixels = self.processor(images=[to_rgb(image) for image in images], return_tensors="pt")["pixel_values"]  # [B, 3, S, S]
-        return self.logits_of(pixels)
-
-    def logits_of(self, pixels: Tensor) -> Tensor:
-        return self.classifier.outputs(pixels.to(self.device, self._dtype)).logits.float()  # [B, C]
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        return self.classifier.head.probabilities(logits)
-
-
+@overload
 def load(
     adapter: str | Path,
     *,
@@ -64,62 +20,43 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     base_model: str | None = None,
-) -> Classifier:
-    """The classifier that an adapter makes of its base, which the adapter names.
+) -> Classifier: ...
+@overload
+def load(
+    adapter: Sequence[str | Path],
+    *,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    base_model: str | None = None,
+    average: Average = "probability",
+) -> Ensemble: ...
+def load(
+    adapter: str | Path | Sequence[str | Path],
+    *,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    base_model: str | None = None,
+    average: Average = "probability",
+) -> Classifier | Ensemble:
+    """The classifier that an adapter makes of its base, which the adapter names; of a list of adapters, their average over one backbone.
 
     Args:
-        adapter: a Hub id, an adapter folder, or a run folder (its last session). What is cached needs no network (`HF_HUB_OFFLINE=1`).
-        revision: of the Hub id or run folder: `session-3` is the model as it was after session 3.
+        adapter: a Hub id, an adapter folder, or a run folder (its last session); a list of these for an ensemble. What is cached needs no
+            network (`HF_HUB_OFFLINE=1`).
+        revision: of the Hub id or run folder: `session-3` is the model as it was after session 3. A list has it in common.
         device: the GPU where there is one, by default.
         dtype: of the base: float32 (default), float16 or bfloat16. Adapter and head stay float32.
         base_model: where the base is, if not where the adapter says.
+        average: of an ensemble, "probability" (mean of the members' probabilities) or "log" (of their logarithms, renormalised).
 
-    Raises ValueError where there is no adapter of hf_cl, its files are damaged or do not fit together, its base cannot be found, or device
-    or dtype are none; HubError, which is one, for what the Hub did not give. Nothing in the files is executed.
+    Raises ValueError where there is no adapter of hf_cl, its files are damaged or do not fit together, its base cannot be found, device
+    or dtype are none, or members do not go together; HubError, which is one, for what the Hub did not give. Nothing in the files is
+    executed.
     """
-    place, precision = _device(device), _dtype(dtype)
-    folder = adapter_folder(adapter, revision)
-    with naming_what_is_missing(folder), clear_errors(str(adapter)):
-        config = _config(folder, adapter)
-        name = base_model or shared_name(config.base_model_name_or_path or "")
-        at = None if base_model else config.revision
-        base = (load_two_towers if config.has_text_head else load_backbone)(name, revision=at).to(precision)
-        model = PeftModel.from_pretrained(base, str(folder))
-        tokenizer = load_tokenizer(name, revision=at) if config.has_text_head else None
-        return Classifier(model, _processor(folder, adapter, name, at), tokenizer, config.class_names, place)
-
-
-def _config(folder: Path, adapter: str | Path) -> Any:
-    config: Any = PeftConfig.from_pretrained(str(folder))
-    kind = config.peft_type
-    if not isinstance(config, HeadedConfig) or not config.class_names:
-        raise ValueError(f"{adapter} is no adapter with class names (peft type {kind}).")
-    return config
-
-
-def _processor(folder: Path, adapter: str | Path, base: str, revision: str | None) -> Any:
-    """The one beside the adapter; the base's where peft's own `save_pretrained` wrote none."""
-    if not any((folder / name).is_file() for name in PROCESSOR_FILES):
-        logger.warning("%s has no image processor beside it (peft saves none); pictures are prepared as its base %s says.", adapter, base)
-        return load_processor(base, revision=revision)
-    with clear_errors(str(adapter), "has no image processor that can be read"):
-        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-        check_processor(processor)
-        return processor
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ValueError(f"{device!r} is no device; say cpu, cuda or cuda:1.") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("There is no GPU that torch can use; leave device out, or say cpu.")
-    return place
-
-
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    precision = DTYPES.get(dtype or "float32") if not isinstance(dtype, torch.dtype) else dtype
-    if precision not in DTYPES.values():
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
-    return precision  # pyright: ignore[reportReturnType]
+    if isinstance(adapter, str | Path):
+        return Opener(device, dtype, base_model).open(adapter, revision)
+    check_together(adapter, revision, average)
+    opener = Opener(device, dtype, base_model, shared=True)
+    return Ensemble([opener.open(one, revision) for one in adapter], average)

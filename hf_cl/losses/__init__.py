@@ -8,11 +8,14 @@ from hf_cl.contracts import LossTerm
 from hf_cl.losses.balanced_softmax import BalancedSoftmax
 from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.consistency import Consistency
+from hf_cl.losses.dot_regression import DotRegression
 from hf_cl.losses.early_learning import EarlyLearning
+from hf_cl.losses.ensemble_distillation import EnsembleDistillation, Teacher
 from hf_cl.losses.ewc import EWC
 from hf_cl.losses.experience_replay import ExperienceReplay
 from hf_cl.losses.feature_distillation import FeatureDistillation
 from hf_cl.losses.feature_replay import FeatureReplay
+from hf_cl.losses.generated_factors import GeneratedFactors
 from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
@@ -21,6 +24,8 @@ from hf_cl.losses.orthogonal_prompts import OrthogonalPrompts
 from hf_cl.losses.prediction_distillation import PredictionDistillation
 from hf_cl.losses.projector import Projector
 from hf_cl.losses.prompt_keys import PromptKeys
+from hf_cl.losses.prototype import PrototypeLoss
+from hf_cl.losses.relation_distillation import RelationDistillation
 from hf_cl.losses.self_distillation import SelfDistillation
 from hf_cl.losses.slope_cap import SlopeCap
 from hf_cl.losses.stablemax import StableMax
@@ -52,8 +57,13 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "balanced_softmax": BalancedSoftmax,
     "logit_replay": LogitReplay,
     "feature_replay": FeatureReplay,
+    "generated_factors": GeneratedFactors,
+    "prototype": PrototypeLoss,
+    "relation_distillation": RelationDistillation,
+    "dot_regression": DotRegression,
 }
-"""The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments."""
+"""The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments. `EnsembleDistillation` takes
+trained models, which no spec can name: `hf-cl ensemble --distill` makes it."""
 
 __all__ = [
     "EWC",
@@ -61,10 +71,13 @@ __all__ = [
     "BalancedSoftmax",
     "BinaryCrossEntropy",
     "Consistency",
+    "DotRegression",
     "EarlyLearning",
+    "EnsembleDistillation",
     "ExperienceReplay",
     "FeatureDistillation",
     "FeatureReplay",
+    "GeneratedFactors",
     "L2Anchor",
     "LogitReplay",
     "MaskedCrossEntropy",
@@ -75,11 +88,14 @@ __all__ = [
     "ProjectedContrast",
     "Projector",
     "PromptKeys",
+    "PrototypeLoss",
+    "RelationDistillation",
     "SelfDistillation",
     "SlopeCap",
     "StableMax",
     "SupervisedContrastive",
     "SymmetricCrossEntropy",
+    "Teacher",
     "VirtualOutliers",
     "ZeroShotKL",
     "kth_squared_distance",

@@ -40,6 +40,20 @@ def gather_batch(index: Tensor, *tensors: Tensor) -> GlobalBatch:
     return GlobalBatch(tuple(_gather(t, sizes) for t in tensors), valid)
 
 
+def as_own_share(loss: Tensor, mine: int, valid: Tensor) -> Tensor:
+    """A loss of the whole global batch, as one process gives it to the loop.
+
+    The loop weights a process by its share of the samples: right for the value, which all have, but a gradient has one process alone.
+
+    Args:
+        loss: the same on every process, without dimensions.
+        mine: samples of this process.
+        valid: [M], as `gather_batch` gives it.
+    """
+    share = mine / valid.sum().to(loss.dtype)
+    return loss.detach() + (loss - loss.detach()) / share
+
+
 def _sizes(mine: int) -> list[int]:
     """How many samples each process has. Exchanged between the hosts, so that no device has to be waited for."""
     sizes = torch.zeros(dist.get_world_size(), dtype=torch.int64)

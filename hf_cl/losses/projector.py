@@ -26,12 +26,12 @@ class Projector(Part, nn.Module):
 
     Args:
         widths: of its layers; the last is d.
-        decay: of the average.
+        decay: of the average; None: it has no roles, and its own weights alone.
 
     Raises ValueError for no width, or one below 1.
     """
 
-    def __init__(self, widths: Sequence[int], *, decay: float = 0.999) -> None:
+    def __init__(self, widths: Sequence[int], *, decay: float | None = 0.999) -> None:
         nn.Module.__init__(self)
         check_widths(widths)
         self.widths, self.decay = tuple(widths), decay
@@ -57,18 +57,18 @@ class Projector(Part, nn.Module):
             self._build(head.in_features)  # heads of their own embed in the width of their features
         self.layers.to(device)
         self._states = {role: {name: t.to(device) for name, t in state.items()} for role, state in self._states.items()}
-        for role in ("pretrained", "teacher"):
+        for role in ("pretrained", "teacher") if self.decay is not None else ():
             self._states.setdefault(role, self._now())
 
     @torch.no_grad()
     def after_step(self, trainer: Trainer) -> None:
-        if self._session == 0:
+        if self._session == 0 and self.decay is not None:
             teacher = self._states["teacher"]
             students = [dict(self.layers.named_parameters())[name].detach() for name in teacher]
             torch._foreach_lerp_(list(teacher.values()), students, 1 - self.decay)
 
     def end_session(self, trainer: Trainer, session: Session) -> None:
-        if session.id == 0:
+        if session.id == 0 and self.decay is not None:
             self._states |= {"base": self._now(), "base_teacher": {k: t.clone() for k, t in self._states["teacher"].items()}}
 
     def state_dict(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]

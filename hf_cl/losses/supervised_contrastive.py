@@ -1,4 +1,4 @@
-"""The supervised contrastive loss between the student's view of an image and other models' view of it.
+"""The supervised contrastive loss between views of an image: two of the model, or the model's and other models'.
 
 Shapes: B batch, E embedding width, V views, N = V * B anchors.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_cl.contracts import Context, LossTerm
-from hf_cl.losses.global_batch import gather_batch
+from hf_cl.losses.global_batch import as_own_share, gather_batch
 from hf_cl.losses.projector import Projector
 
 
@@ -47,20 +47,22 @@ def supervised_contrastive(views: Sequence[Tensor], labels: Tensor, *, temperatu
 
 
 class SupervisedContrastive(LossTerm):
-    """Supervised contrast of the student's first view with the last view under other roles, whose embeddings get no gradient.
+    """Supervised contrast of the model's views of the images, or of its first view with the last view under other roles.
 
-    CoACT (Roy et al., TMLR 2025, arXiv 2405.16625): the asynchronous contrast of session 0 has the role `teacher`. With several processes
-    it is the loss of the whole global batch; with several micro-batches the contrast stays inside each of them.
+    Without roles it is that of Khosla et al. on two augmented views, both with gradient. With roles it is CoACT's (Roy et al., TMLR 2025,
+    arXiv 2405.16625), whose asynchronous contrast of session 0 has the role `teacher`; embeddings under a role get no gradient. With
+    several processes it is the loss of the whole global batch; with several micro-batches the contrast stays inside each of them.
 
     Args:
-        roles: each gives one more view, `ctx.frozen(role, view=-1).embedding`.
+        roles: each gives one more view, `ctx.frozen(role, view=-1).embedding`; (): the contrast of the model's own two views.
         temperature: t.
+        base_temperature: t_0 of the factor t / t_0, which official code of Khosla et al. carries; None: no factor.
         weight: a number, or a function of the phase's epoch.
         name: where one phase has several contrasts.
         projector: the embeddings go through it; one for all contrasts of a method, listed in its parts, and given to its optimizer as
             `losses.*` by `ProjectedContrast`. None: none.
 
-    Raises ValueError for no role, or a temperature that is not positive.
+    Raises ValueError for roles in no list, or a temperature that is not positive.
     """
 
     def __init__(
@@ -68,28 +70,33 @@ class SupervisedContrastive(LossTerm):
         roles: Sequence[str] = ("teacher",),
         *,
         temperature: float = 0.07,
+        base_temperature: float | None = None,
         weight: float | Callable[[int], float] = 1.0,
         name: str = "supervised_contrastive",
         projector: Projector | None = None,
     ) -> None:
-        if isinstance(roles, str) or not roles:
-            raise ValueError(f"SupervisedContrastive: roles must name at least one role, in a list; got {roles!r}.")
-        if not temperature > 0:
-            raise ValueError(f"SupervisedContrastive: temperature must be positive, got {temperature}.")
+        if isinstance(roles, str):
+            raise ValueError(f"SupervisedContrastive: roles must stand in a list, as in [teacher], or [] for two views; got {roles!r}.")
+        for which, value in (("temperature", temperature), ("base_temperature", base_temperature)):
+            if value is not None and not value > 0:
+                raise ValueError(f"SupervisedContrastive: {which} must be positive, got {value}.")
         self.roles, self.temperature, self.weight, self.name = tuple(roles), temperature, weight, name
-        self.needs = frozenset({"frozen_view", *roles})
+        self.factor = 1.0 if base_temperature is None else temperature / base_temperature
+        self.needs = frozenset({"frozen_view", *roles} if roles else {"two_views"})
         self._projector = (projector,)  # a tuple: of several contrasts one registers its parameters
 
     def __call__(self, ctx: Context) -> Tensor:
-        views = [ctx.embedding, *(ctx.frozen(role, view=-1).embedding for role in self.roles)]  # [B, E] each
-        projector = self._projector[0]
-        if projector is not None:
-            views = [projector(view, role) for view, role in zip(views, (None, *self.roles), strict=True)]  # [B, d] each
+        views = self._views(ctx)  # [B, E] or [B, d] each
         (labels, *views), valid = gather_batch(ctx.batch["index"], ctx.labels, *views)
-        loss = supervised_contrastive(views, labels, temperature=self.temperature, valid=valid)
-        # The loop weights a process by its share of the samples: right for the value, which all have, but a gradient has one process alone
-        share = len(ctx.labels) / valid.sum().to(loss.dtype)
-        return loss.detach() + (loss - loss.detach()) / share
+        loss = self.factor * supervised_contrastive(views, labels, temperature=self.temperature, valid=valid)
+        return as_own_share(loss, len(ctx.labels), valid)
+
+    def _views(self, ctx: Context) -> list[Tensor]:
+        own = ctx.views[:1] if self.roles else ctx.views
+        projector = self._projector[0]
+        if projector is None:
+            return [view.embedding for view in own] + [ctx.frozen(role, view=-1).embedding for role in self.roles]
+        return [projector(view.embedding) for view in own] + [projector(ctx.frozen(r, view=-1).embedding, r) for r in self.roles]
 
 
 class ProjectedContrast(SupervisedContrastive, nn.Module):  # pyright: ignore[reportIncompatibleMethodOverride]  # a loss's state is its own

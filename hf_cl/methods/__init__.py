@@ -7,9 +7,12 @@ from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
 from hf_cl.methods.dkvb import DkvbSettings, dkvb
+from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
+from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.ovor import OvorSettings, ovor
+from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
 from hf_cl.methods.slca import SlcaSettings, slca
@@ -27,10 +30,13 @@ METHODS: dict[str, type[RunSettings]] = {
     "glad": GladSettings,
     "sara": SaraSettings,
     "slca": SlcaSettings,
+    "prd": PrdSettings,
     "dkvb": DkvbSettings,
+    "etf": EtfSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
+    "hyper_lora": HyperLoraSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -44,13 +50,16 @@ __all__ = [
     "CpeClipSettings",
     "DkvbSettings",
     "DualPromptSettings",
+    "EtfSettings",
     "FrozenSettings",
     "GladSettings",
+    "HyperLoraSettings",
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
+    "PrdSettings",
     "SaraSettings",
     "SlcaSettings",
     "adapt_sessions",
@@ -59,12 +68,15 @@ __all__ = [
     "compose",
     "cpe_clip",
     "dkvb",
+    "etf",
     "frozen",
     "glad",
+    "hyper_lora",
     "linear_probe",
     "lora",
     "nearest_class_mean",
     "ovor",
+    "prd",
     "sara",
     "slca",
 ]

@@ -10,6 +10,7 @@ from hf_cl.hints import build
 from hf_cl.probes.active_entries import ActiveEntries
 from hf_cl.probes.anytime_accuracy import AnytimeAccuracy
 from hf_cl.probes.calibration import Calibration
+from hf_cl.probes.compander_bounds import CompanderBounds
 from hf_cl.probes.forgetting_events import ForgettingEvents
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
@@ -27,6 +28,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "anytime_accuracy": AnytimeAccuracy,
     "prequential": Prequential,
     "forgetting_events": ForgettingEvents,
+    "compander_bounds": CompanderBounds,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -35,6 +37,7 @@ __all__ = [
     "ActiveEntries",
     "AnytimeAccuracy",
     "Calibration",
+    "CompanderBounds",
     "ForgettingEvents",
     "Prequential",
     "SharpnessProbe",

@@ -90,8 +90,17 @@ def check_parts(plan: SessionPlan, probes: Sequence[Probe]) -> None:
 
 def _check_memory(plan: SessionPlan) -> None:
     """Losses that have no label for an image of another session, and those that read a memory which is not there."""
+    memory = plan.method.memory
     for number, phases in enumerate(plan.phases):
+        images = [phase.name for phase in phases if phase.inputs == "images"]
+        if memory is not None and memory.holds == "features" and number > 0 and images:
+            raise ValueError(
+                f"The memory keeps features and no image, so it is for sessions that train the head on features alone, and phase "
+                f"{images[0]!r} of session {number} trains on images: take a memory of exemplars, or say adapt_sessions: first."
+            )
         for term in (term for phase in phases for term in phase.losses):
+            if memory is not None and memory.holds == "features" and "memory" in term.needs:
+                raise ValueError(f"Loss {term.name!r} compares with images of earlier sessions, and the memory keeps features alone.")
             if plan.method.memory is None and "memory" in term.needs:
                 raise ValueError(
                     f"Loss {term.name!r} compares with images of earlier sessions, and the run keeps none; add a memory, such as "
@@ -102,6 +111,15 @@ def _check_memory(plan: SessionPlan) -> None:
                     f"Loss {term.name!r} lets a session's own classes compete alone, and the memory brings images of others, which have no "
                     "label among them. Let all compete: loss_scope: seen, in a loss's own settings classes: seen."
                 )
+
+
+def check_room(head: Head, last: Session) -> None:
+    """Raise ValueError where a head whose size is settled has no room for all the classes that will come."""
+    if head.most_classes is not None and len(last.class_names) > head.most_classes:
+        raise ValueError(
+            f"The head has room for {head.most_classes} classes and {len(last.class_names)} will come; it cannot be extended later, so "
+            f"give it room for all of them, such as num_classes_total: {len(last.class_names)}."
+        )
 
 
 def _check_sessions(sessions: Sequence[Session]) -> None:

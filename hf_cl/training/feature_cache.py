@@ -10,7 +10,9 @@ from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset
+from hf_cl.images.transfer import to_device
 from hf_cl.memory.joined import Joined
+from hf_cl.memory.kept_features import KeptFeatures
 from hf_cl.training.feature_files import FeatureFiles
 from hf_cl.training.feature_shelf import FeatureShelf
 from hf_cl.training.frozen import FrozenStates
@@ -52,7 +54,9 @@ class FeatureCache:
         if self._doubted and not self._unchanged():
             self.clear()
         self._doubted = False
-        if augment and isinstance(self.trained, Joined) and dataset is self.trained.own:
+        if isinstance(dataset, Joined) and isinstance(dataset.kept, KeptFeatures):
+            return self._with_kept(dataset, dataset.kept, augment, role)
+        if augment and isinstance(self.trained, Joined) and dataset is self.trained.own and not isinstance(self.trained.kept, KeptFeatures):
             both = self.of(self.trained, augment=True, role=role)
             return FeatureSet(*(part[: len(dataset)] for part in (both.features, both.labels, both.index)))
         key = (id(dataset), augment, role)
@@ -63,6 +67,20 @@ class FeatureCache:
             epoch, shelf = (self.epoch, None) if augment else (None, self.shelf(role))
             found = self.images.features(self.classifier, dataset, epoch=epoch, outputs=outputs, shelf=shelf)
             self._sets[key] = dataset, found
+        return self._sets[key][1]
+
+    def _with_kept(self, dataset: Joined, kept: KeptFeatures, augment: bool, role: str | None) -> FeatureSet:
+        """Features of the session's images, and behind them the rows that a memory keeps."""
+        if role is not None:
+            raise ValueError(f"Of a memory's rows of features there is no image to run through {role!r}.")
+        own, key = self.of(dataset.own, augment=augment), (id(dataset), augment, None)
+        if key not in self._sets:
+            rows = kept.rows
+            parts = ((own.features, rows.features), (own.labels, rows.labels), (own.index, rows.index))
+            self._sets[key] = (
+                dataset,
+                FeatureSet(*(torch.cat([mine, to_device(theirs.to(mine.dtype), mine.device)]) for mine, theirs in parts)),
+            )
         return self._sets[key][1]
 
     def shelf(self, role: str | None = None) -> FeatureShelf | None:
@@ -80,7 +98,7 @@ class FeatureCache:
         self._sets = {
             (dataset, augment, role): entry
             for (dataset, augment, role), entry in self._sets.items()
-            if not augment and role is None and dataset not in done
+            if not augment and role in (None, "pretrained") and dataset not in done
         }
         self._doubted = bool(self._sets)
         if not self._sets:

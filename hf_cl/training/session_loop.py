@@ -39,6 +39,7 @@ from hf_cl.training.checks import (
     check_new_classes,
     check_optimizer,
     check_parts,
+    check_room,
     check_session,
     check_strategy,
     check_unused,
@@ -244,6 +245,7 @@ class SessionLoop(Services):
         """Of all sessions that are to be trained, so that no mistake waits for a late one."""
         without = [session.id for session in self.plan.sessions if not session.new_class_names]
         always = [self.head, *self.method.parts, *self.probes]
+        check_room(self.head, self.plan.sessions[-1])
         trained_from = self.position.session
         if self.start is not None:
             without, trained_from = [0, *without], max(1, trained_from)
@@ -325,6 +327,7 @@ class SessionLoop(Services):
         seconds, trained = time.perf_counter() - self._started, self.position.session_step > 0
         for part in self.named_parts().values():
             part.before_statistics(self, session)
+        self.features.doubt()  # a part may have undone what was trained
         self.calibration.begin(self.head)
         for part in self.named_parts().values():
             part.end_session(self, session)

@@ -13,12 +13,12 @@ import pytest
 import torch
 from peft import PeftModel, PeftType, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import ADAPTERS, BUILDERS, CLASSIFIERS, NAMES, OTHER, RESTING, base, homes, images
+from tiny import ADAPTERS, BUILDERS, NAMES, OTHER, RESTING, base, families, homes, images
 from transformers import ViTImageProcessor
 
 from hf_cl.adapters.bases import SUPPORT, YES
 
-SUPPORTED = [(kind, family) for kind in ADAPTERS for family in CLASSIFIERS if SUPPORT[kind].get(family) == YES]
+SUPPORTED = [(kind, family) for kind in ADAPTERS for family in families(kind) if SUPPORT[kind].get(family) == YES]
 both = pytest.mark.parametrize(("kind", "family"), SUPPORTED)
 each = pytest.mark.parametrize("kind", list(ADAPTERS))
 
@@ -269,6 +269,7 @@ UNFROZEN_LEAVES = [
     *(f"layers.{i}.attention.{m}_proj" for i in (4, 5) for m in "qkvo"),
     *(f"layers.{i}.{m}" for i in (4, 5) for m in ("layernorm_before", "layernorm_after", "mlp.fc1", "mlp.fc2")),
 ]
+MATRICES = [f"layers.{i}.{m}" for i in range(6) for m in (*(f"attention.{p}_proj" for p in "qkvo"), "mlp.fc1", "mlp.fc2")]
 GOLDEN_KEYS = {
     "ASYNC_LORA": {
         "base_model.model.classifier.bias",
@@ -280,6 +281,17 @@ GOLDEN_KEYS = {
         "base_model.model.classifier.bias",
         "base_model.model.classifier.weight",
         *(f"base_model.model.vit.layers.{i}.attention.one_prompt_{kv}" for i in range(5) for kv in "kv"),
+    },
+    "HYPER_LORA": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        *(
+            f"base_model.model.vit.layers.0.attention.q_proj.hyper_lora_generator.{name}"
+            for name in (
+                *("weight_ih", "weight_hh", "bias_ih", "bias_hh", "codes", "embedding", "past", "means"),
+                *(f"{kind}_{ab}_32x32" for kind in ("head", "bias") for ab in "ab"),
+            )
+        ),
     },
     "PROMPT_POOL": {
         "base_model.model.classifier.bias",
@@ -297,15 +309,15 @@ GOLDEN_KEYS = {
         "base_model.model.classifier.weight",
         *(f"base_model.model.vit.layers.{i}.attention.{m}_proj.lora_{ab}.weight" for i in range(6) for m in "qkv" for ab in "AB"),
     },
+    "COMPANDER": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        *(f"base_model.model.vit.{leaf}.compander_{part}" for leaf in MATRICES for part in ("A", "B", "logs", "start")),
+    },
     "SARA": {
         "base_model.model.classifier.bias",
         "base_model.model.classifier.weight",
-        *(
-            f"base_model.model.vit.layers.{i}.{m}.sara_{part}"
-            for i in range(6)
-            for m in (*(f"attention.{p}_proj" for p in "qkvo"), "mlp.fc1", "mlp.fc2")
-            for part in ("values", "indices")
-        ),
+        *(f"base_model.model.vit.{leaf}.sara_{part}" for leaf in MATRICES for part in ("values", "indices")),
     },
 }
 

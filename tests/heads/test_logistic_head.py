@@ -29,7 +29,7 @@ def draw(per_class, seed):
 X, Y = draw(30, 0)
 TEST, TEST_LABELS = draw(100, 1)
 SESSIONS = split_by_class(X, Y, (2, 2, 2))
-QUICK = {"draws_per_class": 40, "groups": "one"}
+QUICK = {"draws_per_class": 40}
 
 
 def accuracy(head):
@@ -44,7 +44,7 @@ def fitted(sessions=SESSIONS, **settings) -> LogisticHead:
 
 @pytest.fixture(scope="module")
 def learned():
-    return fitted(groups="auto")
+    return fitted(groups="bands")
 
 
 def test_sessions_cost_little_against_all_images_at_once(learned):
@@ -52,11 +52,11 @@ def test_sessions_cost_little_against_all_images_at_once(learned):
     run(means, SESSIONS)
     assert accuracy(learned) > together - 0.03
     assert accuracy(learned) > accuracy(means)
-    assert learned.log_decay.shape == (len(ranges_of(12, "auto")),) and learned.log_decay.isfinite().all()
+    assert learned.log_decay.shape == (len(ranges_of(12, "bands")),) and learned.log_decay.isfinite().all()
 
 
 def test_one_session_with_one_decay_is_the_optimum_of_its_images():
-    head = fitted([(X, Y)], decay=0.05, groups="one", tolerance=1e-6)
+    head = fitted([(X, Y)], decay=0.05, tolerance=1e-6)
     rows = Rows(X.double(), Y, torch.full((len(X),), 1 / len(X), dtype=torch.float64))
     frame = FeatureFrame.of(rows)
     problem = Objective(frame.rows(rows), torch.zeros(12, dtype=torch.int64), 6, bias=True)
@@ -64,12 +64,12 @@ def test_one_session_with_one_decay_is_the_optimum_of_its_images():
     gradient = problem.value_and_gradient(v, torch.tensor([0.05], dtype=torch.float64).log())[1]
     assert gradient.norm() < 1e-5  # float32 of the weights
     assert CrossEntropy(frame.rows(rows), 6, bias=True).loss(v) < 1.0
-    turned = fitted([(X, Y)], decay=0.05, groups="auto", tolerance=1e-6)  # one decay for all bands: turning changes nothing
+    turned = fitted([(X, Y)], decay=0.05, groups="bands", tolerance=1e-6)  # one decay for all bands: turning changes nothing
     torch.testing.assert_close(turned.fitted_weight, head.fitted_weight, rtol=0, atol=1e-5)
 
 
 def test_blocks_find_the_same_fit_and_l1_exact_zeros():
-    settings: Any = {"decay": 0.05, "groups": "one", "tolerance": 1e-5}
+    settings: Any = {"decay": 0.05, "tolerance": 1e-5}
     torch.testing.assert_close(fitted(solver="blocks", **settings).fitted_weight, fitted(**settings).fitted_weight, rtol=0, atol=2e-5)
     sparse = fitted([(X, Y)], solver="blocks", l1=0.02, **settings)
     zeros = float((sparse.fitted_weight == 0).float().mean())
@@ -100,7 +100,7 @@ def test_old_rows_stay_without_a_memory_and_are_fitted_anew_with_one(learned):
 
 def test_a_class_that_comes_again_is_fitted_to_both_parts():
     half = torch.arange(len(Y)) % 2 == 0
-    head = LogisticHead(12, 0, draws_per_class=40, groups="one")
+    head = LogisticHead(12, 0, draws_per_class=40)
     trainer = run(head, [(X[half], Y[half]), (X[~half], Y[~half])])
     assert trainer.statistics.count(3) == 30
     assert accuracy(head) > accuracy(fitted([(X, Y)])) - 0.03
@@ -128,11 +128,11 @@ def test_folds_are_even_in_each_class_and_the_first_is_about_what_is_held_back()
     ("settings", "message"),
     [
         ({"decay": 0.0}, r"decay is learn, grid or a number from 0\.0005 to 109"),  # separable data have no optimum without
-        ({"decay": [0.1, 0.2], "groups": "one"}, r"decay has 2 numbers, and there are 1 groups"),
+        ({"decay": [0.1, 0.2]}, r"decay has 2 numbers, and there are 1 groups"),
         ({"groups": [[0, 4], [5, 8]]}, r"ranges that follow each other from 0 to the features' width of 8"),
         ({"groups": [[0, 4]]}, r"ranges that follow each other"),
         ({"l1": 0.1}, r"l1 needs `solver: blocks`"),
-        ({"l1": 0.1, "solver": "blocks"}, r"l1 needs `groups: one`"),
+        ({"l1": 0.1, "solver": "blocks"}, r"l1 needs a number for decay"),
         ({"solver": "newton"}, r"solver: input should be 'lbfgs' or 'blocks'"),
         ({"tolerance": 0}, r"tolerance is a number from 1e-8"),
     ],
@@ -148,8 +148,8 @@ def test_blocks_refuse_features_whose_matrix_would_be_too_large():
 
 
 def test_bands_and_ranges():
-    assert ranges_of(192, "auto")[:2] == [(0, 2), (2, 4)] and ranges_of(192, "auto")[-1] == (100, 192)
-    assert ranges_of(3, "auto") == [(0, 1), (1, 2), (2, 3)] and ranges_of(4, [[0, 1], [1, 4]]) == [(0, 1), (1, 4)]
+    assert ranges_of(192, "bands")[:2] == [(0, 2), (2, 4)] and ranges_of(192, "bands")[-1] == (100, 192)
+    assert ranges_of(3, "bands") == [(0, 1), (1, 2), (2, 3)] and ranges_of(4, [[0, 1], [1, 4]]) == [(0, 1), (1, 4)]
 
 
 def test_a_column_that_never_changes_counts_for_nothing():

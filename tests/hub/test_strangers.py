@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig
 
-import hf_cl.hub.load as loading
+import hf_cl.hub.classifier as loading
 from hf_cl.adapters.tuner import HeadedTuner
 from hf_cl.hub.access import HubError
 from hf_cl.hub.load import load

@@ -56,7 +56,7 @@ def test_phases_after_session_0():
 
 
 def test_it_is_a_setting_of_every_method_that_trains_an_adapter():
-    without = {"linear_probe", "nearest_class_mean", "frozen", "clip_fusion", "dkvb"}
+    without = {"linear_probe", "nearest_class_mean", "frozen", "clip_fusion", "dkvb", "etf"}
     for name in METHODS:
         fields = getattr(settings_class(name), "__dataclass_fields__", {})  # as its file says them, without torch
         assert ("adapt_sessions" in fields) == (name not in without), name
@@ -67,5 +67,5 @@ def test_a_text_head_is_refused_by_name():
     for make in (CpeClipSettings(adapt_sessions="first").method, lambda: adapt_sessions(glad(), "first")):
         with pytest.raises(ValueError, match=r"under a text head .* Say adapt_sessions: all"):
             make()
-    with pytest.raises(ValueError, match="first or all, got 'last'"):
+    with pytest.raises(ValueError, match="first, first_if_better or all, got 'last'"):
         adapt_sessions(lora(), "last")

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
 from hf_cl.adapters.async_lora.config import AsyncLoraConfig
 from hf_cl.adapters.async_lora.layer import COPY, AsyncLoraLayer
-from hf_cl.adapters.async_lora.lora_export import write_lora
 from hf_cl.adapters.async_lora.pooler_weights import read_pooler
 from hf_cl.adapters.async_lora.roles import RolePlayer
 from hf_cl.adapters.async_lora.states import RoleStates
 from hf_cl.adapters.bases import check_supported
+from hf_cl.adapters.lora_files import save_lora
 from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.heads import PoolerHead
 from hf_cl.hints import refuse
@@ -36,6 +37,17 @@ class AsyncLoraModel(RolePlayer):
     target_module_mapping: dict[str, list[str]] = {
         kind: ["q_proj", "v_proj"] for kind in ("vit", "deit", "dinov2", "clip_vision_model", "siglip_vision_model")
     }
+
+    can_be_emptied = True
+
+    @torch.no_grad()
+    def empty(self) -> None:
+        for layer in self.layers():
+            for name in layer.active_adapters:
+                if name in layer.async_lora_B:
+                    layer.async_lora_B[name].weight.zero_()  # pyright: ignore[reportCallIssue]
+                if name in layer.async_lora_copy:
+                    layer.copy_base(name)
 
     # Injection
     def check_config(self, config: AsyncLoraConfig) -> None:
@@ -160,4 +172,9 @@ class AsyncLoraModel(RolePlayer):
             raise ValueError(
                 "This adapter holds copies of unfrozen weights, which LoRA cannot express; merge_and_unload() gives a plain model."
             )
-        write_lora(Path(folder), config, name, self.model)
+        factors = {
+            path: (m.async_lora_A[name].weight, m.async_lora_B[name].weight)
+            for path, m in self.model.named_modules()
+            if isinstance(m, AsyncLoraLayer) and name in m.async_lora_A
+        }
+        save_lora(Path(folder), config, factors, name, self.model, config.lora_dropout)  # pyright: ignore[reportArgumentType]

@@ -8,11 +8,12 @@ from typing import Any, Literal
 from peft import PeftConfig, PeftType
 from torch import nn
 
-from hf_cl.adapters.bases import family_of, signature
+from hf_cl.adapters.bases import signature
 from hf_cl.adapters.config import MAX_ROWS
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.prefix_config import PrefixConfig
 from hf_cl.adapters.prompt_pool.pools import L2P, Coda, Dual, Producer, Shared
+from hf_cl.adapters.query_pass import query_misfits
 from hf_cl.hints import nearest
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -86,10 +87,7 @@ class PromptPoolConfig(PrefixConfig, PeftConfig):
         faults = []
         if missing := [layer for layer in self.layers_with_rows or () if not 0 <= layer < depth]:
             faults.append(f"e_layers and g_layers name layers {missing}, but the base has layers 0 to {depth - 1}.")
-        tower: Any = model
-        if family_of(model) in ("siglip", "siglip_vision") and "head" not in dict(tower.get_submodule("vision_model").named_children()):
-            faults.append("The query is the pooled output of the vision tower, and this SigLIP has none (vision_use_head).")
-        return faults
+        return faults + query_misfits(model)
 
     def producer_of(self, module_name: str) -> Producer:
         """What makes the rows of a targeted module.

@@ -95,6 +95,9 @@ class PromptPoolLayer(PrefixLayer):
     def asks(self) -> bool:
         return not self.disable_adapters and any(name in self.producers for name in self.active_adapters)
 
+    def needs_query(self) -> bool:
+        return True
+
     def rest(self) -> State:
         before, self._state = self._state, State()
         return before

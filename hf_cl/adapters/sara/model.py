@@ -10,18 +10,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from hf_cl.adapters.files import Entry, check_entries
-from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.adapters.sara.config import SaraConfig
 from hf_cl.adapters.sara.layer import NORMS, PartNames, SaraLayer, SaraLinear, SaraModule
 from hf_cl.adapters.sara.selection import check_positions
 from hf_cl.adapters.sara.training import SaraTraining
-
-_TRANSFORMERS = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]
-_CLIP = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
-_OPEN_CLIP = ["mlp.c_fc", "mlp.c_proj"]
 
 
 class SaraModel(SaraTraining):
@@ -31,21 +25,10 @@ class SaraModel(SaraTraining):
     """
 
     prefix: str = "sara_"
-    tuner_layer_cls = SaraLayer
-    target_module_mapping: dict[str, list[str]] = {
-        "vit": _TRANSFORMERS,
-        "deit": _TRANSFORMERS,
-        "dinov2": [*_TRANSFORMERS, "weights_in", "weights_out"],  # the giant model's SwiGLU
-        "clip": _CLIP,
-        "clip_vision_model": _CLIP,
-        "clip_text_model": _CLIP,
-        "siglip": _CLIP,
-        "siglip_vision_model": _CLIP,
-        "siglip_text_model": _CLIP,
-        "timm_wrapper": ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"],
-        "open_clip": _OPEN_CLIP,
-        "custom": _OPEN_CLIP,  # what peft calls a model without a config: an open_clip model as it is
-    }
+    tuner_layer_cls: Any = SaraLayer
+    kind: str = "SARA"
+    takes = (nn.Linear, nn.Conv2d, *NORMS)
+    takes_words: str = "nn.Linear, nn.Conv2d and norms"
 
     def put_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         selects = not self.peft_config[adapter_name].nnz_pattern  # else a checkpoint has selected
@@ -58,23 +41,6 @@ class SaraModel(SaraTraining):
                 "modules. Give density (0.05 to 0.1) to train that share of each tensor, or another threshold."
             )
 
-    def check_config(self, config: SaraConfig) -> None:
-        modules = dict(self.model.named_modules())
-        if not any(isinstance(module, nn.MultiheadAttention) for module in modules.values()):
-            return
-        named = config.target_modules if not isinstance(config.target_modules, str) else [config.target_modules]
-        for target in named or ():
-            if "in_proj" in target and not any(f".{name}".endswith(f".{target}") for name in modules):
-                raise ValueError(
-                    f"SARA cannot adapt {target!r}: in_proj_weight of an nn.MultiheadAttention is a parameter of its own, not a module. "
-                    "Target the Linears of the blocks instead (open_clip: mlp.c_fc, mlp.c_proj)."
-                )
-
-    def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
-        if peft_config.target_modules is None and peft_config.exclude_modules is None and model_config["model_type"].startswith("siglip"):
-            peft_config.exclude_modules = r"(.*\.)?head\..*"  # the pooling head: an nn.MultiheadAttention, and unused by the classifier
-        return super()._prepare_adapter_config(peft_config, model_config)
-
     def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         peft_config: SaraConfig,
@@ -86,33 +52,19 @@ class SaraModel(SaraTraining):
         **kwargs: Any,
     ) -> None:
         if isinstance(target, SaraLayer):
-            _check_norm(peft_config, target.get_base_layer(), current_key)
+            self.check_kind(peft_config, target.get_base_layer(), current_key)
             target.update_layer(adapter_name, peft_config)
             return
-        self._check_target(peft_config, target, current_key)
+        self.check_target(peft_config, target, current_key)
         layer_class = SaraLinear if isinstance(target, nn.Linear) else SaraModule
         layer = layer_class(target, adapter_name, peft_config, current_key)
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
 
-    def _check_target(self, config: SaraConfig, target: nn.Module, name: str) -> None:
-        kind = type(target).__name__
-        if isinstance(target, (nn.MultiheadAttention, NonDynamicallyQuantizableLinear)):
-            raise ValueError(
-                f"SARA cannot adapt {name!r} ({kind}): nn.MultiheadAttention reads its tensors (in_proj_weight, out_proj) without calling "
-                "the modules. Target the Linears of the blocks instead (open_clip: mlp.c_fc, mlp.c_proj)."
-            )
-        refuse_quantised("SARA", name, target)
-        _check_norm(config, target, name)
-        if not isinstance(target, (nn.Linear, nn.Conv2d, *NORMS)):
-            raise ValueError(f"SARA adapts nn.Linear, nn.Conv2d and norms; {name!r} is a {kind}.")
-        weight = dict(target.named_parameters(recurse=False)).get("weight")
-        if weight is None:
-            raise ValueError(f"SARA needs a plain floating-point weight; that of {name!r} ({kind}) is parametrized or absent.")
-        for other, layer in self.model.named_modules():
-            if isinstance(layer, SaraLayer) and layer.get_base_layer().weight is weight:
-                raise ValueError(f"SARA: {name!r} and {other!r} share one weight; target only one of them.")
+    def check_kind(self, config: SaraConfig, target: nn.Module, name: str) -> None:
+        if isinstance(target, NORMS) and not config.include_bias_norm:
+            raise ValueError(f"SARA adapts the norm {name!r} only with include_bias_norm=True.")
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         # values are float32 on every base; half-precision ones, which stall in training, only where the user asks peft for them
@@ -121,6 +73,15 @@ class SaraModel(SaraTraining):
                 for e in layer.entries(adapter_name):
                     e.values.data = e.values.data.to(e.base.dtype)
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+
+    can_be_emptied = True
+
+    @torch.no_grad()
+    def empty(self) -> None:
+        for adapter_name in self.active_adapters:
+            for _, layer in self.sara_layers(adapter_name):
+                for e in layer.entries(adapter_name):
+                    e.values.zero_()
 
     def set_scale(self, adapter_name: str, scale: float) -> None:
         """Weigh an adapter: P = P_0 + scale * dP (equation 9 of the paper; 0 to 2 in its appendix F). Not saved."""
@@ -215,11 +176,6 @@ def _layers_of(model: nn.Module, *adapters: str) -> list[tuple[str, SaraLayer]]:
     """(name, layer) of the layers of `model` that at least one of the adapters has entries in."""
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, SaraLayer)]
     return [(name, layer) for name, layer in layers if any(layer.has(a) for a in adapters)]
-
-
-def _check_norm(config: SaraConfig, target: nn.Module, name: str) -> None:
-    if isinstance(target, NORMS) and not config.include_bias_norm:
-        raise ValueError(f"SARA adapts the norm {name!r} only with include_bias_norm=True.")
 
 
 def _weighted_sums(layer: SaraLayer, adapters: Sequence[str], weights: Sequence[float]) -> dict[str, tuple[Tensor, Tensor]]:

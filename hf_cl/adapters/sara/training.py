@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from hf_cl.adapters.sara.layer import Entries, SaraLayer
-from hf_cl.adapters.tuner import HeadedTuner
+from hf_cl.adapters.weight_targets import WeightTargets
 
 
-class SaraTraining(HeadedTuner):
+class SaraTraining(WeightTargets):
     """The part of `SaraModel` that training calls. All methods take the active adapter where none is named."""
 
     peft_config: Any

@@ -1,30 +1,40 @@
-"""ASYNC_LORA as a stock LORA adapter."""
+"""LoRA factors as a stock LORA adapter."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
-from hf_cl.adapters.async_lora.config import AsyncLoraConfig
 from hf_cl.adapters.head_wrapper import HeadWrapper
 from hf_cl.heads import LinearHead
 
 logger = logging.getLogger(__name__)
 
 
-def write_lora(folder: Path, config: AsyncLoraConfig, adapter_name: str, model: nn.Module) -> None:
-    """Write adapter_config.json and adapter_model.safetensors, which peft alone can load."""
+def save_lora(
+    folder: Path, config: Any, factors: Mapping[str, tuple[Tensor, Tensor]], adapter_name: str, model: nn.Module, dropout: float = 0.0
+) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, which peft alone can load.
+
+    Args:
+        folder: where to.
+        config: of the adapter that they come from: rank, alpha, targets, temperature and base.
+        factors: path of a Linear -> A [r, in] and B [out, r].
+        adapter_name: whose head goes with them, where it is linear.
+        model: that has it.
+        dropout: on the input of the LoRA branch.
+    """
     tensors = {}
-    for name, parameter in model.named_parameters():
-        for matrix in "AB":
-            ours = f".async_lora_{matrix}.{adapter_name}."
-            if ours in name:
-                tensors[f"base_model.model.{name.replace(ours, f'.lora_{matrix}.')}"] = parameter.detach().contiguous()
+    for path, pair in factors.items():
+        for matrix, values in zip("AB", pair, strict=True):
+            tensors[f"base_model.model.{path}.lora_{matrix}.weight"] = values.detach().contiguous()
     saved_modules = None
     for path, module in model.named_modules():
         if not isinstance(module, HeadWrapper) or adapter_name not in module.modules_to_save:
@@ -39,8 +49,8 @@ def write_lora(folder: Path, config: AsyncLoraConfig, adapter_name: str, model: 
             logger.warning("A %s is no plain linear layer: the LORA adapter in %s has the encoder only.", type(head).__name__, folder)
     lora = LoraConfig(
         r=config.r,
-        lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
-        lora_dropout=config.lora_dropout,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=dropout,
         target_modules=config.target_modules,
         exclude_modules=config.exclude_modules,
         layers_to_transform=config.layers_to_transform,

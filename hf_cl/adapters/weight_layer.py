@@ -1,0 +1,125 @@
+"""A Linear or Conv2d whose weight an adapter changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_cl._peft import TunerLayer, check_adapters_to_merge
+from hf_cl.adapters.weight_change import Change, ChangedLinear, ChangedWeight, widened
+
+
+class WeightLayer(TunerLayer):
+    """Base of the layers that change a weight densely: compander, masks, sparse deltas.
+
+    A subclass holds an adapter's tensors in containers named in `adapter_layer_names` and `other_param_names`, fills them in
+    `update_layer`, and says in `change` what they do to the weight. The wrapped module is not called, so hooks on it do not run.
+    """
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: Any, module_name: str) -> None:
+        super().__init__(base_layer, adapter_name)
+        self.module_name = module_name
+        self._unmerged: dict[str, Tensor] = {}
+        shape = self.original.weight.shape
+        self.out_features, self.in_features = shape[0], shape[1]  # peft's own tests ask for these
+        self.make_containers()
+        self.update_layer(adapter_name, config)
+
+    def make_containers(self) -> None:
+        """The empty containers of the adapters' tensors."""
+
+    def update_layer(self, adapter_name: str, config: Any) -> None:
+        """Put the tensors of one adapter in."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement update_layer")
+
+    def change(self, adapter_name: str) -> tuple[Change, tuple[Tensor, ...]]:
+        """What the adapter does to the weight, and the tensors it takes for it."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement change")
+
+    def has(self, adapter_name: str) -> bool:
+        return any(adapter_name in getattr(self, name) for name in self.adapter_layer_names)
+
+    @property
+    def original(self) -> Any:
+        """The wrapped Linear or Conv2d."""
+        return self.get_base_layer()
+
+    def applied(self) -> list[str]:
+        """Adapters that the forward pass has to apply: none while they are merged or disabled."""
+        if self.disable_adapters:
+            if self.merged:
+                self.unmerge()
+            return []
+        names = [] if self.merged else [name for name in self.active_adapters if self.has(name)]
+        if names and not torch.compiler.is_compiling():
+            self.refuse_offloaded(self.original.weight, *(tensor for name in names for tensor in self.change(name)[1]))
+        return names
+
+    def effective_weight(self, adapter_names: list[str]) -> Tensor:
+        """The weight as the adapters make it, in the base's dtype, differentiable in what trains. Several add up."""
+        weight = self.original.weight
+        changed = [self._changed(name) for name in adapter_names]
+        if len(changed) == 1:
+            return changed[0].to(weight.dtype)
+        start = widened(weight)
+        return torch.stack([start, *(one - start for one in changed)]).sum(0).to(weight.dtype)
+
+    def _changed(self, adapter_name: str) -> Tensor:
+        change, tensors = self.change(adapter_name)
+        return ChangedWeight.apply(self.original.weight, change, *tensors)  # pyright: ignore[reportReturnType]
+
+    def get_delta_weight(self, adapter_name: str) -> Tensor:
+        """The change of the weight, a tensor of its shape and dtype."""
+        return (self._changed(adapter_name).detach() - widened(self.original.weight)).to(self.original.weight.dtype)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # [B, I] -> [B, O]
+        names, base = self.applied(), self.original
+        if not names:
+            return self.base_layer(x, *args, **kwargs)
+        if isinstance(base, nn.Conv2d):
+            return base._conv_forward(x, self.effective_weight(names), base.bias)
+        if len(names) > 1:
+            return nn.functional.linear(x, self.effective_weight(names), base.bias)
+        change, tensors = self.change(names[0])
+        return ChangedLinear.apply(x, base.weight, base.bias, change, *tensors)  # pyright: ignore[reportReturnType]
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Write the changed weight into the base, with the same arithmetic as the forward pass.
+
+        With `safe_merge`, raises ValueError before anything is written where an entry would not be finite.
+        """
+        for adapter_name in check_adapters_to_merge(self, adapter_names) or []:
+            if not self.has(adapter_name):
+                continue
+            weight = self.original.weight
+            merged = self.effective_weight([adapter_name])
+            if safe_merge and not bool(merged.isfinite().all()):
+                raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter_name} seems to be broken")
+            self._unmerged[adapter_name] = weight.detach().clone()
+            weight.copy_(merged)
+            self.merged_adapters.append(adapter_name)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Put back what the base had, to the bit: a subtraction would not. Until it is unloaded, a merged layer keeps its weight twice."""
+        while self.merged_adapters:
+            self.original.weight.copy_(self._unmerged.pop(self.merged_adapters.pop()))
+
+    def cast(self, adapter_name: str, dtype: torch.dtype) -> None:
+        """The adapter's parameters in another dtype."""
+        for name in self.adapter_layer_names:
+            held = dict(getattr(self, name).items())
+            if adapter_name in held:
+                held[adapter_name].data = held[adapter_name].data.to(dtype)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        # peft's own also casts to the base's dtype, which would round the tensors on a half-precision base
+        device = self.original.weight.device if device is None else device
+        for name in (*self.adapter_layer_names, *self.other_param_names):
+            part = getattr(self, name)
+            held = dict(part.items())
+            if isinstance(held.get(adapter_name), Tensor) and held[adapter_name].device.type != "meta":
+                part[adapter_name] = held[adapter_name].to(device)

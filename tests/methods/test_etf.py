@@ -1,0 +1,34 @@
+"""The method `etf` through the whole loop: killed and resumed to the bit, and what trains in it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import torch
+from device_runs import RUNS, Kill, _Killed, build
+
+from hf_cl.methods.etf import EtfSettings
+
+
+def test_a_killed_run_goes_on_to_the_bit(tmp_path):
+    straight = build(RUNS["etf"], tmp_path / "straight", tmp_path)
+    wanted = straight.fit()
+    for dies in (1, -1):
+        resumed = build(RUNS["etf"], tmp_path / "resumed", tmp_path, probes=[Kill(dies)], checkpoint_steps=1, resume="auto")
+        with suppress(_Killed):
+            resumed.fit()
+    mine, theirs = (trainer.head.state_dict() for trainer in (resumed, straight))
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert resumed.results.results.accuracy_matrix == wanted.accuracy_matrix
+    assert len(set(mine["columns"].tolist())) == 4
+
+
+def test_what_trains_and_when():
+    method = EtfSettings(warmup_ce_epochs=2).method()
+    session = type("S", (), {"id": 0})()
+    warm_up, align = method.phases(session)  # pyright: ignore[reportArgumentType]
+    assert (warm_up.epochs, align.losses[0].balanced) == (2, False)  # pyright: ignore[reportAttributeAccessIssue]
+    session.id = 1
+    (align,) = method.phases(session)  # pyright: ignore[reportArgumentType]
+    assert align.losses[0].balanced and align.inputs == "features" and not align.trainable("vit.weight")  # pyright: ignore[reportAttributeAccessIssue]
+    assert EtfSettings(memory=None).method().memory is None

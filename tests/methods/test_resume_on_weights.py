@@ -1,0 +1,39 @@
+"""Killed inside a later session and resumed: adapters on the weights come out to the bit as without a break."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import pytest
+import torch
+from device_runs import COSINE, Kill, Run, _Killed, build
+from safetensors.torch import load_file
+
+from hf_cl.checkpoints.tensors import owned_tensors
+from hf_cl.contracts import Method
+from hf_cl.methods import compose
+
+RUNS: dict[str, Callable[[], Method]] = {
+    "compander": partial(compose, adapter={"type": "compander", "learn": True}, head=COSINE, epochs=1),
+}
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+def test_killed_and_resumed(name, tmp_path):
+    run = Run(RUNS[name])
+    whole = build(run, tmp_path / "whole", tmp_path)
+    whole.fit()
+    with suppress(_Killed):
+        build(run, tmp_path / "killed", tmp_path, probes=[Kill(1)], checkpoint_steps=1).fit()
+    resumed = build(run, tmp_path / "killed", tmp_path, resume="auto")
+    resumed.fit()
+    ours, theirs = (owned_tensors(t.model, t.tuner.prefix, t.head) for t in (resumed, whole))
+    assert ours.keys() == theirs.keys()
+    assert [key for key, tensor in ours.items() if not torch.equal(tensor, theirs[key])] == []
+    for session in range(2):
+        mine, other = (
+            load_file(tmp_path / which / "adapters" / f"session-{session}" / "adapter_model.safetensors") for which in ("killed", "whole")
+        )
+        assert mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in mine)
