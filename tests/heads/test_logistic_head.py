@@ -78,7 +78,7 @@ def test_blocks_find_the_same_fit_and_l1_exact_zeros():
 
 def test_a_loaded_head_is_the_same_and_a_linear_layer(learned):
     assert learned.state_dict().keys() == {"fitted_weight", "fitted_bias", "log_decay"}
-    loaded = LogisticHead(12, 6)
+    loaded = LogisticHead(12, 6, groups="bands")
     loaded.load_state_dict(learned.state_dict())
     assert torch.equal(loaded.eval()(TEST), learned.eval()(TEST))
     linear = learned.as_linear()
