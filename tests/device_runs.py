@@ -40,6 +40,7 @@ from hf_cl.methods import (
     DualPromptSettings,
     HyperLoraSettings,
     L2PSettings,
+    MaskTuningSettings,
     coact,
     compose,
     cpe_clip,
@@ -208,6 +209,8 @@ RUNS: dict[str, Run] = {
     "sara": Run(partial(sparse, LINEAR), waits=SARA_WAITS),
     "sara in blocks, rank term": Run(partial(sparse, COSINE, block_rows=8, **RANK_TERM), waits=RANK_WAITS),
     **{f"glad, rule {rule}": Run(partial(text_lora, rule), both("clip"), "clip") for rule in ("glad", "sam", "sagm", "prograd")},
+    "mask_tuning": Run(lambda: MaskTuningSettings(rule="none", head=LINEAR, epochs=1, learning_rate=0.01, sessions="stack").method()),
+    "r-amt": Run(lambda: MaskTuningSettings(epochs=1).method(), both("clip"), "clip"),
     "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),
     # towers
     **{f"lora, {tower.__name__}": Run(partial(lora, epochs=1, r=4), tower) for tower in (clip_vision, siglip_vision)},

@@ -11,6 +11,7 @@ from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
+from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -29,6 +30,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "cpe_clip": CpeClipSettings,
     "glad": GladSettings,
     "sara": SaraSettings,
+    "mask_tuning": MaskTuningSettings,
     "slca": SlcaSettings,
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
@@ -57,6 +59,7 @@ __all__ = [
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
+    "MaskTuningSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "PrdSettings",
@@ -74,6 +77,7 @@ __all__ = [
     "hyper_lora",
     "linear_probe",
     "lora",
+    "mask_tuning",
     "nearest_class_mean",
     "ovor",
     "prd",
