@@ -50,6 +50,7 @@ from hf_cl.methods import (
     glad,
     linear_probe,
     lora,
+    maxsim,
     nearest_class_mean,
     ovor,
     prd,
@@ -67,6 +68,7 @@ GAUSSIAN, RIDGE, FETRIL = {"type": "gaussian"}, {"type": "ridge"}, {"type": "fet
 RANDOM_FEATURES = {"type": "gaussian", "feature_map": "rff", "map_dim": 16, "shrinkage": 0.1}
 KEYS = {"codebooks": 4, "keys": 8, "key_dim": 4}
 FRAME = {"num_classes_total": 6, "assignment": "greedy"}
+VECTORS = {"vectors_per_class": 2, "out_dim": 16, "grid": 2}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
 
@@ -182,6 +184,8 @@ RUNS: dict[str, Run] = {
     },
     "gaussian on random features": Run(partial(frozen, RANDOM_FEATURES)),
     "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
+    "maxsim": Run(partial(maxsim, epochs=1, session_epochs=1, head=VECTORS)),
+    "lora, maxsim head": Run(partial(lora, epochs=1, r=4, head={"type": "maxsim", **VECTORS})),
     "etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means", "copies": 2}, feature_mixup=0.5)),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),

@@ -12,6 +12,7 @@ from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
+from hf_cl.methods.maxsim import MaxsimSettings, maxsim
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -35,6 +36,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
     "etf": EtfSettings,
+    "maxsim": MaxsimSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
@@ -60,6 +62,7 @@ __all__ = [
     "LinearProbeSettings",
     "LoraSettings",
     "MaskTuningSettings",
+    "MaxsimSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "PrdSettings",
@@ -78,6 +81,7 @@ __all__ = [
     "linear_probe",
     "lora",
     "mask_tuning",
+    "maxsim",
     "nearest_class_mean",
     "ovor",
     "prd",

@@ -23,7 +23,7 @@ PROTOCOL = frozenset(
     {
         *("dataset", "image_column", "label_column", "test_split", "skip_bad_images", "check_images", "protocol", "protocol_options"),
         *("num_base_classes", "classes_per_session", "class_order", "class_order_seed", "shots", "index_list", "targets", "start_from"),
-        *("session_from", "validation_fraction", "test_on", "max_sessions"),
+        *("session_from", "validation_fraction", "test_on", "max_sessions", "exclude"),
     }
 )
 """Settings that say which images and classes there are."""
