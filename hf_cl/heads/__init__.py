@@ -16,6 +16,7 @@ from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
 from hf_cl.heads.language_targets import LanguageTargetHead
 from hf_cl.heads.linear import LinearHead
+from hf_cl.heads.logistic import LogisticHead
 from hf_cl.heads.maxsim import MaxSimHead
 from hf_cl.heads.nested_dropout import INNER, NestedDropoutHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
@@ -31,6 +32,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "gaussian": GaussianHead,
     "ridge": RidgeHead,
     "kernel_ridge": KernelRidgeHead,
+    "logistic": LogisticHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
     "etf": ETFHead,
@@ -60,6 +62,7 @@ __all__ = [
     "KernelRidgeHead",
     "LanguageTargetHead",
     "LinearHead",
+    "LogisticHead",
     "MaxSimHead",
     "NestedDropoutHead",
     "PoolerHead",
