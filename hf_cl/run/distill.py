@@ -49,7 +49,7 @@ LABEL_LOSSES = (MaskedCrossEntropy, BalancedSoftmax, BinaryCrossEntropy, Symmetr
 OF_THE_STREAM = (
     *("backbone", "backbone_revision", "normalize", "dataset", "image_column", "label_column", "test_split", "protocol"),
     *("protocol_options", "num_base_classes", "classes_per_session", "class_order", "class_order_seed", "shots", "index_list"),
-    *("targets", "start_from", "skip_bad_images", "output_dir", "resume"),
+    *("targets", "start_from", "skip_bad_images", "exclude", "test_on", "max_sessions", "tuned_on", "output_dir", "resume"),
 )
 """Settings that a student has from its teachers, or from the command itself."""
 
