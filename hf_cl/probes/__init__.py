@@ -12,6 +12,7 @@ from hf_cl.probes.anytime_accuracy import AnytimeAccuracy
 from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.compander_bounds import CompanderBounds
 from hf_cl.probes.forgetting_events import ForgettingEvents
+from hf_cl.probes.isolated_accuracy import IsolatedAccuracy
 from hf_cl.probes.masked_share import MaskedShare
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
@@ -31,6 +32,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "forgetting_events": ForgettingEvents,
     "compander_bounds": CompanderBounds,
     "masked_share": MaskedShare,
+    "isolated_accuracy": IsolatedAccuracy,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -41,6 +43,7 @@ __all__ = [
     "Calibration",
     "CompanderBounds",
     "ForgettingEvents",
+    "IsolatedAccuracy",
     "MaskedShare",
     "Prequential",
     "SharpnessProbe",
