@@ -13,6 +13,7 @@ from hf_cl.heads.dkvb import DKVBHead
 from hf_cl.heads.etf import ETFHead
 from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
+from hf_cl.heads.instance_mask import InstanceMaskHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
 from hf_cl.heads.linear import LinearHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
@@ -30,6 +31,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "kernel_ridge": KernelRidgeHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
+    "instance_mask": InstanceMaskHead,
     "etf": ETFHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
@@ -51,6 +53,7 @@ __all__ = [
     "ETFHead",
     "FeTrILHead",
     "GaussianHead",
+    "InstanceMaskHead",
     "KernelRidgeHead",
     "LinearHead",
     "PoolerHead",

@@ -8,6 +8,7 @@ from hf_cl.contracts import Part
 from hf_cl.parts.classifier_alignment import ClassifierAlignment
 from hf_cl.parts.drift_map import DriftMap
 from hf_cl.parts.old_rows_rest import OldRowsRest
+from hf_cl.parts.pool_usage import PoolUsage
 from hf_cl.parts.prototypes import Prototypes
 from hf_cl.parts.session_means import SessionMeans
 from hf_cl.parts.unfreeze import Unfreeze
@@ -19,7 +20,8 @@ PARTS: dict[str, Callable[..., Part]] = {
     "old_rows_rest": OldRowsRest,
     "unfreeze": Unfreeze,
     "session_means": SessionMeans,
+    "pool_usage": PoolUsage,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
-__all__ = ["PARTS", "ClassifierAlignment", "DriftMap", "OldRowsRest", "Prototypes", "SessionMeans", "Unfreeze"]
+__all__ = ["PARTS", "ClassifierAlignment", "DriftMap", "OldRowsRest", "PoolUsage", "Prototypes", "SessionMeans", "Unfreeze"]
