@@ -43,6 +43,9 @@ class HeadedTuner(BaseTuner):
     trained_fields: tuple[str, ...] = ()
     """Fields of the config that training changes, beside those that `grow` extends and the temperature: checkpoints hold them."""
 
+    can_be_emptied: bool = False
+    """Whether `empty` can be called: what the adapter adds to the base can be nothing."""
+
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """As peft's, all or nothing: where the adapter does not fit the base, or its file does not fit its config, the base is as before.
 
@@ -148,6 +151,10 @@ class HeadedTuner(BaseTuner):
             config: Any = next(iter(self.peft_config.values()))
             raise NotImplementedError(f"{config.peft_type.value} does not support batches of mixed adapters (adapter_names).")
         yield
+
+    def empty(self) -> None:
+        """Let the active adapter change nothing: its features are the base's, through every loading route and merged. The head stays."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement empty")
 
     def take_extras(self) -> dict[str, Tensor]:
         """What `extras` names, of the last forward; handed out once, so that no graph outlives its step."""

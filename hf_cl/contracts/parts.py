@@ -78,6 +78,8 @@ class Part:
     """Why it cannot take part in a session without a new class, in a clause; empty where it can. Read before session 0 begins."""
     needs_first_session: str = ""
     """Why it must have seen session 0, so that no run with it starts from an adapter, in a clause; empty where it need not."""
+    name: str = ""
+    """Under which its report stands."""
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """After the head has grown, before the session's optimizer is made."""
@@ -94,6 +96,11 @@ class Part:
 
     def end_session(self, trainer: Trainer, session: Session) -> None:
         """After the last phase, before the session's evaluation and checkpoint."""
+
+    def report(self) -> dict[str, Any]:
+        """What JSON can hold, asked for at the end of each session: it goes to log.jsonl, to `probes` of results.json and to the report;
+        single numbers also to `hf-cl compare`, as `name.key`."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values that a resumed run needs."""
@@ -199,11 +206,6 @@ class Probe(Part):
     """Observes. Leaves RNG state and train/eval mode as it found them: weights with and without it are bitwise equal."""
 
     name: str
-
-    def report(self) -> dict[str, Any]:
-        """What JSON can hold, asked for at the end of each session: it goes to log.jsonl, to `probes` of results.json and to the report;
-        single numbers also to `hf-cl compare`, as `name.key`."""
-        return {}
 
 
 @dataclass(frozen=True)

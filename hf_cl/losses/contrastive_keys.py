@@ -44,7 +44,9 @@ class ContrastiveKeys(LossTerm):
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         if not isinstance(trainer.tuner, PromptPoolModel):
-            raise ValueError(f"ContrastiveKeys needs a PROMPT_POOL adapter of the producer mvp; this run has a {type(trainer.tuner).__name__}.")
+            raise ValueError(
+                f"ContrastiveKeys needs a PROMPT_POOL adapter of the producer mvp; this run has a {type(trainer.tuner).__name__}."
+            )
         self._tuner = trainer.tuner
         self._tuner.chooser()
 

@@ -11,6 +11,7 @@ from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
+from hf_cl.methods.mvp import MvpSettings, mvp
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -37,6 +38,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
     "hyper_lora": HyperLoraSettings,
+    "mvp": MvpSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -57,6 +59,7 @@ __all__ = [
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
+    "MvpSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "PrdSettings",
@@ -74,6 +77,7 @@ __all__ = [
     "hyper_lora",
     "linear_probe",
     "lora",
+    "mvp",
     "nearest_class_mean",
     "ovor",
     "prd",

@@ -216,12 +216,12 @@ class ComposeSettings(AdapterSettings):
                 optimizer=self.optimizer,
             )
         )
-        if self.adapt_sessions == "first" and is_fitted(self.head):
+        if self.adapt_sessions != "all" and is_fitted(self.head):
             terms = [_loss(name, _told(self.epochs, {"type": name, **spec})) for name, spec in self.losses.items()]
             if idle := [term.name for term in terms if _first_session(term) > 0]:
                 raise ValueError(
                     f"losses: {', '.join(idle)} would begin in session 1 or later, and after session 0 nothing trains under "
-                    f"adapt_sessions: first and a head that is fitted ({self.head['type']}). Say adapt_sessions: all."
+                    f"adapt_sessions: {self.adapt_sessions} and a head that is fitted ({self.head['type']}). Say adapt_sessions: all."
                 )
         return method
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hf_cl.contracts import Part
+from hf_cl.parts.better_features import BetterFeatures
 from hf_cl.parts.classifier_alignment import ClassifierAlignment
 from hf_cl.parts.drift_map import DriftMap
 from hf_cl.parts.old_rows_rest import OldRowsRest
@@ -14,6 +15,7 @@ from hf_cl.parts.session_means import SessionMeans
 from hf_cl.parts.unfreeze import Unfreeze
 
 PARTS: dict[str, Callable[..., Part]] = {
+    "better_features": BetterFeatures,
     "drift_map": DriftMap,
     "prototypes": Prototypes,
     "classifier_alignment": ClassifierAlignment,
@@ -25,3 +27,13 @@ PARTS: dict[str, Callable[..., Part]] = {
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
 __all__ = ["PARTS", "ClassifierAlignment", "DriftMap", "OldRowsRest", "PoolUsage", "Prototypes", "SessionMeans", "Unfreeze"]
+__all__ = [
+    "PARTS",
+    "BetterFeatures",
+    "ClassifierAlignment",
+    "DriftMap",
+    "OldRowsRest",
+    "Prototypes",
+    "SessionMeans",
+    "Unfreeze",
+]

@@ -200,6 +200,7 @@ def check_session(
     roles: Collection[str] = (),
     names_unseen: bool = False,
     without_classes: Collection[int] = (),
+    head_reads: Collection[str] = (),
 ) -> None:
     """Raise ValueError for phases and tests that this loop cannot run on this session.
 
@@ -209,6 +210,7 @@ def check_session(
         roles: those of the adapter, and its extras.
         names_unseen: whether the head can name classes that no session teaches.
         without_classes: the sessions that bring no new class; their tests may be empty.
+        head_reads: facts of the images that the head reads beside features.
     """
     _check_tests(session, names_unseen)
     if len(session.train) == 0:
@@ -231,6 +233,11 @@ def check_session(
             raise ValueError(f"Phase {phase.name!r} needs loss terms with different names, got {names}.")
         if phase.inputs == "features" and settings.gradient_accumulation_steps > 1:
             raise ValueError(f"Phase {phase.name!r} runs on features; gradient_accumulation_steps must be 1 there.")
+        if phase.inputs == "features" and head_reads:
+            raise ValueError(
+                f"The head reads {', '.join(sorted(head_reads))} of each image, which an adapter hands out in a forward; phase {phase.name!r} "
+                "runs on features. Take a linear head for it."
+            )
         for term in phase.losses:
             _check_known(term, PROVIDED.union(roles))
             if phase.inputs == "features" and term.needs & _OF_IMAGES.union(roles):

@@ -98,7 +98,7 @@ class FeatureCache:
         self._sets = {
             (dataset, augment, role): entry
             for (dataset, augment, role), entry in self._sets.items()
-            if not augment and role is None and dataset not in done
+            if not augment and role in (None, "pretrained") and dataset not in done
         }
         self._doubted = bool(self._sets)
         if not self._sets:

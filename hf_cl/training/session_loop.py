@@ -253,7 +253,7 @@ class SessionLoop(Services):
         for coming in self.plan.sessions[trained_from:]:
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
             given = (*self.tuner.roles, *self.tuner.extras)
-            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without)
+            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without, self.head.reads_given)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])
             warn_of_few_classes(coming, phases)
@@ -327,6 +327,7 @@ class SessionLoop(Services):
         seconds, trained = time.perf_counter() - self._started, self.position.session_step > 0
         for part in self.named_parts().values():
             part.before_statistics(self, session)
+        self.features.doubt()  # a part may have undone what was trained
         self.calibration.begin(self.head)
         for part in self.named_parts().values():
             part.end_session(self, session)

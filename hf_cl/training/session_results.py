@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hf_cl.backbones import TextHead
 from hf_cl.checkpoints.tensors import digest_before_head
-from hf_cl.contracts import Probe, Session
+from hf_cl.contracts import Part, Session
 from hf_cl.metrics import SessionCounts, StabilityTraces, summarize_traces
 from hf_cl.probes import StabilityProbe
 from hf_cl.results.class_confusion import write_confusion
@@ -46,12 +46,12 @@ class SessionResults:
         self._comparisons: dict[str, float] = {}
 
     def add(self, session: Session, training_seconds: float, trained: bool) -> None:
-        """Ask the probes, evaluate the present model on the session's tests and record the outcome.
+        """Ask probes and parts what they found, evaluate the present model on the session's tests and record the outcome.
 
-        Raises ValueError for a probe whose report does not go into JSON.
+        Raises ValueError for a report that does not go into JSON.
         """
         run, started = self.run, time.perf_counter()
-        self._probes = {probe.name: report for probe in run.probes if (report := _report(probe))}
+        self._probes = {part.name: report for part in run.named_parts().values() if (report := _report(part))}
         for name, report in self._probes.items():
             run.records.write("probe", run.position.step, session=session.id, probe=name, report=report)
         record: dict[str, Any] = {"id": session.id, "new_class_names": [*session.new_class_names]}
@@ -155,16 +155,17 @@ class SessionResults:
         self._kept.digest, self._comparisons = state["before_head"], dict(state["comparisons"])
 
 
-def _report(probe: Probe) -> dict[str, Any]:
+def _report(part: Part) -> dict[str, Any]:
     """As it comes back from JSON: tuples are lists then, keys are text."""
-    report = probe.report()
+    report = part.report()
     try:
         if not isinstance(report, dict):
             raise TypeError(f"it gave a {type(report).__name__}")
         return json.loads(json.dumps(report, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Probe {probe.name!r}: report() must give a dict of what JSON can hold, numbers, text, lists, dicts, None: {error}."
+            f"{type(part).__name__} {part.name!r}: report() must give a dict of what JSON can hold, numbers, text, lists, dicts, None: "
+            f"{error}."
         ) from error
 
 

@@ -67,5 +67,5 @@ def test_a_text_head_is_refused_by_name():
     for make in (CpeClipSettings(adapt_sessions="first").method, lambda: adapt_sessions(glad(), "first")):
         with pytest.raises(ValueError, match=r"under a text head .* Say adapt_sessions: all"):
             make()
-    with pytest.raises(ValueError, match="first or all, got 'last'"):
+    with pytest.raises(ValueError, match="first, first_if_better or all, got 'last'"):
         adapt_sessions(lora(), "last")

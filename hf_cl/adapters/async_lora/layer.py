@@ -86,11 +86,16 @@ class AsyncLoraLayer(TunerLayer):
     @torch.no_grad()
     def start_copy(self, adapter_name: str) -> None:
         """Give the copy the base's values and let it train."""
+        self.copy_base(adapter_name)
+        self.async_lora_copy[adapter_name].requires_grad_(True)
+        self.frozen_peft_weight_names.pop(adapter_name, None)
+
+    @torch.no_grad()
+    def copy_base(self, adapter_name: str) -> None:
+        """Give the copy the base's values."""
         base = dict(self.base_layer.named_parameters())
         for name, parameter in self.async_lora_copy[adapter_name].named_parameters():
             parameter.copy_(base[name])
-            parameter.requires_grad_(True)
-        self.frozen_peft_weight_names.pop(adapter_name, None)
 
     def copy_in_use(self, adapter_names: list[str]) -> str | None:
         """Which of the adapters replaces this module's weights.

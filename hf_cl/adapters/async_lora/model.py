@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
@@ -36,6 +37,17 @@ class AsyncLoraModel(RolePlayer):
     target_module_mapping: dict[str, list[str]] = {
         kind: ["q_proj", "v_proj"] for kind in ("vit", "deit", "dinov2", "clip_vision_model", "siglip_vision_model")
     }
+
+    can_be_emptied = True
+
+    @torch.no_grad()
+    def empty(self) -> None:
+        for layer in self.layers():
+            for name in layer.active_adapters:
+                if name in layer.async_lora_B:
+                    layer.async_lora_B[name].weight.zero_()  # pyright: ignore[reportCallIssue]
+                if name in layer.async_lora_copy:
+                    layer.copy_base(name)
 
     # Injection
     def check_config(self, config: AsyncLoraConfig) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from peft.tuners.lora import LoraModel
+import torch
+from peft.tuners.lora import LoraLayer, LoraModel
 
 from hf_cl.adapters.bases import OPEN_CLIP, family_of
 from hf_cl.adapters.glad.config import TEXT_HEAD, GladConfig
@@ -30,6 +31,16 @@ class GladModel(HeadedTuner, LoraModel):
         **dict.fromkeys(("vit", "deit", "dinov2", "clip", "siglip", "clip_vision_model", "siglip_vision_model", OPEN_CLIP, "custom"), _QKV),
         "timm_wrapper": ["attn.qkv"],
     }
+
+    can_be_emptied = True
+
+    @torch.no_grad()
+    def empty(self) -> None:
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer):
+                for name in module.active_adapters:
+                    if name in module.lora_B:
+                        module.lora_B[name].weight.zero_()  # pyright: ignore[reportCallIssue]
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:

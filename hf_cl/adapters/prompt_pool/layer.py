@@ -58,9 +58,7 @@ class PromptPoolLayer(PrefixLayer):
         self._choice: dict[str, Tensor] = {}
         self._facts: dict[str, Tensor] = {}
 
-    def update_layer(
-        self, adapter_name: str, producer: Producer, sessions: int, inference_mode: bool, query: Query = "output"
-    ) -> None:
+    def update_layer(self, adapter_name: str, producer: Producer, sessions: int, inference_mode: bool, query: Query = "output") -> None:
         """Add the pool of one adapter, with the entries of `sessions` sessions."""
         self.producers[adapter_name], self.queries[adapter_name] = producer, query
         if isinstance(producer, Mvp) and producer.has_keys:
@@ -106,7 +104,12 @@ class PromptPoolLayer(PrefixLayer):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_state": State(), "_choice": {}, "_facts": {}}  # a copy begins without the graph of the last forward
+        return {
+            **super().__getstate__(),
+            "_state": State(),
+            "_choice": {},
+            "_facts": {},
+        }  # a copy begins without the graph of the last forward
 
     # What the query pass asks
     def asks(self) -> bool:

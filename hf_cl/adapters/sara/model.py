@@ -74,6 +74,15 @@ class SaraModel(SaraTraining):
                     e.values.data = e.values.data.to(e.base.dtype)
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
 
+    can_be_emptied = True
+
+    @torch.no_grad()
+    def empty(self) -> None:
+        for adapter_name in self.active_adapters:
+            for _, layer in self.sara_layers(adapter_name):
+                for e in layer.entries(adapter_name):
+                    e.values.zero_()
+
     def set_scale(self, adapter_name: str, scale: float) -> None:
         """Weigh an adapter: P = P_0 + scale * dP (equation 9 of the paper; 0 to 2 in its appendix F). Not saved."""
         for _, layer in self.sara_layers(adapter_name):
