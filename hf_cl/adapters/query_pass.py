@@ -159,7 +159,7 @@ class QueryPass:
         layer.forget()
 
 
-class _Reached(Exception):  # noqa: N818 (no error: the pass has what it ran for)
+class _Reached(Exception):
     """Ends a pass at a block."""
 
     def __init__(self, tokens: Tensor) -> None:

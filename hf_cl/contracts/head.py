@@ -34,8 +34,8 @@ class Head(nn.Module):
     """As `Part.new_classes_only`."""
 
     reads_given: frozenset[str] = frozenset()
-    """Facts of each image that it reads in `given`, under the names of the adapter that hands them out. Features alone do not bring them: no
-    phase runs on features then, and test images go through the whole model."""
+    """Facts of each image that it reads in `given`, by the adapter's names for them. Features alone do not bring them: no phase runs on
+    features then, and test images go through the whole model."""
     given: Mapping[str, Tensor] = MappingProxyType({})
     """[B, ...] each: those facts of the images whose features it is looking at; empty where it is called alone, or by another adapter."""
 

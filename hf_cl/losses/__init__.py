@@ -8,8 +8,8 @@ from hf_cl.contracts import LossTerm
 from hf_cl.losses.balanced_softmax import BalancedSoftmax
 from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.consistency import Consistency
-from hf_cl.losses.dot_regression import DotRegression
 from hf_cl.losses.contrastive_keys import ContrastiveKeys
+from hf_cl.losses.dot_regression import DotRegression
 from hf_cl.losses.early_learning import EarlyLearning
 from hf_cl.losses.ensemble_distillation import EnsembleDistillation, Teacher
 from hf_cl.losses.ewc import EWC

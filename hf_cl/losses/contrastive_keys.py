@@ -19,7 +19,7 @@ Contrast = Literal["official", "per_image", "per_image_no_self"]
 
 
 class ContrastiveKeys(LossTerm):
-    """`-log( neg / (pos + neg) )`: pos is of distances d to the chosen keys, neg of distances K between keys, both over the mass m of an entry.
+    """`-log( neg / (pos + neg) )`: pos of distances d to the chosen keys, neg of distances K between keys, both over an entry's mass m.
 
     Moon et al., ICCV 2023 (MVP); m is one more than how often an entry was chosen before this step. The published code divides an array per
     image by a column of masses, so that the masses of other images mix in: pos = mean over pairs (a, b) of exp(d_b / m_a), and so for neg;
@@ -39,15 +39,15 @@ class ContrastiveKeys(LossTerm):
     def __init__(self, weight: float = 1.0, contrast: Contrast = "official") -> None:
         if contrast not in ("official", "per_image", "per_image_no_self"):
             raise ValueError(f"ContrastiveKeys: contrast is official, per_image or per_image_no_self, got {contrast!r}.")
-        self.weight, self.contrast = weight, contrast
+        self.weight = weight
+        self.contrast: Contrast = contrast
         self._tuner: PromptPoolModel | None = None
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
-        if not isinstance(trainer.tuner, PromptPoolModel):
-            raise ValueError(
-                f"ContrastiveKeys needs a PROMPT_POOL adapter of the producer mvp; this run has a {type(trainer.tuner).__name__}."
-            )
-        self._tuner = trainer.tuner
+        tuner = trainer.tuner
+        if not isinstance(tuner, PromptPoolModel):
+            raise ValueError(f"ContrastiveKeys needs a PROMPT_POOL adapter of the producer mvp; this run has a {type(tuner).__name__}.")
+        self._tuner = tuner
         self._tuner.chooser()
 
     def __call__(self, ctx: Context) -> Tensor:
@@ -60,7 +60,7 @@ class ContrastiveKeys(LossTerm):
         between = (1 - keys @ keys.T)[chosen]  # [b, k, M]
         batch = gather_batch(ctx.batch["index"], chosen, distance, between)
         chosen, distance, between = batch.tensors
-        mass = (layer.prompt_pool_count[name] + 1).to(distance)[chosen]  # [B, k]
+        mass = (layer.count(name) + 1).to(distance)[chosen]  # [B, k]
         shares = batch.valid.to(distance)[:, None].expand_as(distance).flatten()  # [n]
         loss = key_contrast(distance.flatten(), between.flatten(0, 1), chosen.flatten(), mass.flatten(), shares, self.contrast)
         return as_own_share(loss, len(ctx.labels), batch.valid)

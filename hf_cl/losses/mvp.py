@@ -17,8 +17,8 @@ from hf_cl.losses.global_batch import gather_batch
 class MvpLoss(LossTerm):
     """`(1 - alpha) CE + alpha * mean(ign^gamma) * CE`, CE from features over `cps = 1 - cos(row of the class, feature) + margin`.
 
-    Moon et al., ICCV 2023 (MVP), with its adaptive feature scaling (cps) and its gradient-similarity focal factor: ign = 1 - cos(s, g), of
-    the gradient s of an image and g of the whole batch, both with respect to the head's row of the image's class. Both follow in closed form
+    Moon et al., ICCV 2023 (MVP), with its adaptive feature scaling (cps) and gradient-similarity focal factor: ign = 1 - cos(s, g), of the
+    gradient s of an image and g of the whole batch, both with respect to the head's row of the image's class. Both follow in closed form
     from `(softmax - one-hot) * mask`, where the published code runs a backward pass per image. Neither carries a gradient.
 
     The published code reduces the cross-entropy to a number before the focal factor meets it, so no image is weighted against another;
@@ -85,7 +85,7 @@ class MvpLoss(LossTerm):
     def scores(
         self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, believed: Tensor, index: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """How much each image's gradient disagrees with that of the batch of all processes, [B] in [0, 2]; which images count [B]; cps [b]."""
+        """How much each image's gradient disagrees with that of the batch of all processes, [B] in [0, 2]; which count [B]; cps [b]."""
         wrong = (F.linear(features, weight, bias) * believed).softmax(-1)  # [b, C]
         wrong = (wrong - F.one_hot(labels, wrong.shape[1])) * believed
         batch = gather_batch(index, wrong, features, labels)

@@ -26,13 +26,13 @@ PARTS: dict[str, Callable[..., Part]] = {
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
-__all__ = ["PARTS", "ClassifierAlignment", "DriftMap", "OldRowsRest", "PoolUsage", "Prototypes", "SessionMeans", "Unfreeze"]
 __all__ = [
     "PARTS",
     "BetterFeatures",
     "ClassifierAlignment",
     "DriftMap",
     "OldRowsRest",
+    "PoolUsage",
     "Prototypes",
     "SessionMeans",
     "Unfreeze",

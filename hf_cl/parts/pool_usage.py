@@ -13,7 +13,7 @@ from hf_cl.losses.global_batch import gather_batch
 
 
 class PoolUsage(Part):
-    """Counts, after every step, the entries that its images had: of all processes, once per update, however often a rule looks at the batch.
+    """Counts, after each update, the entries that its images had: of all processes, however often a rule looks at the batch.
 
     The counts are a buffer of the adapter (`prompt_pool_count`), since they take part in choosing.
 
@@ -29,7 +29,7 @@ class PoolUsage(Part):
     def after_step(self, trainer: Trainer) -> None:
         tuner = trainer.tuner
         assert isinstance(tuner, PromptPoolModel)
-        count = tuner.chooser().prompt_pool_count[tuner.active_adapters[0]]  # [M]
+        count = tuner.chooser().count(tuner.active_adapters[0])  # [M]
         for context in trainer.contexts:
             batch = gather_batch(context.batch["index"], context.extras["chosen"][:, 0])
             (chosen,) = batch.tensors  # [B, k]

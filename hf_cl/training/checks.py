@@ -227,17 +227,13 @@ def check_session(
             )
     if session.exposed is not None:
         _check_ordered(session, phases)
+    _check_images(phases, head_reads)
     for phase in phases:
         names = [term.name for term in phase.losses]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"Phase {phase.name!r} needs loss terms with different names, got {names}.")
         if phase.inputs == "features" and settings.gradient_accumulation_steps > 1:
             raise ValueError(f"Phase {phase.name!r} runs on features; gradient_accumulation_steps must be 1 there.")
-        if phase.inputs == "features" and head_reads:
-            raise ValueError(
-                f"The head reads {', '.join(sorted(head_reads))} of each image, which an adapter hands out in a forward; phase {phase.name!r} "
-                "runs on features. Take a linear head for it."
-            )
         for term in phase.losses:
             _check_known(term, PROVIDED.union(roles))
             if phase.inputs == "features" and term.needs & _OF_IMAGES.union(roles):
@@ -249,6 +245,16 @@ def check_session(
                 )
             if "previous" in term.needs and session.id == 0:
                 raise ValueError(f"Loss {term.name!r} needs the previous session's model; session 0 has none. Leave it out there.")
+
+
+def _check_images(phases: Sequence[Phase], head_reads: Collection[str]) -> None:
+    """A head that reads facts of the images has none in a phase on features."""
+    for phase in phases:
+        if head_reads and phase.inputs == "features":
+            raise ValueError(
+                f"The head reads {', '.join(sorted(head_reads))} of each image, which an adapter hands out in a forward, and phase "
+                f"{phase.name!r} runs on features. Take a linear head for it."
+            )
 
 
 def check_new_classes(session: Session, parts: Collection[Part | Head]) -> None:

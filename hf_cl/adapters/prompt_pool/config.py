@@ -22,8 +22,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "dual": {"e_layers": [2, 3, 4], "e_tokens": 20, "g_layers": [0, 1], "g_tokens": 5},
     "coda": {"e_layers": [0, 1, 2, 3, 4], "e_tokens": 4, "components_per_session": 10},
     "mvp": {
-        **{"e_layers": [2, 3, 4], "e_tokens": 20, "g_layers": [0, 1], "g_tokens": 5, "pool_size": 10, "top_k": 1},
-        **{"mode": "tuning", "balance": True, "query": "penultimate"},
+        "e_layers": [2, 3, 4],
+        "e_tokens": 20,
+        "g_layers": [0, 1],
+        "g_tokens": 5,
+        "pool_size": 10,
+        "top_k": 1,
+        "mode": "tuning",
+        "balance": True,
+        "query": "penultimate",
     },
 }
 """Producer -> the fields it has, with the official settings; half of a published length, which counts keys and values together."""

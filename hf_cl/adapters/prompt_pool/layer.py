@@ -93,6 +93,10 @@ class PromptPoolLayer(PrefixLayer):
         drawn = {kind: rows for kind, rows in producer.draw(self.width, self.query_width, known).items() if len(rows)}
         return {**past, **{kind: known[kind] for kind in drawn}}, {**newest, **drawn}
 
+    def count(self, adapter_name: str) -> Tensor:
+        """[M] how often each entry of an adapter was chosen in training; of the layer with its keys."""
+        return self.prompt_pool_count[adapter_name]  # pyright: ignore[reportReturnType]
+
     def pool(self, adapter_name: str) -> dict[str, Tensor]:
         """All entries of an adapter; a gradient reaches those of the newest session."""
         found = {}
@@ -117,7 +121,7 @@ class PromptPoolLayer(PrefixLayer):
 
     def needs_query(self) -> Query:
         """Raises ValueError where active adapters ask different ones."""
-        asked = {self.queries[name] for name in self.active_adapters if name in self.producers}
+        asked: set[Query] = {self.queries[name] for name in self.active_adapters if name in self.producers}
         if len(asked) > 1:
             raise ValueError(f"The active adapters {self.active_adapters} choose by different queries: {', '.join(sorted(asked))}.")
         return next(iter(asked))
@@ -153,7 +157,7 @@ class PromptPoolLayer(PrefixLayer):
         """The rows of the entries that the leader chose, which says so itself."""
         similarity, choice = None, None
         if producer.has_keys:
-            similarity, choice = producer.choose(query, pool["k"], self.prompt_pool_count[name])
+            similarity, choice = producer.choose(query, pool["k"], self.count(name))
             self._choice[name] = choice
             self._facts.setdefault("chosen", choice)
         chosen = self.leaders.get(name, self)._choice[name]  # [B, k]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hf_cl.adapters.prefix import PrefixLayer
 from hf_cl.adapters.prefix_model import PrefixModel
-from hf_cl.adapters.prompt_pool.mvp import Mvp, Projection
 from hf_cl.adapters.prompt_pool.layer import PromptPoolLayer, stacked
+from hf_cl.adapters.prompt_pool.mvp import Mvp, Projection
 from hf_cl.adapters.query_pass import QueryPass, query_width
 
 

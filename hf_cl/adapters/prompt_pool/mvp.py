@@ -1,10 +1,10 @@
 """MVP's pool: an entry per image, by distance times how often the entry was chosen.
 
 Moon, Park, Kim, Park: "Online Class Incremental Learning on Stochastic Blurry Task Boundary via Mask and Visual Prompt Tuning" (ICCV 2023,
-arXiv 2308.09303). The numbers of its code (github.com/moonjunyyy/Si-Blurry, GPL-3: read, not copied) are in tests/reference/mvp.
+arXiv 2308.09303). Numbers of its code (github.com/moonjunyyy/Si-Blurry, GPL-3: read, not copied) are in tests/reference/mvp.
 
-Its prompts are tokens that one block reads and that are cut off behind it. The other tokens see them as keys and values of that block alone,
-so rows of the prefix injector are the same: the block's own norm and projections of the prompts. In mode "prefix" they are projected without
+Its prompts are tokens that one block reads and that are cut off behind it. The other tokens see them as keys and values of that block, so
+rows of the prefix injector are the same: the block's own norm and projections of the prompts. In mode "prefix" they are projected without
 the norm, from prompts of their own for keys and for values.
 
 Shapes: B batch, M entries of a pool, k entries of an image, h 1 (tuning) or 2 (prefix), L rows, D width, Q width of the query.
