@@ -11,6 +11,7 @@ from hf_cl.adapters import (
     CPEClipConfig,
     GladConfig,
     HyperLoraConfig,
+    MaskTuningConfig,
     OnePromptConfig,
     PromptPoolConfig,
     SaraConfig,
@@ -51,6 +52,8 @@ ASYNC = {"r": 4, "lora_dropout": 0.0, "head": {"type": "linear"}}
 HYPER = {"r": 4, "embedding_dim": 4, "layer_dim": 4, "hidden_size": 8}
 GLAD = {"r": 4, "lora_dropout": 0.0}
 SARA = {"density": 0.2}
+MASK = {"init_value": 5.001e-3}
+"""So near to the threshold that the tests' few steps mask something."""
 
 
 def _one_prompt(family: str, attention: str) -> list[Case]:
@@ -190,6 +193,7 @@ def _custom() -> list[Case]:
         ("GLAD", GladConfig, GLAD, glad),
         ("ASYNC_LORA", AsyncLoraConfig, ASYNC, asynchronous),
         ("SARA", SaraConfig, SARA, sara),
+        ("MASK_TUNING", MaskTuningConfig, MASK, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
         ("COMPANDER", CompanderConfig, {}, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
     )
     return [
@@ -208,6 +212,8 @@ CASES = [
     *[case for family in ("vit", "clip_vision") for make in (_async_lora, _hyper_lora, _glad, _sara) for case in make(family)],
     *_on_weights("COMPANDER", CompanderConfig, "vit"),
     *_on_weights("COMPANDER", CompanderConfig, "clip_vision", mode="residual"),
+    *_on_weights("MASK_TUNING", MaskTuningConfig, "vit", **MASK),
+    *_on_weights("MASK_TUNING", MaskTuningConfig, "clip_vision", sessions="stack", **MASK),
     *_custom(),
 ]
 BY_ID = {case.id: case for case in CASES}

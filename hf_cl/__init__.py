@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         GladModel,
         HyperLoraConfig,
         HyperLoraModel,
+        MaskTuningConfig,
+        MaskTuningModel,
         OnePromptConfig,
         OnePromptModel,
         PromptPoolConfig,
@@ -44,6 +46,7 @@ _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
     *("HyperLoraConfig", "HyperLoraModel"),
     *("CompanderConfig", "CompanderModel"),
+    *("MaskTuningConfig", "MaskTuningModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
@@ -71,6 +74,8 @@ __all__ = [
     "GladModel",
     "HyperLoraConfig",
     "HyperLoraModel",
+    "MaskTuningConfig",
+    "MaskTuningModel",
     "OnePromptConfig",
     "OnePromptModel",
     "PromptPoolConfig",

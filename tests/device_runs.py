@@ -41,6 +41,7 @@ from hf_cl.methods import (
     HyperLoraSettings,
     L2PSettings,
     MvpSettings,
+    MaskTuningSettings,
     coact,
     compose,
     cpe_clip,
@@ -50,6 +51,7 @@ from hf_cl.methods import (
     glad,
     linear_probe,
     lora,
+    maxsim,
     nearest_class_mean,
     ovor,
     prd,
@@ -67,6 +69,7 @@ GAUSSIAN, RIDGE, FETRIL = {"type": "gaussian"}, {"type": "ridge"}, {"type": "fet
 RANDOM_FEATURES = {"type": "gaussian", "feature_map": "rff", "map_dim": 16, "shrinkage": 0.1}
 KEYS = {"codebooks": 4, "keys": 8, "key_dim": 4}
 FRAME = {"num_classes_total": 6, "assignment": "greedy"}
+VECTORS = {"vectors_per_class": 2, "out_dim": 16, "grid": 2}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
 
@@ -182,6 +185,8 @@ RUNS: dict[str, Run] = {
     },
     "gaussian on random features": Run(partial(frozen, RANDOM_FEATURES)),
     "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
+    "maxsim": Run(partial(maxsim, epochs=1, session_epochs=1, head=VECTORS)),
+    "lora, maxsim head": Run(partial(lora, epochs=1, r=4, head={"type": "maxsim", **VECTORS})),
     "etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means", "copies": 2}, feature_mixup=0.5)),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
@@ -210,6 +215,8 @@ RUNS: dict[str, Run] = {
     "sara": Run(partial(sparse, LINEAR), waits=SARA_WAITS),
     "sara in blocks, rank term": Run(partial(sparse, COSINE, block_rows=8, **RANK_TERM), waits=RANK_WAITS),
     **{f"glad, rule {rule}": Run(partial(text_lora, rule), both("clip"), "clip") for rule in ("glad", "sam", "sagm", "prograd")},
+    "mask_tuning": Run(lambda: MaskTuningSettings(rule="none", head=LINEAR, epochs=1, learning_rate=0.01, sessions="stack").method()),
+    "r-amt": Run(lambda: MaskTuningSettings(epochs=1).method(), both("clip"), "clip"),
     "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),
     # towers
     **{f"lora, {tower.__name__}": Run(partial(lora, epochs=1, r=4), tower) for tower in (clip_vision, siglip_vision)},

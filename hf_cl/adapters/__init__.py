@@ -10,6 +10,7 @@ from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.cpe_clip import CPEClipConfig, CPEClipModel
 from hf_cl.adapters.glad import GladConfig, GladModel, plain_lora
 from hf_cl.adapters.hyper_lora import HyperLoraConfig, HyperLoraModel
+from hf_cl.adapters.mask_tuning import MaskTuningConfig, MaskTuningModel
 from hf_cl.adapters.one_prompt import OnePromptConfig, OnePromptModel
 from hf_cl.adapters.prompt_pool import PromptPoolConfig, PromptPoolModel
 from hf_cl.adapters.sara import SaraConfig, SaraModel
@@ -21,6 +22,7 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "glad": GladConfig,
     "sara": SaraConfig,
     "compander": CompanderConfig,
+    "mask_tuning": MaskTuningConfig,
     "lora": plain_lora,
     "prompt_pool": PromptPoolConfig,
     "hyper_lora": HyperLoraConfig,
@@ -54,6 +56,8 @@ __all__ = [
     "GladModel",
     "HyperLoraConfig",
     "HyperLoraModel",
+    "MaskTuningConfig",
+    "MaskTuningModel",
     "OnePromptConfig",
     "OnePromptModel",
     "PromptPoolConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -48,10 +49,37 @@ SUPPORT: dict[str, dict[str, str]] = {
     },
     "GLAD": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip"), YES),
     "COMPANDER": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
+    "MASK_TUNING": {
+        **dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", ANY), YES),
+        "open_clip": "its attention holds q, k and v in one parameter, so their weights have no layers of their own; "
+        "load the same weights as a transformers CLIP model",
+    },
     "SARA": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
 }
 """peft type -> base family -> "" where it works, else the reason why it does not. A family without an entry has that of `ANY`, and is
 refused where there is none either."""
+
+
+@dataclass(frozen=True)
+class PatchTokens:
+    """Where a family has its patch tokens."""
+
+    tower: str
+    """Path of the module that gives the hidden states of the last layer first."""
+    first: int
+    """Tokens before those of the patches."""
+    norm: str | None = None
+    """Path, in the tower, of the final norm where these states have not gone through it."""
+
+
+PATCH_TOKENS = {
+    "vit": PatchTokens("vit", 1),
+    "deit": PatchTokens("deit", 2),
+    "dinov2": PatchTokens("dinov2", 1),
+    "clip_vision": PatchTokens("vision_model", 1, "post_layernorm"),
+    "siglip_vision": PatchTokens("vision_model", 0),
+}
+"""By family; the others pool inside the model, or have no patches."""
 
 
 def family_of(model: nn.Module) -> str:

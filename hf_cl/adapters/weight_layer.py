@@ -21,7 +21,7 @@ class WeightLayer(TunerLayer):
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: Any, module_name: str) -> None:
         super().__init__(base_layer, adapter_name)
         self.module_name = module_name
-        self._unmerged: dict[str, Tensor] = {}
+        self._unmerged: dict[str, tuple[Tensor, Tensor | None]] = {}
         shape = self.original.weight.shape
         self.out_features, self.in_features = shape[0], shape[1]  # peft's own tests ask for these
         self.make_containers()
@@ -85,6 +85,10 @@ class WeightLayer(TunerLayer):
         change, tensors = self.change(names[0])
         return ChangedLinear.apply(x, base.weight, base.bias, change, *tensors)  # pyright: ignore[reportReturnType]
 
+    def touched(self, adapter_name: str) -> Tensor | None:
+        """Flat positions of all entries that the adapter can change; None: any."""
+        return None
+
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Write the changed weight into the base, with the same arithmetic as the forward pass.
@@ -98,15 +102,20 @@ class WeightLayer(TunerLayer):
             merged = self.effective_weight([adapter_name])
             if safe_merge and not bool(merged.isfinite().all()):
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter_name} seems to be broken")
-            self._unmerged[adapter_name] = weight.detach().clone()
+            touched = self.touched(adapter_name)
+            kept = weight.detach().clone() if touched is None else weight.detach().flatten()[touched]
+            self._unmerged[adapter_name] = kept, touched
             weight.copy_(merged)
             self.merged_adapters.append(adapter_name)
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Put back what the base had, to the bit: a subtraction would not. Until it is unloaded, a merged layer keeps its weight twice."""
+        """Put back what the base had, to the bit: a subtraction would not. So a merged layer keeps the old entries until it is unloaded."""
+        weight = self.original.weight
         while self.merged_adapters:
-            self.original.weight.copy_(self._unmerged.pop(self.merged_adapters.pop()))
+            kept, touched = self._unmerged.pop(self.merged_adapters.pop())
+            whole = kept if touched is None else weight.flatten().index_copy(0, touched, kept).view_as(weight)
+            weight.copy_(whole)
 
     def cast(self, adapter_name: str, dtype: torch.dtype) -> None:
         """The adapter's parameters in another dtype."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -18,6 +19,13 @@ class Head(nn.Module):
     num_classes: int
     moves_with_statistics: bool = True
     """False where the head keeps sums in a space of its own: when features move, nothing can move them along."""
+    reads: Literal["features", "tokens"] = "features"
+    """"tokens": what it, `Outputs.features` and `FeatureSet.features` hold is the map of patch tokens [B, H, W, D] instead of [B, D]: those
+    of the last layer behind the final norm, row by row (`hf_cl.adapters.token_map`)."""
+    grid: int | None = None
+    """Of a head that reads tokens: the map is averaged to grid x grid places before the head, or any cache, sees it; None: as it is."""
+    extras: tuple[str, ...] = ()
+    """Names of what it hands out of a forward, for losses: tensors [B, ...], facts of each image."""
     most_classes: int | None = None
     """How many classes it has room for, where that is settled before the first one comes; None: any number."""
     fits: bool = False
@@ -43,13 +51,22 @@ class Head(nn.Module):
         """Append rows for `class_names`; old rows keep their values to the bit."""
         raise NotImplementedError(f"{type(self).__name__} does not implement grow")
 
+    @classmethod
+    def reads_tokens(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether a head with these settings reads tokens, before there is one."""
+        return cls.reads == "tokens"
+
+    def take_extras(self) -> dict[str, Tensor]:
+        """What `extras` names, of the last forward; handed out once, so that no graph outlives its step."""
+        return {}
+
     def write_texts(self, rows: Tensor, projection: Tensor) -> None:
         """Copy in what the class names say, after each growth: text embeddings [C, E] at unit length and the image tower's projection
         [E, D]. Called where the head's spec has a `text` other than "none"."""
         raise NotImplementedError(f"{type(self).__name__} does not implement write_texts")
 
     def embed(self, features: Tensor) -> Tensor:
-        """[B, D] -> [B, E]. Identity by default."""
+        """[B, D] -> [B, E]. Identity by default; a head that reads tokens gives a vector too, from [B, H, W, D]."""
         return features
 
     def logits_and_embedding(self, features: Tensor) -> tuple[Tensor, Tensor]:

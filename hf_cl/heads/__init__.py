@@ -16,6 +16,7 @@ from hf_cl.heads.gaussian import GaussianHead
 from hf_cl.heads.instance_mask import InstanceMaskHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
 from hf_cl.heads.linear import LinearHead
+from hf_cl.heads.maxsim import MaxSimHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
 from hf_cl.heads.ridge import RidgeHead
@@ -33,6 +34,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "dkvb": DKVBHead,
     "instance_mask": InstanceMaskHead,
     "etf": ETFHead,
+    "maxsim": MaxSimHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -56,11 +58,13 @@ __all__ = [
     "InstanceMaskHead",
     "KernelRidgeHead",
     "LinearHead",
+    "MaxSimHead",
     "PoolerHead",
     "PrototypeHead",
     "RidgeHead",
     "build_head",
     "check_head",
+    "reads_tokens",
 ]
 
 
@@ -94,6 +98,12 @@ def check_head(spec: Mapping[str, Any]) -> None:
     refuse([*faults_of("head", HEADS, _own(spec), given=GIVEN, also=("text",)), *_pool_faults(spec)])  # text: no module of ours
 
 
+def reads_tokens(spec: Mapping[str, Any]) -> bool:
+    """Whether the head of a spec reads the map of patch tokens instead of a vector."""
+    make = HEADS.get(spec.get("type", ""))
+    return isinstance(make, type) and issubclass(make, Head) and make.reads_tokens(spec)
+
+
 def _own(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The spec without what is no argument of its type."""
     return {name: value for name, value in spec.items() if name not in OF_EVERY_HEAD}
@@ -103,6 +113,8 @@ def _pool_faults(spec: Mapping[str, Any]) -> list[str]:
     pool = spec.get("pool")
     if spec.get("type") == "text" and pool is not None:
         return ["A text head reads the image embedding behind the projection; leave pool out."]
+    if pool is not None and reads_tokens(spec):
+        return [f"A {spec['type']} head reads the patch tokens; leave pool out."]
     if pool not in (None, "pooled"):
         return [f"pool of a head is pooled (a CLIP or SigLIP vision tower's pooled output) or absent, got {pool!r}."]
     if spec.get("type") == "gaussian" and spec.get("text", "none") != "none" and pool is None:

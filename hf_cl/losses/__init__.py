@@ -19,6 +19,7 @@ from hf_cl.losses.feature_replay import FeatureReplay
 from hf_cl.losses.generated_factors import GeneratedFactors
 from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
+from hf_cl.losses.mask_norm import MaskNorm
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
 from hf_cl.losses.mvp import MvpLoss
 from hf_cl.losses.nuclear_norm import NuclearNorm
@@ -43,6 +44,7 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "zero_shot_kl": ZeroShotKL,
     "virtual_outliers": VirtualOutliers,
     "nuclear_norm": NuclearNorm,
+    "mask_norm": MaskNorm,
     "binary_cross_entropy": BinaryCrossEntropy,
     "prediction_distillation": PredictionDistillation,
     "feature_distillation": FeatureDistillation,
@@ -85,6 +87,7 @@ __all__ = [
     "GeneratedFactors",
     "L2Anchor",
     "LogitReplay",
+    "MaskNorm",
     "MaskedCrossEntropy",
     "MvpLoss",
     "NuclearNorm",

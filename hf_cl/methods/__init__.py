@@ -12,6 +12,8 @@ from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.mvp import MvpSettings, mvp
+from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
+from hf_cl.methods.maxsim import MaxsimSettings, maxsim
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -30,10 +32,12 @@ METHODS: dict[str, type[RunSettings]] = {
     "cpe_clip": CpeClipSettings,
     "glad": GladSettings,
     "sara": SaraSettings,
+    "mask_tuning": MaskTuningSettings,
     "slca": SlcaSettings,
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
     "etf": EtfSettings,
+    "maxsim": MaxsimSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
@@ -60,6 +64,8 @@ __all__ = [
     "LinearProbeSettings",
     "LoraSettings",
     "MvpSettings",
+    "MaskTuningSettings",
+    "MaxsimSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "PrdSettings",
@@ -78,6 +84,8 @@ __all__ = [
     "linear_probe",
     "lora",
     "mvp",
+    "mask_tuning",
+    "maxsim",
     "nearest_class_mean",
     "ovor",
     "prd",

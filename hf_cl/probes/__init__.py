@@ -12,6 +12,7 @@ from hf_cl.probes.anytime_accuracy import AnytimeAccuracy
 from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.compander_bounds import CompanderBounds
 from hf_cl.probes.forgetting_events import ForgettingEvents
+from hf_cl.probes.masked_share import MaskedShare
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
@@ -29,6 +30,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "prequential": Prequential,
     "forgetting_events": ForgettingEvents,
     "compander_bounds": CompanderBounds,
+    "masked_share": MaskedShare,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -39,6 +41,7 @@ __all__ = [
     "Calibration",
     "CompanderBounds",
     "ForgettingEvents",
+    "MaskedShare",
     "Prequential",
     "SharpnessProbe",
     "SoftmaxCollapse",

@@ -122,6 +122,15 @@ def check_room(head: Head, last: Session) -> None:
         )
 
 
+def check_vectors(head: Head, marks: Sequence[str]) -> None:
+    """Raise ValueError for marks beside a head that reads maps of tokens."""
+    if head.reads == "tokens" and set(marks) & {"means", "gaussian"}:
+        raise ValueError(
+            "The marks means and gaussian are fitted to the features of a run, and one whose head reads patch tokens has none: leave "
+            "marks out, and run nearest_class_mean and frozen beside it."
+        )
+
+
 def _check_sessions(sessions: Sequence[Session]) -> None:
     """Ids count from 0, class names grow at their end, and no image is of a class that has not come."""
     if not sessions:

@@ -43,6 +43,7 @@ from hf_cl.training.checks import (
     check_session,
     check_strategy,
     check_unused,
+    check_vectors,
     warn_of_few_classes,
 )
 from hf_cl.training.compiling import compile_backbone
@@ -246,13 +247,14 @@ class SessionLoop(Services):
         without = [session.id for session in self.plan.sessions if not session.new_class_names]
         always = [self.head, *self.method.parts, *self.probes]
         check_room(self.head, self.plan.sessions[-1])
+        check_vectors(self.head, self.settings.marks)
         trained_from = self.position.session
         if self.start is not None:
             without, trained_from = [0, *without], max(1, trained_from)
             check_needs(self.method, [*self.plan.losses().values(), *self.method.parts, self.method.rule, *self.probes])
         for coming in self.plan.sessions[trained_from:]:
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
-            given = (*self.tuner.roles, *self.tuner.extras)
+            given = (*self.tuner.roles, *self.tuner.extras, *self.head.extras)
             check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without, self.head.reads_given)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])

@@ -89,7 +89,7 @@ def test_build_head_takes_settings():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"bias": True}, "has no type; give one of linear, cosine, prototype, gaussian, ridge, kernel_ridge, fetril, dkvb, etf"),
+        ({"bias": True}, "has no type; give one of linear, cosine, prototype, gaussian, ridge, kernel_ridge, fetril, dkvb, etf, maxsim"),
         (
             {"type": "lineer"},
             r"Unknown head type 'lineer'.*linear, cosine, prototype, gaussian, .*Did you mean 'linear'",
@@ -106,4 +106,4 @@ def test_a_wrong_spec_is_refused_with_the_nearest_name(spec, message):
 
 
 def test_every_type_is_tested_here():
-    assert {"linear", "cosine", "prototype", "gaussian", "ridge", "kernel_ridge", "fetril", "dkvb", "etf"} <= HEADS.keys()
+    assert {"linear", "cosine", "prototype", "gaussian", "ridge", "kernel_ridge", "fetril", "dkvb", "etf", "maxsim"} <= HEADS.keys()
