@@ -32,9 +32,9 @@ HEADS: dict[str, Callable[..., Head]] = {
     "kernel_ridge": KernelRidgeHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
-    "instance_mask": InstanceMaskHead,
     "etf": ETFHead,
     "maxsim": MaxSimHead,
+    "instance_mask": InstanceMaskHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""

@@ -11,9 +11,9 @@ from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
-from hf_cl.methods.mvp import MvpSettings, mvp
 from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.maxsim import MaxsimSettings, maxsim
+from hf_cl.methods.mvp import MvpSettings, mvp
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -63,9 +63,9 @@ __all__ = [
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
-    "MvpSettings",
     "MaskTuningSettings",
     "MaxsimSettings",
+    "MvpSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "PrdSettings",
@@ -83,9 +83,9 @@ __all__ = [
     "hyper_lora",
     "linear_probe",
     "lora",
-    "mvp",
     "mask_tuning",
     "maxsim",
+    "mvp",
     "nearest_class_mean",
     "ovor",
     "prd",
