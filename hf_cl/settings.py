@@ -167,6 +167,8 @@ class RunSettings(TrainingSettings):
     """The split that is tested on."""
     skip_bad_images: bool = False
     """Leave unreadable images out, with a warning, instead of stopping before training."""
+    exclude: str | None = None
+    """A file with a line for each picture to leave out, as `--write_exclude` of `hf-cl data` writes it; splits and draws stay."""
     check_images: Literal["all", "changed", "header", "none"] = "changed"
     """Which images are decoded before training to find broken ones: `all`, those `changed` since they were last found whole, none but with
     a look at the `header` of the changed ones, or `none`."""

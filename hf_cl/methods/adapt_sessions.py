@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hf_cl.contracts import Head, Method, Phase, Session, is_head
-from hf_cl.heads import HEADS
+from hf_cl.contracts import Method, Phase, Session, is_head
+from hf_cl.heads import fits_itself
 from hf_cl.methods.with_memory import TrainedSettings
 from hf_cl.parts import BetterFeatures, DriftMap
 
@@ -82,8 +82,7 @@ def adapt_sessions(method: Method, which: AdaptSessions) -> Method:
 
 def is_fitted(head: Mapping[str, Any] | None) -> bool:
     """Whether the head of a spec fits itself at the end of a session."""
-    make = HEADS.get((head or {}).get("type", ""))
-    return isinstance(make, type) and issubclass(make, Head) and make.fits
+    return fits_itself(head)
 
 
 def _of_the_head(phase: Phase) -> Phase:

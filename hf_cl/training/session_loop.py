@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from peft import get_peft_model
 from torch import Tensor, nn
 
-from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, encode_names, reads_texts
+from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, reads_texts, texts_of
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.statistics_files import SavedStatistics, training_state
@@ -108,9 +108,7 @@ class SessionLoop(Services):
         texts = None
         if reads_texts(method.adapter.head):
             named: Any = backbone
-            texts = encode_names(
-                named.name_or_path, scenario.class_names, method.adapter.head.get("template"), revision=settings.backbone_revision
-            )
+            texts = texts_of(method.adapter.head, named.name_or_path, scenario.class_names, revision=settings.backbone_revision)
         protocol_record(scenario.protocol)
         self._store = store
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
@@ -232,7 +230,7 @@ class SessionLoop(Services):
         config = deepcopy(self.method.adapter)  # the method's own stays as it is, for another run
         config.class_names, config.classes_per_session = names, [len(names)]
         if self.texts is not None:
-            config.head["text_width"] = self.texts.width
+            config.head |= self.texts.filled_in
         return get_peft_model(self.backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
 
     def _feature_files(self) -> FeatureFiles | None:
