@@ -17,6 +17,7 @@ from hf_cl.heads.instance_mask import InstanceMaskHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
 from hf_cl.heads.language_targets import LanguageTargetHead
 from hf_cl.heads.linear import LinearHead
+from hf_cl.heads.logistic import LogisticHead
 from hf_cl.heads.maxsim import MaxSimHead
 from hf_cl.heads.nested_dropout import INNER, NestedDropoutHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
@@ -32,6 +33,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "gaussian": GaussianHead,
     "ridge": RidgeHead,
     "kernel_ridge": KernelRidgeHead,
+    "logistic": LogisticHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
     "etf": ETFHead,
@@ -63,6 +65,7 @@ __all__ = [
     "KernelRidgeHead",
     "LanguageTargetHead",
     "LinearHead",
+    "LogisticHead",
     "MaxSimHead",
     "NestedDropoutHead",
     "PoolerHead",
