@@ -42,6 +42,7 @@ from hf_cl.methods import (
     HyperLoraSettings,
     L2PSettings,
     MaskTuningSettings,
+    MvpSettings,
     coact,
     compose,
     cpe_clip,
@@ -51,6 +52,7 @@ from hf_cl.methods import (
     glad,
     linear_probe,
     lora,
+    maxsim,
     nearest_class_mean,
     ovor,
     prd,
@@ -68,8 +70,12 @@ GAUSSIAN, RIDGE, FETRIL = {"type": "gaussian"}, {"type": "ridge"}, {"type": "fet
 RANDOM_FEATURES = {"type": "gaussian", "feature_map": "rff", "map_dim": 16, "shrinkage": 0.1}
 KEYS = {"codebooks": 4, "keys": 8, "key_dim": 4}
 FRAME = {"num_classes_total": 6, "assignment": "greedy"}
+VECTORS = {"vectors_per_class": 2, "out_dim": 16, "grid": 2}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
+TARGETS = {"type": "language_targets", "text_model": "demo_clip", "center": True}
+ORDERED = {"type": "nested_dropout", "head": LINEAR}
+ORDERED_MEANS = {"type": "nested_dropout", "head": {"type": "gaussian", "covariance": "shared", "shrinkage": 0.1}}
 
 
 # Towers
@@ -190,8 +196,12 @@ RUNS: dict[str, Run] = {
     },
     "gaussian on random features": Run(partial(frozen, RANDOM_FEATURES)),
     "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
+    "maxsim": Run(partial(maxsim, epochs=1, session_epochs=1, head=VECTORS)),
+    "lora, maxsim head": Run(partial(lora, epochs=1, r=4, head={"type": "maxsim", **VECTORS})),
     "etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means", "copies": 2}, feature_mixup=0.5)),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
+    "lora, language targets": Run(partial(lora, epochs=1, r=4, head=TARGETS)),
+    "lora, nested dropout": Run(partial(lora, epochs=1, r=4, head=ORDERED)),
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
     # losses and probes by name
     "anchors": Run(
@@ -206,6 +216,7 @@ RUNS: dict[str, Run] = {
     "l2p": Run(lambda: L2PSettings(epochs=1, pool_size=6).method()),
     "dualprompt": Run(lambda: DualPromptSettings(epochs=1, e_layers=[1], g_layers=[0], vor_epochs=1).method()),
     "coda_prompt": Run(lambda: CodaPromptSettings(epochs=1, e_layers=[0, 1], components_per_session=2, orthogonality=0.1).method()),
+    "mvp": Run(lambda: MvpSettings(epochs=1, e_layers=[1], g_layers=[0], pool_size=3, e_tokens=2).method()),
     "hyper_lora": Run(lambda: HyperLoraSettings(epochs=1, r=2, hidden_size=8, importance="fisher", regularize_sessions=1).method()),
     "coact": Run(partial(late_coact, POOLER, incremental_train="classifier+lora")),
     "coact, lora later": Run(partial(late_coact, POOLER, incremental_train="lora", incremental_unfrozen=True)),

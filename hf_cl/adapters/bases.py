@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -58,6 +59,28 @@ SUPPORT: dict[str, dict[str, str]] = {
 }
 """peft type -> base family -> "" where it works, else the reason why it does not. A family without an entry has that of `ANY`, and is
 refused where there is none either."""
+
+
+@dataclass(frozen=True)
+class PatchTokens:
+    """Where a family has its patch tokens."""
+
+    tower: str
+    """Path of the module that gives the hidden states of the last layer first."""
+    first: int
+    """Tokens before those of the patches."""
+    norm: str | None = None
+    """Path, in the tower, of the final norm where these states have not gone through it."""
+
+
+PATCH_TOKENS = {
+    "vit": PatchTokens("vit", 1),
+    "deit": PatchTokens("deit", 2),
+    "dinov2": PatchTokens("dinov2", 1),
+    "clip_vision": PatchTokens("vision_model", 1, "post_layernorm"),
+    "siglip_vision": PatchTokens("vision_model", 0),
+}
+"""By family; the others pool inside the model, or have no patches."""
 
 
 def family_of(model: nn.Module) -> str:

@@ -5,17 +5,19 @@ Shapes: B batch, D feature width, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hf_cl._peft import ModulesToSaveWrapper, TensorlessLayer
+from hf_cl.adapters.bases import signature
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.pooled import PooledOutput
+from hf_cl.adapters.token_map import TokenMap, pooled_map
 from hf_cl.contracts import Head
-from hf_cl.heads import build_head
+from hf_cl.heads import build_head, reads_tokens
 
 
 class _EnableSwitch(TensorlessLayer):
@@ -58,6 +60,14 @@ class _EnableSwitch(TensorlessLayer):
         """Likewise."""
 
 
+class GivesFacts(Protocol):
+    """A tuner layer that knows something of each image."""
+
+    def take_facts(self) -> Mapping[str, Tensor]:
+        """[B, ...] each, of the forward that has just run through the tower; handed out once."""
+        ...
+
+
 class HeadWrapper(ModulesToSaveWrapper):
     """One head per adapter in front of the untouched base classifier.
 
@@ -67,8 +77,10 @@ class HeadWrapper(ModulesToSaveWrapper):
 
     Between `capture_features` and `take_features` it keeps its input: the training loop gets features and logits from one forward.
 
-    A head whose spec says `pool: pooled` gets the vision tower's pooled output instead of what the model's class feeds its classifier; the
-    base's own classifier, while adapters are off, gets what it always got.
+    A head whose spec says `pool: pooled` gets the vision tower's pooled output instead of what the model's class feeds its classifier, and
+    one that reads tokens the map of patch tokens; the base's own classifier, while adapters are off, gets what it always got.
+
+    A head that reads facts of the images (`Head.reads_given`) finds those in `given` that the adapter's layers made in the same forward.
 
     In eval mode logits are divided by the config's `temperature`: one place for every loading route.
 
@@ -87,15 +99,16 @@ class HeadWrapper(ModulesToSaveWrapper):
         self._base_labels = dict(model.config.id2label)
         self._capture = False
         self._features: Tensor | None = None
-        self._pooled: PooledOutput | None = None
+        self._informed: tuple[GivesFacts, ...] = ()
+        self._taps: dict[str, PooledOutput | TokenMap] = {}
         super().__init__(classifier, adapter_name)
 
     def update(self, adapter_name: str, tied_module: nn.Module | None = None, **kwargs: Any) -> None:
         if adapter_name not in self.modules_to_save and adapter_name in self.configs:
-            spec, names = self.configs[adapter_name].head, self._names(adapter_name)
-            self.modules_to_save[adapter_name] = build_head(
-                spec or {}, self.in_features, len(names), device=self._device(), dtype=torch.float32
-            ).requires_grad_(False)
+            spec, names = self.configs[adapter_name].head or {}, self._names(adapter_name)
+            width = signature(self._labelled[0])["hidden_size"] if reads_tokens(spec) else self.in_features
+            head = build_head(spec, width, len(names), device=self._device(), dtype=torch.float32)
+            self.modules_to_save[adapter_name] = head.requires_grad_(False)
         super().update(adapter_name, tied_module, **kwargs)
         self.sync_labels()
 
@@ -121,27 +134,37 @@ class HeadWrapper(ModulesToSaveWrapper):
         self._capture = True
 
     def take_features(self) -> Tensor:
-        """[B, D] the input of the last forward; handed out once, so that no graph outlives its step."""
+        """[B, D], or [B, H, W, D], the head's input in the last forward; handed out once, so that no graph outlives its step."""
         features, self._features, self._capture = self._features, None, False
         if features is None:
             raise RuntimeError("take_features: the model has not run since capture_features")
         return features
 
-    def attach_pool(self, model: nn.Module) -> None:
-        """Put the hook on the vision tower, where a head reads its pooled output and none did before."""
-        if self._pooled is None and any(config.reads_pooled for config in self.configs.values()):
-            self._pooled = PooledOutput(model.get_submodule("vision_model"))
+    def attach_taps(self, model: nn.Module) -> None:
+        """Put hooks on the vision tower for what heads read of it, where none are yet."""
+        kinds = {self._source(name) for name in self.configs}
+        if "pooled" in kinds and "pooled" not in self._taps:
+            self._taps["pooled"] = PooledOutput(model.get_submodule("vision_model"))
+        if "tokens" in kinds and "tokens" not in self._taps:
+            self._taps["tokens"] = TokenMap(model)
 
-    def detach_pool(self) -> None:
-        """Take the hook off the vision tower."""
-        if self._pooled is not None:
-            self._pooled.remove()
-            self._pooled = None
+    def detach_taps(self) -> None:
+        """Take the hooks off that no head needs any more; all of them where no adapter is left."""
+        needed = {self._source(name) for name in self.configs}
+        for kind in self._taps.keys() - needed:
+            self._taps.pop(kind).remove()
+
+    def _source(self, adapter_name: str) -> str:
+        """What an adapter's head reads: "features", "pooled" or "tokens"."""
+        config = self.configs[adapter_name]
+        if config.reads_pooled:
+            return "pooled"
+        return "tokens" if reads_tokens(config.head or {}) else "features"
 
     @property
-    def reads_pooled(self) -> bool:
-        """Whether the active head reads the vision tower's pooled output."""
-        return any(name in self.configs and self.configs[name].reads_pooled for name in self.active_adapters)
+    def source(self) -> str:
+        """What the active head reads: "features", as the model's class feeds them, "pooled" or "tokens"."""
+        return next((self._source(name) for name in self.active_adapters if name in self.configs), "features")
 
     def attach_switch(self) -> None:
         """Add the switch for transformers' `enable_adapters`, once peft has injected.
@@ -151,15 +174,27 @@ class HeadWrapper(ModulesToSaveWrapper):
         if "switch" not in self._modules:
             self.switch = _EnableSwitch(self)
 
+    def inform(self, layers: Sequence[GivesFacts]) -> None:
+        """Let heads read what these layers make of the images."""
+        self._informed = tuple(layers)  # a tuple: they are registered elsewhere
+
     def judge(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
         """Logits of features as `take_features` gives them, without the base."""
-        if self._pooled is not None:
-            self._pooled.take()  # what the tower said when it ran by itself belongs to other images
+        for layer in self._informed:
+            layer.take_facts()
+        self._take()  # what the tower said when it ran by itself belongs to other images
         return self(features)
 
+    def _take(self) -> dict[str, Tensor | None]:
+        """What the towers said in this forward; of all taps, so that nothing is left of one whose head is not active."""
+        return {kind: tap.take() for kind, tap in self._taps.items()}
+
     def forward(self, features: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # [B, D] -> [B, C]
-        pooled = None if self._pooled is None else self._pooled.take()
-        rows = pooled if pooled is not None and self.reads_pooled else features
+        rows = self._take().get(self.source)
+        if rows is None:  # the head reads what it is given
+            rows = features
+        elif self.source == "tokens":
+            rows = pooled_map(rows, self.head(self.active_adapters[0]).grid)  # [B, H, W, D]
         off = self.disable_adapters or not self.active_adapters
         if not off:
             weight = next(self.modules_to_save[self.active_adapters[0]].parameters(), None)
@@ -167,7 +202,15 @@ class HeadWrapper(ModulesToSaveWrapper):
                 rows = rows.to(weight.dtype)  # the head stays float32 on a half-precision base
         if self._capture:
             self._features = rows
-        logits = super().forward(features if off else rows, *args, **kwargs)
+        head = None if off else self.head(self.active_adapters[0])
+        if head is None or not head.reads_given:
+            logits = super().forward(features if off else rows, *args, **kwargs)
+        else:
+            head.given = {name: fact for layer in self._informed for name, fact in layer.take_facts().items()}
+            try:
+                logits = super().forward(rows, *args, **kwargs)
+            finally:
+                del head.given  # called alone it knows nothing
         return logits if off else self._calibrated(logits)
 
     @property
@@ -201,6 +244,5 @@ class HeadWrapper(ModulesToSaveWrapper):
     def delete_adapter(self, adapter_name: str, new_active_adapters: list[str] | None) -> None:
         super().delete_adapter(adapter_name, new_active_adapters)
         self.configs.pop(adapter_name, None)
-        if not any(config.reads_pooled for config in self.configs.values()):
-            self.detach_pool()
+        self.detach_taps()
         self.sync_labels()

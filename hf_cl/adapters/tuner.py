@@ -20,6 +20,7 @@ from hf_cl.adapters.head_wrapper import HeadWrapper
 from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.text_logits import place_text_logits, remove_text_logits, sync_text_labels
+from hf_cl.adapters.token_map import check_tokens
 from hf_cl.adapters.undo import undone_on_error
 from hf_cl.adapters.unloaded import settle_heads
 from hf_cl.hints import refuse
@@ -79,6 +80,7 @@ class HeadedTuner(BaseTuner):
         self.check_config(config)
         check_text_head(config, model)
         check_pool(config.head, model)
+        check_tokens(config.head, model)
         _check_modules_to_save(config, model)
         headed = config.class_names and not config.has_text_head  # a text head is the model's own text tower
         if headed:
@@ -86,7 +88,7 @@ class HeadedTuner(BaseTuner):
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         if headed:
             self.head_wrapper().attach_switch()
-            self.head_wrapper().attach_pool(model)
+            self.head_wrapper().attach_taps(model)
         if config.has_text_head:
             place_text_logits(model, self.peft_config)
         sync_text_labels(model)
@@ -112,15 +114,18 @@ class HeadedTuner(BaseTuner):
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:  # peft says None and returns the model
         placed = [m for m in self.model.modules() if isinstance(m, HeadWrapper)]
         temperature = placed[0].temperature if placed else None
-        wrappers = [wrapper for wrapper in placed if wrapper.reads_pooled]
+        wrappers = [wrapper for wrapper in placed if wrapper.source != "features"]
         if wrappers and (args[0] if args else kwargs.get("merge", True)):
+            what = {"pooled": "pooled output (pool: pooled)", "tokens": "patch tokens"}[wrappers[0].source]
             raise ValueError(
-                "This head reads the vision tower's pooled output (pool: pooled), which a plain model does not give its classifier, so "
+                f"This head reads the vision tower's {what}, which a plain model does not give its classifier, so "
                 "nothing can be merged that would classify alike. Use the adapter as it is, or `hf-cl export ADAPTER DIR --form onnx`."
             )
         model: Any = super()._unload_and_optionally_merge(*args, **kwargs)
+        for wrapper in placed:
+            wrapper.configs.clear()
+            wrapper.detach_taps()
         for wrapper in wrappers:  # any other head stays at the classifier's place; this one would be given other features there
-            wrapper.detach_pool()
             model.set_submodule(classifier_path(model), wrapper.original_module)
             wrapper.enable_adapters(False)  # the base's labels
         settle_heads(model, temperature)
@@ -194,7 +199,7 @@ def check_fit(config: HeadedConfig, model: nn.Module) -> None:
     """
     check_supported(config.peft_type.value, model)  # pyright: ignore[reportAttributeAccessIssue]
     faults = config.misfits(model)
-    for check in (lambda: check_text_head(config, model), lambda: check_pool(config.head, model)):
+    for check in (lambda: check_text_head(config, model), lambda: check_pool(config.head, model), lambda: check_tokens(config.head, model)):
         try:
             check()
         except ValueError as error:

@@ -42,7 +42,9 @@ class ImageClassifier(nn.Module):
         features = wrapper.take_features()  # [B, D]
         if wrapper.disable_adapters:
             return features, logits, features, {}
-        return features, logits, wrapper.head(wrapper.active_adapters[0]).embed(features), self.take_extras()
+        head = wrapper.head(wrapper.active_adapters[0])
+        extras = head.take_extras()  # before the embedding, whose pass may hand out its own
+        return features, logits, head.embed(features), {**self.take_extras(), **extras}
 
     def logits_of(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
         """What the model makes of features that it would feed its classifier: the same as `outputs`, without the base."""
@@ -63,5 +65,8 @@ class FeatureClassifier(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [B, D] -> [B, D], [B, C], [B, E]
-        return features, *self.head.logits_and_embedding(features)
+    def forward(  # [B, D] -> [B, D], [B, C], [B, E], extras [B, ...]
+        self, features: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        logits, embedding = self.head.logits_and_embedding(features)
+        return features, logits, embedding, self.head.take_extras()

@@ -15,7 +15,8 @@ class Outputs:
     """What one forward pass of the model gives."""
 
     features: Tensor
-    """[B, D] what the model's class feeds its classifier (ViT: CLS; Dinov2: CLS and patch mean; CLIP: patch mean; SigLIP: token mean)."""
+    """[B, D] what the model's class feeds its classifier (ViT: CLS; Dinov2: CLS and patch mean; CLIP: patch mean; SigLIP: token mean).
+    Under a head that reads tokens the map of patch tokens [B, H, W, D]."""
     logits: Tensor
     """[B, C]; -inf where a class was not computed."""
     embedding: Tensor
@@ -28,7 +29,7 @@ class Outputs:
 class FeatureSet:
     """Features of a whole data set, in the data set's order, on every process."""
 
-    features: Tensor  # [n, D]
+    features: Tensor  # [n, D], or [n, H, W, D] under a head that reads tokens
     labels: Tensor  # [n]
     index: Tensor  # [n]
 
@@ -56,6 +57,8 @@ class Context:
     exposed: int | None = None
     """In an ordered session, how many classes have come by the end of this step: they are the first columns, and `logits[:, :exposed]` are
     those that compete. None elsewhere: all do."""
+    update: int = 0
+    """Which of the phase's `updates_per_batch` on this batch it is, from 0."""
 
     @property
     def features(self) -> Tensor:

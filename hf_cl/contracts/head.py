@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -17,6 +19,13 @@ class Head(nn.Module):
     num_classes: int
     moves_with_statistics: bool = True
     """False where the head keeps sums in a space of its own: when features move, nothing can move them along."""
+    reads: Literal["features", "tokens"] = "features"
+    """"tokens": what it, `Outputs.features` and `FeatureSet.features` hold is the map of patch tokens [B, H, W, D] instead of [B, D]: those
+    of the last layer behind the final norm, row by row (`hf_cl.adapters.token_map`)."""
+    grid: int | None = None
+    """Of a head that reads tokens: the map is averaged to grid x grid places before the head, or any cache, sees it; None: as it is."""
+    extras: tuple[str, ...] = ()
+    """Names of what it hands out of a forward, for losses: tensors [B, ...], facts of each image."""
     most_classes: int | None = None
     """How many classes it has room for, where that is settled before the first one comes; None: any number."""
     fits: bool = False
@@ -32,17 +41,32 @@ class Head(nn.Module):
     new_classes_only: str = ""
     """As `Part.new_classes_only`."""
 
+    reads_given: frozenset[str] = frozenset()
+    """Facts of each image that it reads in `given`, by the adapter's names for them. Features alone do not bring them: no phase runs on
+    features then, and test images go through the whole model."""
+    given: Mapping[str, Tensor] = MappingProxyType({})
+    """[B, ...] each: those facts of the images whose features it is looking at; empty where it is called alone, or by another adapter."""
+
     def grow(self, class_names: Sequence[str]) -> None:
         """Append rows for `class_names`; old rows keep their values to the bit."""
         raise NotImplementedError(f"{type(self).__name__} does not implement grow")
 
-    def write_texts(self, rows: Tensor, projection: Tensor) -> None:
+    @classmethod
+    def reads_tokens(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether a head with these settings reads tokens, before there is one."""
+        return cls.reads == "tokens"
+
+    def take_extras(self) -> dict[str, Tensor]:
+        """What `extras` names, of the last forward; handed out once, so that no graph outlives its step."""
+        return {}
+
+    def write_texts(self, rows: Tensor, projection: Tensor | None) -> None:
         """Copy in what the class names say, after each growth: text embeddings [C, E] at unit length and the image tower's projection
-        [E, D]. Called where the head's spec has a `text` other than "none"."""
+        [E, D], or [C, K, E] and None where the head has fixed targets. Called where `hf_cl.backbones.reads_texts` is true of its spec."""
         raise NotImplementedError(f"{type(self).__name__} does not implement write_texts")
 
     def embed(self, features: Tensor) -> Tensor:
-        """[B, D] -> [B, E]. Identity by default."""
+        """[B, D] -> [B, E]. Identity by default; a head that reads tokens gives a vector too, from [B, H, W, D]."""
         return features
 
     def logits_and_embedding(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,13 @@ from hf_cl.heads.dkvb import DKVBHead
 from hf_cl.heads.etf import ETFHead
 from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
+from hf_cl.heads.instance_mask import InstanceMaskHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
+from hf_cl.heads.language_targets import LanguageTargetHead
 from hf_cl.heads.linear import LinearHead
+from hf_cl.heads.logistic import LogisticHead
+from hf_cl.heads.maxsim import MaxSimHead
+from hf_cl.heads.nested_dropout import INNER, NestedDropoutHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
 from hf_cl.heads.ridge import RidgeHead
@@ -28,9 +33,14 @@ HEADS: dict[str, Callable[..., Head]] = {
     "gaussian": GaussianHead,
     "ridge": RidgeHead,
     "kernel_ridge": KernelRidgeHead,
+    "logistic": LogisticHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
     "etf": ETFHead,
+    "maxsim": MaxSimHead,
+    "language_targets": LanguageTargetHead,
+    "nested_dropout": NestedDropoutHead,
+    "instance_mask": InstanceMaskHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -51,13 +61,20 @@ __all__ = [
     "ETFHead",
     "FeTrILHead",
     "GaussianHead",
+    "InstanceMaskHead",
     "KernelRidgeHead",
+    "LanguageTargetHead",
     "LinearHead",
+    "LogisticHead",
+    "MaxSimHead",
+    "NestedDropoutHead",
     "PoolerHead",
     "PrototypeHead",
     "RidgeHead",
     "build_head",
     "check_head",
+    "fits_itself",
+    "reads_tokens",
 ]
 
 
@@ -88,7 +105,26 @@ def build_head(
 
 def check_head(spec: Mapping[str, Any]) -> None:
     """Raise ValueError, with all that is wrong, for a spec without a type, an unknown type or setting, or a value of another type."""
-    refuse([*faults_of("head", HEADS, _own(spec), given=GIVEN, also=("text",)), *_pool_faults(spec)])  # text: no module of ours
+    faults = faults_of("head", HEADS, _own(spec), given=GIVEN, also=("text",))  # text: no module of ours
+    inner = spec.get("head") if spec.get("type") == "nested_dropout" else None
+    if isinstance(inner, Mapping):
+        faults += faults_of("inner head", INNER, inner, given=GIVEN)
+    refuse([*faults, *_pool_faults(spec)])
+
+
+def fits_itself(spec: Mapping[str, Any] | None) -> bool:
+    """Whether the head of a spec, or the one inside it, fits itself at the end of a session."""
+    own: Mapping[str, Any] = spec or {}
+    if own.get("type") == "nested_dropout":
+        own = own.get("head") or {}
+    kind = HEADS.get(own.get("type", ""))
+    return isinstance(kind, type) and issubclass(kind, Head) and kind.fits
+
+
+def reads_tokens(spec: Mapping[str, Any]) -> bool:
+    """Whether the head of a spec reads the map of patch tokens instead of a vector."""
+    make = HEADS.get(spec.get("type", ""))
+    return isinstance(make, type) and issubclass(make, Head) and make.reads_tokens(spec)
 
 
 def _own(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,6 +136,8 @@ def _pool_faults(spec: Mapping[str, Any]) -> list[str]:
     pool = spec.get("pool")
     if spec.get("type") == "text" and pool is not None:
         return ["A text head reads the image embedding behind the projection; leave pool out."]
+    if pool is not None and reads_tokens(spec):
+        return [f"A {spec['type']} head reads the patch tokens; leave pool out."]
     if pool not in (None, "pooled"):
         return [f"pool of a head is pooled (a CLIP or SigLIP vision tower's pooled output) or absent, got {pool!r}."]
     if spec.get("type") == "gaussian" and spec.get("text", "none") != "none" and pool is None:

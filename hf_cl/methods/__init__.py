@@ -13,6 +13,8 @@ from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
+from hf_cl.methods.maxsim import MaxsimSettings, maxsim
+from hf_cl.methods.mvp import MvpSettings, mvp
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -37,10 +39,12 @@ METHODS: dict[str, type[RunSettings]] = {
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
     "etf": EtfSettings,
+    "maxsim": MaxsimSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
     "hyper_lora": HyperLoraSettings,
+    "mvp": MvpSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -63,6 +67,8 @@ __all__ = [
     "LinearProbeSettings",
     "LoraSettings",
     "MaskTuningSettings",
+    "MaxsimSettings",
+    "MvpSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "PrdSettings",
@@ -82,6 +88,8 @@ __all__ = [
     "linear_probe",
     "lora",
     "mask_tuning",
+    "maxsim",
+    "mvp",
     "nearest_class_mean",
     "ovor",
     "prd",

@@ -13,6 +13,7 @@ from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.compander_bounds import CompanderBounds
 from hf_cl.probes.forgetting_events import ForgettingEvents
 from hf_cl.probes.isolated_accuracy import IsolatedAccuracy
+from hf_cl.probes.kept_dimensions import KeptDimensions
 from hf_cl.probes.masked_share import MaskedShare
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
@@ -30,6 +31,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "anytime_accuracy": AnytimeAccuracy,
     "prequential": Prequential,
     "forgetting_events": ForgettingEvents,
+    "kept_dimensions": KeptDimensions,
     "compander_bounds": CompanderBounds,
     "masked_share": MaskedShare,
     "isolated_accuracy": IsolatedAccuracy,
@@ -44,6 +46,7 @@ __all__ = [
     "CompanderBounds",
     "ForgettingEvents",
     "IsolatedAccuracy",
+    "KeptDimensions",
     "MaskedShare",
     "Prequential",
     "SharpnessProbe",

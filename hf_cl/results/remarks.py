@@ -36,6 +36,8 @@ def remarks(results: Results) -> list[str]:
         sentences.append(_tests_changed(results))
     if protocol.left_out_images:
         sentences.append(f"Images that could not be used and were left out (skip_bad_images): {protocol.left_out_images}.")
+    if "excluded" in protocol.details:
+        sentences.append(f"Pictures that were named in a file and left out (exclude): {protocol.details['excluded']['images']}.")
     sentences.append(f"Tested on the split {protocol.test_split!r}; the test images chose no epoch, no learning rate and no checkpoint.")
     if results.calibration:
         off = percent(expected_calibration_error(results.calibration[-1]))

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 
 from hf_cl.adapters.head_wrapper import HeadWrapper
 from hf_cl.checkpoints.tensors import PEFT_ROOT
+from hf_cl.heads import reads_tokens
 from hf_cl.images import Preprocessor
 from hf_cl.training.feature_shelf import FeatureShelf
 
@@ -37,7 +38,7 @@ NO_MATTER_OF_ADAPTERS = frozenset(
 class FeatureFiles:
     """One folder per state of a backbone, named by a hash of all that features depend on beside the picture.
 
-    That is: weights, buffers and config of the base, the adapter's where it has tensors, whether the head reads the pooled output, how
+    That is: weights, buffers and config of the base, the adapter's where it has tensors, what of the tower the head reads, how
     the processor normalises, and the precision. Not the head, nor what stands at the classifier's place in the base, so that all heads
     share. Features of an adapter that has trained are not kept: no other run has that adapter, and the next step changes it.
 
@@ -64,7 +65,7 @@ class FeatureFiles:
             "config": _config_of(base),
             "weights": _digest({name: p for name, p in self._before_head(model.named_parameters()) if prefix not in name}),
             "values": hashlib.sha256(preprocessor.values.numpy().tobytes()).hexdigest(),
-            "pool": (config.head or {}).get("pool"),
+            "pool": _read_of(config),
             "precision": precision,
         }
         self._config = {name: value for name, value in config.to_dict().items() if name not in NO_MATTER_OF_ADAPTERS}
@@ -100,6 +101,12 @@ class FeatureFiles:
             for tensor in (*module.parameters(), *module.buffers())
         }
         return [(name, tensor) for name, tensor in named if id(tensor) not in at_its_place]
+
+
+def _read_of(config: Any) -> str | None:
+    """What of the tower the head reads, where it is not what the model's class feeds its classifier."""
+    head = config.head or {}
+    return f"tokens, grid {head.get('grid')}" if head and reads_tokens(head) else head.get("pool")
 
 
 def _config_of(base: Any) -> Any:

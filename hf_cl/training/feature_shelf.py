@@ -1,6 +1,6 @@
 """Features of pictures in a folder, shared by runs: what `--feature_cache` keeps of one backbone.
 
-Shapes: B pictures, D feature width, S image side.
+Shapes: B pictures, D feature width (or [H, W, D] of a map of tokens), S image side.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class FeatureShelf:
             logger.warning("%s is no whole file of features (%s) and is passed over; it may be deleted.", path, error)
             return
         fits = keys.dtype == torch.uint8 and keys.shape == (len(rows), KEY_BYTES)
-        if not fits or rows.ndim != 2 or rows.dtype not in (torch.float32, torch.float64):
+        if not fits or rows.ndim < 2 or rows.dtype not in (torch.float32, torch.float64):
             logger.warning("%s is no file of features of hf_cl and is passed over.", path)
             return
         packed = keys.numpy().tobytes()

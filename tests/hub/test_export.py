@@ -236,6 +236,19 @@ def test_onnx_reads_the_pooled_output_where_the_head_does(tmp_path):
     torch.testing.assert_close(torch.from_numpy(found), want, atol=1e-4, rtol=1e-4)
 
 
+def test_onnx_reads_the_patches_where_the_head_does(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    adapter = an_adapter(tmp_path, "GLAD", "vit", {"type": "maxsim", "vectors_per_class": 2, "out_dim": 16, "grid": 2})
+    want = load(adapter).logits([image()])
+    export(adapter, tmp_path / "out", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {"pixel_values": pixels_of(tmp_path / "out").numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), want, rtol=1e-4, atol=1e-4)
+    for form, message in (("merged", "has a head of kind MaxSimHead"), ("lora", "has a head of kind MaxSimHead")):
+        with pytest.raises(ValueError, match=message):
+            export(adapter, tmp_path / form, form)
+
+
 def test_onnx_holds_the_texts_of_a_text_head(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
