@@ -71,6 +71,9 @@ FRAME = {"num_classes_total": 6, "assignment": "greedy"}
 VECTORS = {"vectors_per_class": 2, "out_dim": 16, "grid": 2}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
+TARGETS = {"type": "language_targets", "text_model": "demo_clip", "center": True}
+ORDERED = {"type": "nested_dropout", "head": LINEAR}
+ORDERED_MEANS = {"type": "nested_dropout", "head": {"type": "gaussian", "covariance": "shared", "shrinkage": 0.1}}
 
 
 # Towers
@@ -188,6 +191,8 @@ RUNS: dict[str, Run] = {
     "lora, maxsim head": Run(partial(lora, epochs=1, r=4, head={"type": "maxsim", **VECTORS})),
     "etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means", "copies": 2}, feature_mixup=0.5)),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
+    "lora, language targets": Run(partial(lora, epochs=1, r=4, head=TARGETS)),
+    "lora, nested dropout": Run(partial(lora, epochs=1, r=4, head=ORDERED)),
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
     # losses and probes by name
     "anchors": Run(

@@ -53,9 +53,9 @@ class Head(nn.Module):
         """What `extras` names, of the last forward; handed out once, so that no graph outlives its step."""
         return {}
 
-    def write_texts(self, rows: Tensor, projection: Tensor) -> None:
+    def write_texts(self, rows: Tensor, projection: Tensor | None) -> None:
         """Copy in what the class names say, after each growth: text embeddings [C, E] at unit length and the image tower's projection
-        [E, D]. Called where the head's spec has a `text` other than "none"."""
+        [E, D], or [C, K, E] and None where the head has fixed targets. Called where `hf_cl.backbones.reads_texts` is true of its spec."""
         raise NotImplementedError(f"{type(self).__name__} does not implement write_texts")
 
     def embed(self, features: Tensor) -> Tensor:

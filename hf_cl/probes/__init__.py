@@ -13,6 +13,7 @@ from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.compander_bounds import CompanderBounds
 from hf_cl.probes.epochs import EpochProbe
 from hf_cl.probes.forgetting_events import ForgettingEvents
+from hf_cl.probes.kept_dimensions import KeptDimensions
 from hf_cl.probes.masked_share import MaskedShare
 from hf_cl.probes.memorization import MemorizationProbe
 from hf_cl.probes.prequential import Prequential
@@ -33,6 +34,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "forgetting_events": ForgettingEvents,
     "epochs": EpochProbe,
     "memorization": MemorizationProbe,
+    "kept_dimensions": KeptDimensions,
     "compander_bounds": CompanderBounds,
     "masked_share": MaskedShare,
 }
@@ -46,6 +48,7 @@ __all__ = [
     "CompanderBounds",
     "EpochProbe",
     "ForgettingEvents",
+    "KeptDimensions",
     "MaskedShare",
     "MemorizationProbe",
     "Prequential",

@@ -77,6 +77,8 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
         faults.append(f"Protocol {settings.protocol} cannot start from an adapter; class_incremental and the few-shot protocols can.")
     if "shots" in known and settings.shots is None:
         faults.append(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
+    if settings.test_on == "validation" and not settings.validation_fraction:
+        faults.append("test_on: validation needs images to measure on; say how many are kept out, such as validation_fraction 0.2.")
     if "class_order" in known:
         try:
             check_class_order(settings.class_order)
