@@ -80,7 +80,7 @@ def test_the_snippets_run_and_leave_what_the_pages_say(tmp_path, monkeypatch):
         "README": {"demo", "first", "means", "photos", "digits"} | copied,
         "docs-quick_start": {"demo", "first", "second", "means"},
         "docs-choosing_a_method": {"demo", "frozen", "model"} | compared,
-        "docs-defend_a_model": {"demo", "data", "means", "lora-0", "lora-1", "lora-2", "three", "one", "compare.html"},
+        "docs-defend_a_model": {"demo", "data", "tune", "means", "lora-0", "lora-1", "lora-2", "three", "one", "compare.html"},
         "notebooks-quick_start": {"demo", "notebook"},
     }
     assert {page: {path.name for path in (tmp_path / page / "runs").iterdir()} for page in runs} == runs
