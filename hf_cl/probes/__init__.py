@@ -14,6 +14,7 @@ from hf_cl.probes.compander_bounds import CompanderBounds
 from hf_cl.probes.forgetting_events import ForgettingEvents
 from hf_cl.probes.kept_dimensions import KeptDimensions
 from hf_cl.probes.masked_share import MaskedShare
+from hf_cl.probes.novelty import Novelty
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
@@ -31,6 +32,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "prequential": Prequential,
     "forgetting_events": ForgettingEvents,
     "kept_dimensions": KeptDimensions,
+    "novelty": Novelty,
     "compander_bounds": CompanderBounds,
     "masked_share": MaskedShare,
 }
@@ -45,6 +47,7 @@ __all__ = [
     "ForgettingEvents",
     "KeptDimensions",
     "MaskedShare",
+    "Novelty",
     "Prequential",
     "SharpnessProbe",
     "SoftmaxCollapse",
