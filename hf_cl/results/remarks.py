@@ -7,6 +7,7 @@ from typing import Any
 
 from hf_cl.metrics import expected_calibration_error
 from hf_cl.results.display import display_name, percent, without_folders
+from hf_cl.results.epoch_remarks import epoch_remarks
 from hf_cl.results.results import ProtocolRecord, Results
 
 SHOTS_OF = {
@@ -46,6 +47,7 @@ def remarks(results: Results) -> list[str]:
         sentences.append(_temperature(results))
     if (novelty := results.probes.get("novelty")) and "auroc" in novelty:
         sentences.append(_novelty(novelty))
+    sentences += epoch_remarks(results.probes)
     sentences.append(f"One run: seed {results.seed}, {_class_order(protocol)}. Other seeds and other orders give other numbers.")
     return sentences
 

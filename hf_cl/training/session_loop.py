@@ -54,6 +54,7 @@ from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.loading_check import BareBase
 from hf_cl.training.marks import Marks, check_marks
+from hf_cl.training.optimizer_state import carry_over, state_by_name
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
@@ -166,7 +167,7 @@ class SessionLoop(Services):
         torch.manual_seed(self.settings.seed)
         if self.settings.report_to:
             start_trackers(accelerator, self.settings.report_to, asdict(self.settings), self.folder)
-        self.times = times
+        self.times, self.carried = times, {}
         self.records = Records(self.folder, accelerator, self.quiet)
         self.images = ImageStream(self._store or open_store(self.processor, self.settings, accelerator), self.settings, accelerator)
         self.results, self.marks = SessionResults(self), Marks(self.settings.marks)
@@ -253,7 +254,7 @@ class SessionLoop(Services):
         for coming in self.plan.sessions[trained_from:]:
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
             given = (*self.tuner.roles, *self.tuner.extras, *self.head.extras)
-            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without)
+            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without, self.head.reads_given)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])
             warn_of_few_classes(coming, phases)
@@ -281,15 +282,18 @@ class SessionLoop(Services):
         made = self.method.optimizer(session, self.named_parameters)
         check_optimizer(made, self.named_parameters, phases)
         self.optimizer, schedule = made
+        if self.method.optimizer_lasts == "run":
+            carry_over(self.carried, self.optimizer, self.named_parameters)
         if at.begun:
             self.state.restore_if_due(self, self.results)
             self.features.clear()  # a hook may have asked for features of the model before it was restored
         at.begun = True
         self._started = time.perf_counter() - at.session_seconds
-        steps = [p.epochs * session.steps_per_epoch(p.batch_size) for p in phases]
+        per_epoch = [session.steps_per_epoch(p.batch_size) * p.updates_per_batch for p in phases]
+        steps = [p.epochs * count for p, count in zip(phases, per_epoch, strict=True)]
         done = sum(steps[: at.phase]) + at.batch
         if at.phase < len(phases):
-            done += at.epoch * session.steps_per_epoch(phases[at.phase].batch_size)
+            done += at.epoch * per_epoch[at.phase]
         self.records.start_bar(
             f"session {session.id} ({session.id + 1} of {len(self.plan.sessions)})",
             sum(steps),
@@ -340,6 +344,8 @@ class SessionLoop(Services):
     def _leave_session(self, session: Session, seconds: float, trained: bool) -> None:
         """Measure it, and write its adapter and a checkpoint."""
         self.features.doubt(session.train, session.training_images)
+        if self.method.optimizer_lasts == "run" and self.optimizer is not None:
+            self.carried = state_by_name(self.optimizer, self.named_parameters)
         self.results.add(session, seconds, trained)
         if session is self.plan.sessions[-1]:
             self.results.compare(self.marks)
