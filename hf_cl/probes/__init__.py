@@ -13,6 +13,7 @@ from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.compander_bounds import CompanderBounds
 from hf_cl.probes.epochs import EpochProbe
 from hf_cl.probes.forgetting_events import ForgettingEvents
+from hf_cl.probes.isolated_accuracy import IsolatedAccuracy
 from hf_cl.probes.kept_dimensions import KeptDimensions
 from hf_cl.probes.masked_share import MaskedShare
 from hf_cl.probes.memorization import MemorizationProbe
@@ -39,6 +40,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "novelty": Novelty,
     "compander_bounds": CompanderBounds,
     "masked_share": MaskedShare,
+    "isolated_accuracy": IsolatedAccuracy,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -50,6 +52,7 @@ __all__ = [
     "CompanderBounds",
     "EpochProbe",
     "ForgettingEvents",
+    "IsolatedAccuracy",
     "KeptDimensions",
     "MaskedShare",
     "MemorizationProbe",
