@@ -345,6 +345,7 @@ class SessionLoop(Services):
             saved = None
             if self.settings.export_statistics:
                 saved = SavedStatistics(self.statistics, tuple(self.config.class_names), training_state(self.head))
-            save_adapter_files(folder, self.model, self.processor, self.tokenizer, saved)
+            more = {name: content for part in self.named_parts().values() for name, content in part.adapter_files().items()}
+            save_adapter_files(folder, self.model, self.processor, self.tokenizer, saved, more)
             remove_adapters(folder.parent, self.settings.keep_adapters, self.session.id)
         self.accelerator.wait_for_everyone()
