@@ -146,7 +146,10 @@ def check_training(method: str, arguments: list[str]) -> None:
     if method in ("METHOD", "hold"):  # the latter is that of docs/examples/my_parts.py, which a test of its own trains
         return
     assert method in METHODS
-    parse_settings(METHODS[method], method, [word for word in arguments if word != "--help"])
+    words = [word for word in arguments if word != "--help"]
+    if "--config" in words[:-1] and words[words.index("--config") + 1].startswith("runs/"):  # which an earlier command writes
+        del words[words.index("--config") : words.index("--config") + 2]
+    parse_settings(METHODS[method], method, words)
 
 
 def check_parses(name: str, arguments: list[str]) -> None:
