@@ -13,6 +13,7 @@ from hf_cl.heads.dkvb import DKVBHead
 from hf_cl.heads.etf import ETFHead
 from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
+from hf_cl.heads.instance_mask import InstanceMaskHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
 from hf_cl.heads.language_targets import LanguageTargetHead
 from hf_cl.heads.linear import LinearHead
@@ -39,6 +40,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "maxsim": MaxSimHead,
     "language_targets": LanguageTargetHead,
     "nested_dropout": NestedDropoutHead,
+    "instance_mask": InstanceMaskHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -59,6 +61,7 @@ __all__ = [
     "ETFHead",
     "FeTrILHead",
     "GaussianHead",
+    "InstanceMaskHead",
     "KernelRidgeHead",
     "LanguageTargetHead",
     "LinearHead",

@@ -13,6 +13,7 @@ from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.maxsim import MaxsimSettings, maxsim
+from hf_cl.methods.mvp import MvpSettings, mvp
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -41,6 +42,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
     "hyper_lora": HyperLoraSettings,
+    "mvp": MvpSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -63,6 +65,7 @@ __all__ = [
     "LoraSettings",
     "MaskTuningSettings",
     "MaxsimSettings",
+    "MvpSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "PrdSettings",
@@ -82,6 +85,7 @@ __all__ = [
     "lora",
     "mask_tuning",
     "maxsim",
+    "mvp",
     "nearest_class_mean",
     "ovor",
     "prd",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hf_cl.metrics import expected_calibration_error
 from hf_cl.results.display import display_name, percent, without_folders
+from hf_cl.results.epoch_remarks import epoch_remarks
 from hf_cl.results.results import ProtocolRecord, Results
 
 SHOTS_OF = {
@@ -43,6 +44,7 @@ def remarks(results: Results) -> list[str]:
         off = percent(expected_calibration_error(results.calibration[-1]))
         sentences.append(f"Confidence and accuracy lie {off} points apart on average (expected calibration error, 15 bins, after the end).")
         sentences.append(_temperature(results))
+    sentences += epoch_remarks(results.probes)
     sentences.append(f"One run: seed {results.seed}, {_class_order(protocol)}. Other seeds and other orders give other numbers.")
     return sentences
 

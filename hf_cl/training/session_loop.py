@@ -254,7 +254,7 @@ class SessionLoop(Services):
         for coming in self.plan.sessions[trained_from:]:
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
             given = (*self.tuner.roles, *self.tuner.extras, *self.head.extras)
-            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without)
+            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without, self.head.reads_given)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])
             warn_of_few_classes(coming, phases)
