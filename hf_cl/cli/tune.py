@@ -49,10 +49,11 @@ class Progress:
     def __call__(self, candidates: list[Candidate]) -> None:
         spent = self.plan.spent(candidates)
         full = [one.full.worth for one in candidates if one.full is not None]
-        self.before = 0.0 if self.before is None and len(candidates) == 1 else spent if self.before is None else self.before
+        best = 100 * max(full, default=0.0)
+        if self.before is None:  # the first call comes when the base is there
+            self.before = 0.0 if len(candidates) == 1 else spent
         done = spent - self.before
         left = (time.monotonic() - self.began) / done * (self.plan.budget - spent) / 60 if done else None
-        typer.echo(
-            f"{len(candidates)} points, {len(full)} in full; {spent:g} of {self.plan.budget:g} runs spent; best {100 * max(full, default=0.0):.1f} % on "
-            f"validation images{'' if left is None else f'; up to {left:.0f} min to go'}"
-        )
+        to_go = "" if left is None else f"; up to {left:.0f} min to go"
+        paid = f"{spent:g} of {self.plan.budget:g} runs spent"
+        typer.echo(f"{len(candidates)} points, {len(full)} in full; {paid}; best {best:.1f} % on validation images{to_go}")
