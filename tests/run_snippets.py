@@ -5,8 +5,8 @@
 Each document has a namespace and a folder of its own, with what a reader has: a run of the demo, some photos, a picture of a digit. There
 are six digits of each class. Commands that train do so in this process, for one epoch and on digits in two sessions; a base from the Hub
 is replaced by the demo's. The Hub is the one that HF_ENDPOINT names, of this machine. Runs that a comparison or an ensemble names and
-nobody trained are copies of the demo's with seeds of their own; a search ends with its base, unless HF_CL_SEARCH asks for one. What needs an
-environment of its own, and the page of `hf-cl app`, which ends with Ctrl-C, are left to test_docs.py, which parses every command.
+nobody trained are copies of the demo's with seeds of their own; a search ends with its base, unless HF_CL_SEARCH asks for one. What needs
+an environment of its own, and the page of `hf-cl app`, which ends with Ctrl-C, are left to test_docs.py, which parses every command.
 """
 
 from __future__ import annotations
