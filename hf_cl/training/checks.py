@@ -209,6 +209,7 @@ def check_session(
     roles: Collection[str] = (),
     names_unseen: bool = False,
     without_classes: Collection[int] = (),
+    of_head: Collection[str] = (),
 ) -> None:
     """Raise ValueError for phases and tests that this loop cannot run on this session.
 
@@ -218,6 +219,7 @@ def check_session(
         roles: those of the adapter, and its extras.
         names_unseen: whether the head can name classes that no session teaches.
         without_classes: the sessions that bring no new class; their tests may be empty.
+        of_head: extras of the head, which a features phase has too.
     """
     _check_tests(session, names_unseen)
     if len(session.train) == 0:
@@ -241,7 +243,7 @@ def check_session(
         if phase.inputs == "features" and settings.gradient_accumulation_steps > 1:
             raise ValueError(f"Phase {phase.name!r} runs on features; gradient_accumulation_steps must be 1 there.")
         for term in phase.losses:
-            _check_known(term, PROVIDED.union(roles))
+            _check_known(term, PROVIDED.union(roles, of_head))
             if phase.inputs == "features" and term.needs & _OF_IMAGES.union(roles):
                 raise ValueError(f"Loss {term.name!r} needs images; phase {phase.name!r} runs on features.")
             if term.needs & {"own_classes", "own_images"} and min(session.train.labels) < session.own.start:

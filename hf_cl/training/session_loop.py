@@ -254,8 +254,8 @@ class SessionLoop(Services):
             check_needs(self.method, [*self.plan.losses().values(), *self.method.parts, self.method.rule, *self.probes])
         for coming in self.plan.sessions[trained_from:]:
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
-            given = (*self.tuner.roles, *self.tuner.extras, *self.head.extras)
-            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without)
+            given = (*self.tuner.roles, *self.tuner.extras)
+            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without, self.head.extras)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])
             warn_of_few_classes(coming, phases)
