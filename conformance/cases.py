@@ -78,6 +78,7 @@ def _prompt_pool(family: str, attention: str) -> list[Case]:
         case("coda", **coda),
         case("l2p", producer="l2p", pool_size=4, top_k=2),
         case("dual", producer="dual", e_layers=[1], g_layers=[0], g_tokens=2),
+        case("mvp", producer="mvp", e_layers=[1], g_layers=[0], g_tokens=2, pool_size=4),
         case("list", target_modules=[attention], **coda),
         case("modules to save", modules_to_save=["classifier"], **coda),
         case("head", **HEAD, **coda),

@@ -41,6 +41,7 @@ from hf_cl.methods import (
     HyperLoraSettings,
     L2PSettings,
     MaskTuningSettings,
+    MvpSettings,
     coact,
     compose,
     cpe_clip,
@@ -73,6 +74,9 @@ VECTORS = {"vectors_per_class": 2, "out_dim": 16, "grid": 2}
 SCAN = {"num_classes_total": 6, "grid": 2, "scan": {"d_state": 4, "dt_rank": 4}}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
+TARGETS = {"type": "language_targets", "text_model": "demo_clip", "center": True}
+ORDERED = {"type": "nested_dropout", "head": LINEAR}
+ORDERED_MEANS = {"type": "nested_dropout", "head": {"type": "gaussian", "covariance": "shared", "shrinkage": 0.1}}
 
 
 # Towers
@@ -193,6 +197,8 @@ RUNS: dict[str, Run] = {
     "lora, maxsim head": Run(partial(lora, epochs=1, r=4, head={"type": "maxsim", **VECTORS})),
     "etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means", "copies": 2}, feature_mixup=0.5)),
     **{f"one prompt, {head['type']} head": Run(partial(one_prompt, head)) for head in (COSINE, PROTOTYPE)},
+    "lora, language targets": Run(partial(lora, epochs=1, r=4, head=TARGETS)),
+    "lora, nested dropout": Run(partial(lora, epochs=1, r=4, head=ORDERED)),
     "lora, pooler head": Run(partial(lora, epochs=1, r=4, head=POOLER)),
     # losses and probes by name
     "anchors": Run(
@@ -207,6 +213,7 @@ RUNS: dict[str, Run] = {
     "l2p": Run(lambda: L2PSettings(epochs=1, pool_size=6).method()),
     "dualprompt": Run(lambda: DualPromptSettings(epochs=1, e_layers=[1], g_layers=[0], vor_epochs=1).method()),
     "coda_prompt": Run(lambda: CodaPromptSettings(epochs=1, e_layers=[0, 1], components_per_session=2, orthogonality=0.1).method()),
+    "mvp": Run(lambda: MvpSettings(epochs=1, e_layers=[1], g_layers=[0], pool_size=3, e_tokens=2).method()),
     "hyper_lora": Run(lambda: HyperLoraSettings(epochs=1, r=2, hidden_size=8, importance="fisher", regularize_sessions=1).method()),
     "coact": Run(partial(late_coact, POOLER, incremental_train="classifier+lora")),
     "coact, lora later": Run(partial(late_coact, POOLER, incremental_train="lora", incremental_unfrozen=True)),

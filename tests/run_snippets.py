@@ -40,7 +40,7 @@ LOOP = re.compile(r"for (\w+) in ([^;]+); do (.+); done")
 ASSIGNMENT = re.compile(r"(\w+)=(\S+|\"[^\"]*\")")
 TINY: dict[str, Any] = {"epochs": 1, "vor_epochs": 0, "shots": 2}
 DEMO = Path("runs", "demo")
-COMMANDS = ("train", "predict", "report", "compare", "push", "evaluate", "export", "classes", "list", "env")
+COMMANDS = ("data", "train", "predict", "report", "compare", "push", "evaluate", "export", "classes", "list", "env")
 """Those that are called as they stand."""
 
 

@@ -25,7 +25,7 @@ LEVELS = [
     {"methods"},
     {"hub"},
     {"run"},
-    {"tuning"},
+    {"tuning", "data_check"},
     {"demo", "app"},
     {"cli"},
 ]

@@ -1,6 +1,7 @@
 """One view of all bases."""
 
 from hf_cl.adapters.text_classifier import TextHead, check_class_names
+from hf_cl.backbones.class_targets import texts_of
 from hf_cl.backbones.class_texts import EncodedNames, encode_names, reads_texts
 from hf_cl.backbones.clip_classifier import AnyClassifier, ClipClassifier, classifier_of
 from hf_cl.backbones.image_classifier import FeatureClassifier, ImageClassifier
@@ -26,4 +27,5 @@ __all__ = [
     "load_tokenizer",
     "load_two_towers",
     "reads_texts",
+    "texts_of",
 ]

@@ -1,6 +1,6 @@
-"""Texts of class names in the joint space of a base's two towers, for heads that judge by pictures and names.
+"""Texts of class names in the space of a text tower, for heads that judge by pictures and names.
 
-Shapes: C classes, D width of the image tower's pooled output, E width of the joint space.
+Shapes: C classes, K texts of a class, D width of the image tower's pooled output, E width of the joint space.
 """
 
 from __future__ import annotations
@@ -26,26 +26,33 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class EncodedNames:
-    """Class names as the text tower reads them, and the projection of the image tower. Neither tower is kept."""
+    """Class names as a text tower reads them, and the projection of the image tower beside it. Neither tower is kept."""
 
     by_name: Mapping[str, Tensor]
-    """Name -> [E] at unit length."""
-    projection: Tensor
-    """[E, D]"""
+    """Name -> [E] at unit length; [K, E] under a head that has several targets a class."""
+    projection: Tensor | None
+    """[E, D]; None where the head reads nothing that it would project."""
 
     @property
     def width(self) -> int:
         """E."""
-        return len(self.projection)
+        return next(iter(self.by_name.values())).shape[-1]
+
+    @property
+    def filled_in(self) -> dict[str, int]:
+        """What a run writes into the head's spec, since shapes follow from it."""
+        row = next(iter(self.by_name.values()))
+        return {"text_width": self.width} | ({"num_targets": len(row)} if row.ndim == 2 else {})
 
     def rows(self, class_names: Sequence[str]) -> Tensor:
-        """[C, E]"""
+        """[C, E] or [C, K, E]"""
         return torch.stack([self.by_name[name] for name in class_names])
 
 
 def reads_texts(head: Mapping[str, Any] | None) -> bool:
     """Whether a head's spec lets class names join in."""
-    return (head or {}).get("type") != "text" and (head or {}).get("text", "none") != "none"
+    head = head or {}
+    return head.get("type") == "language_targets" or (head.get("type") != "text" and head.get("text", "none") != "none")
 
 
 @torch.no_grad()
@@ -60,19 +67,39 @@ def encode_names(base: str, class_names: Sequence[str], template: str | None = N
 
     Raises ValueError for a base without a text tower, and for names that the text tower cannot read or tell apart.
     """
-    texts = TextHeadSpec.of({} if template is None else {"template": template}).texts(class_names)
+    model, rows = encode_templates(base, class_names, [template], revision=revision)
+    if family_of(model) not in ("clip", "siglip"):
+        raise ValueError(
+            f"A head with `text` needs a CLIP or SigLIP model of transformers; {base!r} is of the family {family_of(model)!r}."
+        )
+    return EncodedNames(dict(zip(class_names, rows[0], strict=True)), projection_of(model, rows.shape[-1]))
+
+
+@torch.no_grad()
+def encode_templates(
+    base: str, class_names: Sequence[str], templates: Sequence[str | None], *, revision: str | None = None
+) -> tuple[Any, Tensor]:
+    """The text tower in eval mode, and [K, C, E] what it says of all classes under each of K templates, float32 at unit length.
+
+    Raises ValueError as `encode_names`.
+    """
+    texts = [TextHeadSpec.of({} if template is None else {"template": template}).texts(class_names) for template in templates]
     base = shared_name(base)  # a model that ships with hf_cl knows its folder alone
-    model: Any = load_two_towers(base, revision=revision).eval()
-    family = family_of(model)
-    if family not in ("clip", "siglip"):
-        raise ValueError(f"A head with `text` needs a CLIP or SigLIP model of transformers; {base!r} is of the family {family!r}.")
-    tokens = ClassTokens(model, load_tokenizer(base, revision=revision), reserved=0)
-    tokens.add(class_names, texts)
-    chunks = [range(start, min(start + AT_ONCE, len(texts))) for start in range(0, len(texts), AT_ONCE)]
-    batches = [tokens.batch(chunk, model.device) for chunk in chunks]  # pyright: ignore[reportAttributeAccessIssue] (torch's decorator)
-    rows = torch.cat([F.normalize(encode_texts(model, batch), dim=-1) for batch in batches])  # [C, E]
-    if family == "siglip":  # its pooled output lies in the joint space as it is
-        projection = torch.eye(rows.shape[1])
-    else:
-        projection = model.visual_projection.weight.clone()  # [E, D]
-    return EncodedNames(dict(zip(class_names, rows, strict=True)), projection)
+    model: Any = load_two_towers(base, revision=revision).eval().float()
+    tokenizer = load_tokenizer(base, revision=revision)
+    device = next(model.parameters()).device
+    found = []
+    for of_template in texts:
+        tokens = ClassTokens(model, tokenizer, reserved=0)
+        tokens.add(class_names, of_template)
+        chunks = [range(start, min(start + AT_ONCE, len(of_template))) for start in range(0, len(of_template), AT_ONCE)]
+        batches = [tokens.batch(chunk, device) for chunk in chunks]  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue] (torch's decorator)
+        found.append(torch.cat([F.normalize(encode_texts(model, batch), dim=-1) for batch in batches]))  # [C, E]
+    return model, torch.stack(found)
+
+
+def projection_of(model: Any, width: int) -> Tensor:
+    """[E, D] from the pooled output of the image tower to the joint space of a CLIP or SigLIP model of transformers."""
+    if family_of(model) == "siglip":  # its pooled output lies in the joint space as it is
+        return torch.eye(width)
+    return model.visual_projection.weight.detach().clone()

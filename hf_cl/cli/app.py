@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    epilog="Exit status: 0 where all went well, 2 for a mistake in what was asked, with a sentence that says which.",
+    epilog="Exit status: 0 where all went well, 2 for a mistake in what was asked, with a sentence that says which; 1 where `data` has "
+    "found what it was to fail on.",
     no_args_is_help=True,
     rich_markup_mode="markdown",  # under "rich" square brackets are markup, and `.[app]` would lose its extra
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -14,7 +14,9 @@ from hf_cl.cli.app import SHARE, Imports, app, mistake, mistakes_in_a_line
 def export(
     adapter: Annotated[str, typer.Argument(help="Hub id, adapter folder, or run folder (its last session)")],
     folder: Annotated[Path, typer.Argument(help="a new folder")],
-    form: Annotated[str, typer.Option("--form", "--format", help="merged (full model), onnx, or lora")] = "merged",
+    form: Annotated[
+        str, typer.Option("--form", "--format", help="merged (full model), onnx, lora, or truncated (fewer dimensions)")
+    ] = "merged",
     revision: Annotated[str | None, typer.Option(help="revision of the adapter, e.g. session-3")] = None,
     base_model: Annotated[str | None, typer.Option("--base_model", "--base-model", help="the base, if not where the adapter says")] = None,
     imports: Imports = None,

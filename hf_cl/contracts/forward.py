@@ -57,6 +57,8 @@ class Context:
     exposed: int | None = None
     """In an ordered session, how many classes have come by the end of this step: they are the first columns, and `logits[:, :exposed]` are
     those that compete. None elsewhere: all do."""
+    update: int = 0
+    """Which of the phase's `updates_per_batch` on this batch it is, from 0."""
 
     @property
     def features(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -40,6 +41,12 @@ class Head(nn.Module):
     new_classes_only: str = ""
     """As `Part.new_classes_only`."""
 
+    reads_given: frozenset[str] = frozenset()
+    """Facts of each image that it reads in `given`, by the adapter's names for them. Features alone do not bring them: no phase runs on
+    features then, and test images go through the whole model."""
+    given: Mapping[str, Tensor] = MappingProxyType({})
+    """[B, ...] each: those facts of the images whose features it is looking at; empty where it is called alone, or by another adapter."""
+
     def grow(self, class_names: Sequence[str]) -> None:
         """Append rows for `class_names`; old rows keep their values to the bit."""
         raise NotImplementedError(f"{type(self).__name__} does not implement grow")
@@ -53,9 +60,9 @@ class Head(nn.Module):
         """What `extras` names, of the last forward; handed out once, so that no graph outlives its step."""
         return {}
 
-    def write_texts(self, rows: Tensor, projection: Tensor) -> None:
+    def write_texts(self, rows: Tensor, projection: Tensor | None) -> None:
         """Copy in what the class names say, after each growth: text embeddings [C, E] at unit length and the image tower's projection
-        [E, D]. Called where the head's spec has a `text` other than "none"."""
+        [E, D], or [C, K, E] and None where the head has fixed targets. Called where `hf_cl.backbones.reads_texts` is true of its spec."""
         raise NotImplementedError(f"{type(self).__name__} does not implement write_texts")
 
     def embed(self, features: Tensor) -> Tensor:

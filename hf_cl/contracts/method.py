@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 
@@ -31,6 +31,9 @@ class Method:
     memory: Memory | None = None
     """What of earlier sessions is trained on again; None: nothing is kept (exemplar-free)."""
     max_grad_norm: float | None = None
+    optimizer_lasts: Literal["session", "run"] = "session"
+    """"run": what the optimizer knows of each parameter goes on in the next session, by the parameter's name, with zeros for rows of the
+    head that have grown, which equals a head that had all its rows from the beginning. Rates begin anew."""
     title: str = ""
     """The method's name in prose, for the card."""
     citation: str = ""

@@ -222,3 +222,6 @@ class Phase:
     """When the features of a features phase are computed again."""
     batch_size: int | None = None
     """Images per optimizer step, over all processes; None: the run's."""
+    updates_per_batch: int = 1
+    """Optimizer steps on each batch before the next one comes, on the same augmented images: what online streams, in which each image comes
+    once, make up for it by. Epochs, rates and positions count the steps."""

@@ -13,9 +13,13 @@ from hf_cl.heads.dkvb import DKVBHead
 from hf_cl.heads.etf import ETFHead
 from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
+from hf_cl.heads.instance_mask import InstanceMaskHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
+from hf_cl.heads.language_targets import LanguageTargetHead
 from hf_cl.heads.linear import LinearHead
+from hf_cl.heads.logistic import LogisticHead
 from hf_cl.heads.maxsim import MaxSimHead
+from hf_cl.heads.nested_dropout import INNER, NestedDropoutHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
 from hf_cl.heads.ridge import RidgeHead
@@ -29,10 +33,14 @@ HEADS: dict[str, Callable[..., Head]] = {
     "gaussian": GaussianHead,
     "ridge": RidgeHead,
     "kernel_ridge": KernelRidgeHead,
+    "logistic": LogisticHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
     "etf": ETFHead,
     "maxsim": MaxSimHead,
+    "language_targets": LanguageTargetHead,
+    "nested_dropout": NestedDropoutHead,
+    "instance_mask": InstanceMaskHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -53,14 +61,19 @@ __all__ = [
     "ETFHead",
     "FeTrILHead",
     "GaussianHead",
+    "InstanceMaskHead",
     "KernelRidgeHead",
+    "LanguageTargetHead",
     "LinearHead",
+    "LogisticHead",
     "MaxSimHead",
+    "NestedDropoutHead",
     "PoolerHead",
     "PrototypeHead",
     "RidgeHead",
     "build_head",
     "check_head",
+    "fits_itself",
     "reads_tokens",
 ]
 
@@ -92,7 +105,20 @@ def build_head(
 
 def check_head(spec: Mapping[str, Any]) -> None:
     """Raise ValueError, with all that is wrong, for a spec without a type, an unknown type or setting, or a value of another type."""
-    refuse([*faults_of("head", HEADS, _own(spec), given=GIVEN, also=("text",)), *_pool_faults(spec)])  # text: no module of ours
+    faults = faults_of("head", HEADS, _own(spec), given=GIVEN, also=("text",))  # text: no module of ours
+    inner = spec.get("head") if spec.get("type") == "nested_dropout" else None
+    if isinstance(inner, Mapping):
+        faults += faults_of("inner head", INNER, inner, given=GIVEN)
+    refuse([*faults, *_pool_faults(spec)])
+
+
+def fits_itself(spec: Mapping[str, Any] | None) -> bool:
+    """Whether the head of a spec, or the one inside it, fits itself at the end of a session."""
+    own: Mapping[str, Any] = spec or {}
+    if own.get("type") == "nested_dropout":
+        own = own.get("head") or {}
+    kind = HEADS.get(own.get("type", ""))
+    return isinstance(kind, type) and issubclass(kind, Head) and kind.fits
 
 
 def reads_tokens(spec: Mapping[str, Any]) -> bool:

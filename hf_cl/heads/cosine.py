@@ -61,7 +61,11 @@ class CosineHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
         """Logits."""
-        return self.scale * F.linear(F.normalize(features, dim=-1), F.normalize(self.class_vectors(), dim=-1))
+        return self.compare(features, self.class_vectors())
+
+    def compare(self, features: Tensor, vectors: Tensor) -> Tensor:  # [B, D], [C, D] -> [B, C]
+        """Logits for given class vectors."""
+        return self.scale * F.linear(F.normalize(features, dim=-1), F.normalize(vectors, dim=-1))
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, num_classes={self.num_classes}"

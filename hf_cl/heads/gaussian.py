@@ -173,8 +173,8 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
         if self.texts is not None:
             self.texts.grow(count)
 
-    def write_texts(self, rows: Tensor, projection: Tensor) -> None:
-        assert self.texts is not None
+    def write_texts(self, rows: Tensor, projection: Tensor | None) -> None:
+        assert self.texts is not None and projection is not None
         self.texts.write(rows, projection)
 
     # Prediction

@@ -1,4 +1,4 @@
-"""An adapter for those who do without hf_cl: a merged model, ONNX, or stock LoRA. Each export is loaded again and compared.
+"""An adapter for those who do without hf_cl (a merged model, ONNX, stock LoRA), or a smaller one. Each export is loaded again and compared.
 
 Shapes: B batch, C classes, D feature width, E embedding width, S image side.
 """
@@ -26,6 +26,7 @@ from hf_cl.backbones import ClipClassifier, OpenClipForImageClassification
 from hf_cl.heads import LinearHead
 from hf_cl.hub.classifier import Classifier
 from hf_cl.hub.load import load
+from hf_cl.hub.truncated import write_truncated
 
 CANNOT_MERGE = {
     "PROMPT_POOL": "its rows differ from image to image, and no weights of the base can stand for them",
@@ -41,7 +42,7 @@ ONNX_FILE = "model.onnx"
 def export(
     adapter: str | Path, folder: str | Path, form: str = "merged", *, revision: str | None = None, base_model: str | None = None
 ) -> Path:
-    """Write an adapter in a form that needs no hf_cl, and check it.
+    """Write an adapter in a form that needs no hf_cl, or less room, and check it.
 
     - `merged`: a full model for `AutoModelForImageClassification.from_pretrained`, with class names and image processor, and the same
       log-probabilities. For types that merge (all but prompts) and what has a head alone (method `frozen`), under heads that are linear:
@@ -50,11 +51,12 @@ def export(
       classes. For every type and head; where the class names are the head, their text features are inside.
     - `lora`: a stock LORA adapter, for types that are one underneath (GLAD, ASYNC_LORA without unfrozen copies, HYPER_LORA
       with one session). Under a linear head the base must be loaded with as many labels as there are classes; class names stay behind.
+    - `truncated`: an adapter as before, whose head of type nested_dropout holds only the dimensions that it keeps.
 
     Args:
         adapter, revision, base_model: as for `hf_cl.load`.
         folder: a new or empty folder.
-        form: `merged`, `onnx` or `lora`.
+        form: `merged`, `onnx`, `lora` or `truncated`.
 
     Returns the folder. Raises ValueError, with the reason, for what a form cannot express, for a folder that holds something, without the
     extra `onnx`, and what `load` raises; RuntimeError where the export does not give the adapter's logits.
@@ -188,7 +190,16 @@ def _export_lora(classifier: Classifier, folder: Path) -> None:
         raise ValueError(f"{_kind(classifier)} is no LoRA underneath; GLAD and ASYNC_LORA are.")
 
 
-FORMS: dict[str, Callable[[Classifier, Path], None]] = {"merged": _export_merged, "onnx": _export_onnx, "lora": _export_lora}
+def _export_truncated(classifier: Classifier, folder: Path) -> None:
+    write_truncated(classifier, _pixels(classifier), folder)
+
+
+FORMS: dict[str, Callable[[Classifier, Path], None]] = {
+    "merged": _export_merged,
+    "onnx": _export_onnx,
+    "lora": _export_lora,
+    "truncated": _export_truncated,
+}
 """Form -> what writes it."""
 
 

@@ -10,6 +10,7 @@ from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.branch_separation import BranchSeparation
 from hf_cl.losses.branch_suppression import BranchSuppression
 from hf_cl.losses.consistency import Consistency
+from hf_cl.losses.contrastive_keys import ContrastiveKeys
 from hf_cl.losses.dot_regression import DotRegression
 from hf_cl.losses.early_learning import EarlyLearning
 from hf_cl.losses.ensemble_distillation import EnsembleDistillation, Teacher
@@ -22,6 +23,7 @@ from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.mask_norm import MaskNorm
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
+from hf_cl.losses.mvp import MvpLoss
 from hf_cl.losses.nuclear_norm import NuclearNorm
 from hf_cl.losses.orthogonal_prompts import OrthogonalPrompts
 from hf_cl.losses.prediction_distillation import PredictionDistillation
@@ -62,6 +64,8 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "logit_replay": LogitReplay,
     "feature_replay": FeatureReplay,
     "generated_factors": GeneratedFactors,
+    "contrastive_keys": ContrastiveKeys,
+    "mvp": MvpLoss,
     "prototype": PrototypeLoss,
     "relation_distillation": RelationDistillation,
     "dot_regression": DotRegression,
@@ -79,6 +83,7 @@ __all__ = [
     "BranchSeparation",
     "BranchSuppression",
     "Consistency",
+    "ContrastiveKeys",
     "DotRegression",
     "EarlyLearning",
     "EnsembleDistillation",
@@ -90,6 +95,7 @@ __all__ = [
     "LogitReplay",
     "MaskNorm",
     "MaskedCrossEntropy",
+    "MvpLoss",
     "NuclearNorm",
     "OrthogonalPrompts",
     "Outliers",

@@ -14,6 +14,7 @@ from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.mamba_fscil import MambaFscilSettings, mamba_fscil
 from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.maxsim import MaxsimSettings, maxsim
+from hf_cl.methods.mvp import MvpSettings, mvp
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -43,6 +44,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
     "hyper_lora": HyperLoraSettings,
+    "mvp": MvpSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -66,6 +68,7 @@ __all__ = [
     "MambaFscilSettings",
     "MaskTuningSettings",
     "MaxsimSettings",
+    "MvpSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "PrdSettings",
@@ -86,6 +89,7 @@ __all__ = [
     "mamba_fscil",
     "mask_tuning",
     "maxsim",
+    "mvp",
     "nearest_class_mean",
     "ovor",
     "prd",

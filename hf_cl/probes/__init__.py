@@ -11,8 +11,11 @@ from hf_cl.probes.active_entries import ActiveEntries
 from hf_cl.probes.anytime_accuracy import AnytimeAccuracy
 from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.compander_bounds import CompanderBounds
+from hf_cl.probes.epochs import EpochProbe
 from hf_cl.probes.forgetting_events import ForgettingEvents
+from hf_cl.probes.kept_dimensions import KeptDimensions
 from hf_cl.probes.masked_share import MaskedShare
+from hf_cl.probes.memorization import MemorizationProbe
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
@@ -29,6 +32,9 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "anytime_accuracy": AnytimeAccuracy,
     "prequential": Prequential,
     "forgetting_events": ForgettingEvents,
+    "epochs": EpochProbe,
+    "memorization": MemorizationProbe,
+    "kept_dimensions": KeptDimensions,
     "compander_bounds": CompanderBounds,
     "masked_share": MaskedShare,
 }
@@ -40,8 +46,11 @@ __all__ = [
     "AnytimeAccuracy",
     "Calibration",
     "CompanderBounds",
+    "EpochProbe",
     "ForgettingEvents",
+    "KeptDimensions",
     "MaskedShare",
+    "MemorizationProbe",
     "Prequential",
     "SharpnessProbe",
     "SoftmaxCollapse",

@@ -18,7 +18,7 @@ class AnytimeAccuracy(Probe):
     """Accuracy on the classes that have come, whenever another `every_images` images of the stream have been trained on, and its mean.
 
     The mean is A_AUC of Koh et al., "Online Continual Learning on Class Incremental Blurry Task Configuration with Anytime Inference" (ICLR
-    2022). As in Si-Blurry's code an evaluation comes after the first batch that passes the threshold, at most one per batch; each image
+    2022). As in Si-Blurry's code an evaluation comes after the first batch that passes the threshold and all updates on it; each image
     counts once, and the ends of sessions do not enter the mean. Test images and columns are those of classes that have come by then.
 
     Args:
@@ -40,7 +40,8 @@ class AnytimeAccuracy(Probe):
 
     def after_step(self, trainer: Trainer) -> None:
         count = self._before + trainer.images_seen
-        if count > self._next:
+        last = trainer.phase.updates_per_batch - 1
+        if count > self._next and all(ctx.update == last for ctx in trainer.contexts):
             self._next += self.every_images
             self._images.append(count)
             self._accuracies.append(self._evaluate(trainer))

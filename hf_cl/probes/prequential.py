@@ -42,6 +42,8 @@ class Prequential(Probe):
     @torch.no_grad()
     def after_step(self, trainer: Trainer) -> None:
         for ctx in trainer.contexts:
+            if ctx.update:  # it has been trained on by now
+                continue
             right = ctx.logits[:, : ctx.exposed].argmax(-1) == ctx.labels  # [B]
             own = ~ctx.batch["replayed"] if "replayed" in ctx.batch else torch.ones_like(right)  # [B]
             (rights, owns), valid = gather_batch(ctx.batch["index"], right, own)  # [M] of all processes

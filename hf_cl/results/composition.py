@@ -68,7 +68,9 @@ def first_difference(before: Any, now: Any, path: str = "") -> tuple[str, Any, A
 
 def _phase(phase: Phase) -> dict[str, Any]:
     losses = {term.name: {"weight": _plain(term.weight), **_part(term)} for term in phase.losses}
-    return {"name": phase.name, "epochs": phase.epochs, "inputs": phase.inputs, "batch_size": phase.batch_size, "losses": losses}
+    several = {"updates_per_batch": phase.updates_per_batch} if phase.updates_per_batch > 1 else {}
+    about = {"name": phase.name, "epochs": phase.epochs, "inputs": phase.inputs, "batch_size": phase.batch_size}
+    return {**about, **several, "losses": losses}
 
 
 _NOT_MADE_OF = ("name", "weight", "training", "new_classes_only", "needs_first_session")

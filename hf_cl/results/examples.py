@@ -161,7 +161,7 @@ def write_examples(
             confidence=pick.millionths / 1e6,
             session=arrived.get(pick.true),
             drawn=pick in drawn,
-            image=_data_url(tests[pick.test].data[pick.position]["image"]),
+            image=data_url(tests[pick.test].data[pick.position]["image"]),
             nearest=_nearest(pick, class_names),
         )
         for pick in [*drawn, *(pick for pick in mistakes if pick not in drawn)]
@@ -192,10 +192,11 @@ def read_examples(folder: Path) -> list[Example]:
     return examples
 
 
-def _data_url(image: Image.Image) -> str:
+def data_url(image: Image.Image, side: int = SIDE) -> str:
+    """A picture for a page: PNG where it is small, else JPEG with a longer side of `side` pixels."""
     small = image.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    kind = "png" if max(image.size) <= SIDE // 2 else "jpeg"
+    small.thumbnail((side, side))
+    kind = "png" if max(image.size) <= side // 2 else "jpeg"
     file = BytesIO()
     small.save(file, format=kind, quality=80)  # PNG knows no quality and ignores it
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

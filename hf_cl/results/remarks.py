@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hf_cl.metrics import expected_calibration_error
 from hf_cl.results.display import display_name, percent, without_folders
+from hf_cl.results.epoch_remarks import epoch_remarks
 from hf_cl.results.results import ProtocolRecord, Results
 
 SHOTS_OF = {
@@ -36,11 +37,14 @@ def remarks(results: Results) -> list[str]:
         sentences.append(_tests_changed(results))
     if protocol.left_out_images:
         sentences.append(f"Images that could not be used and were left out (skip_bad_images): {protocol.left_out_images}.")
+    if "excluded" in protocol.details:
+        sentences.append(f"Pictures that were named in a file and left out (exclude): {protocol.details['excluded']['images']}.")
     sentences.append(f"Tested on the split {protocol.test_split!r}; the test images chose no epoch, no learning rate and no checkpoint.")
     if results.calibration:
         off = percent(expected_calibration_error(results.calibration[-1]))
         sentences.append(f"Confidence and accuracy lie {off} points apart on average (expected calibration error, 15 bins, after the end).")
         sentences.append(_temperature(results))
+    sentences += epoch_remarks(results.probes)
     sentences.append(f"One run: seed {results.seed}, {_class_order(protocol)}. Other seeds and other orders give other numbers.")
     return sentences
 

@@ -20,24 +20,33 @@ from hf_cl.results.picture_record import known_to, read_pictures
 from hf_cl.run.first_checks import check_settings
 from hf_cl.run.look_at_pictures import PictureCheck, picture_check
 from hf_cl.run.pictures import compare_pictures
-from hf_cl.scenarios import SCENARIOS, ImageSource, KnownPictures, open_images
+from hf_cl.scenarios import SCENARIOS, ImageSource, KnownPictures, SessionStream, open_images
+from hf_cl.scenarios.exclude import read_excluded, without
+from hf_cl.scenarios.picture_check import Seen
 from hf_cl.settings import RunSettings
 from hf_cl.training.start import Start, open_start
 
 
-def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, quiet: bool = True, start: Start | None = None) -> Scenario:
+def open_scenario(
+    settings: RunSettings,
+    store: PixelStore | None = None,
+    *,
+    quiet: bool = True,
+    start: Start | None = None,
+    seen: Seen | None = None,
+) -> Scenario:
     """The data, checked, as sessions of the protocol the settings name. A protocol's arguments are the settings of the same names, and
     `protocol_options`.
 
     What can be refused before any data is read is refused first, by `check_settings`; whoever opened a `store`, which keeps the pixels of
     what is decoded here, has asked it before. Unless `quiet`, a bar shows how far the look at the images is. The classes of `start` are
-    session 0, whether the data have images of them or not.
+    session 0, whether the data have images of them or not. `seen` is shown every picture that is decoded on the way.
 
     Raises ValueError and HubError as `check_settings`; DataError for faulty data.
     """
     if store is None:
         check_settings(settings)
-    protocol, check = SCENARIOS[settings.protocol], picture_check(settings.check_images, store, quiet=quiet)
+    protocol, check = SCENARIOS[settings.protocol], picture_check(settings.check_images, store, quiet=quiet, seen=seen)
     taught = begun_classes(Path(settings.output_dir) / "checkpoints") if settings.resume == "auto" else []
     begun = bool(taught)
     if start is not None and not begun:
@@ -53,16 +62,30 @@ def open_scenario(settings: RunSettings, store: PixelStore | None = None, *, qui
     if start is not None:
         source, before = source.with_classes(start.class_names), before or known_to(start.folder)
     if not before and start is None:
-        return protocol(source, **arguments)
+        return _asked_for(_without_excluded(protocol(source, **arguments), settings), settings)
     pictures = KnownPictures((picture.content, picture.name, picture.part, picture.session) for picture in before)
     if "targets" in arguments:
         arguments["targets"] = [dataclasses.replace(target, known=pictures) for target in targets]
-    scenario = protocol(dataclasses.replace(source, known=pictures), **arguments)
+    scenario = _without_excluded(protocol(dataclasses.replace(source, known=pictures), **arguments), settings)
     compare_pictures(before, scenario, len(taught), strict=settings.strict_data)
     if start is not None:
         named = {"start_from": without_folders(str(settings.start_from))}
         scenario = dataclasses.replace(scenario, protocol={**scenario.protocol, "details": scenario.protocol.get("details", {}) | named})
-    return scenario
+    return _asked_for(scenario, settings)
+
+
+def _asked_for(scenario: Scenario, settings: RunSettings) -> Scenario:
+    """The part of the stream that the settings want; all of it by default."""
+    if settings.test_on == "test" and settings.max_sessions is None:
+        return scenario
+    assert isinstance(scenario, SessionStream)  # what every protocol returns
+    return scenario.shortened(settings.max_sessions, on_validation=settings.test_on == "validation")
+
+
+def _without_excluded(stream: SessionStream, settings: RunSettings) -> SessionStream:
+    if settings.exclude is None:
+        return stream
+    return without(stream, read_excluded(Path(settings.exclude).expanduser()), settings.exclude)
 
 
 def _open_source(settings: RunSettings, dataset: str, check: PictureCheck, taught: Collection[str] = ()) -> ImageSource:

@@ -10,6 +10,8 @@ from hf_cl.contracts import ImageDataset, Scenario
 from hf_cl.errors import DataError, first_ten
 from hf_cl.results.picture_record import Part, PictureRecord, differences
 from hf_cl.scenarios import ImageSet, SessionStream, content_hashes
+from hf_cl.scenarios.catalog import catalog
+from hf_cl.scenarios.copies import copy_sentences, find_copies
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,8 @@ def pictures_of(scenario: Scenario, *, trained_from: int = 0, sessions: int | No
         trained_from: the training images of sessions before it are left out: they ended with what they had then.
         sessions: of how many; all by default.
     """
+    if isinstance(scenario, SessionStream) and scenario.whole is not None:
+        scenario = scenario.whole  # a run that goes on must know which pictures it would have been tested on
     validation = scenario.validation if isinstance(scenario, SessionStream) else ()
     for session in islice(scenario, sessions):
         held = validation[session.id] if validation else ()
@@ -37,6 +41,15 @@ def pictures_of(scenario: Scenario, *, trained_from: int = 0, sessions: int | No
                 for position, content in enumerate(content_hashes(images)):
                     name = session.class_names[int(images.labels[position])]
                     yield PictureRecord(content, images.describe(position), name, part, session.id)
+
+
+def warn_of_copies(scenario: Scenario) -> None:
+    """Say which pictures stand more than once in the stream, pixel by pixel; nothing is left out."""
+    pictures = catalog(scenario, scenario.class_names)
+    sentences = copy_sentences(find_copies(pictures), pictures) if len(pictures) else []
+    if sentences:
+        advice = "`hf-cl data` shows them, and with --write_exclude writes the file for --exclude."
+        logger.warning("%s %s", " ".join(sentences), advice)
 
 
 def compare_pictures(before: Sequence[PictureRecord], scenario: Scenario, taught: int, *, strict: bool) -> None:

@@ -10,6 +10,7 @@ from hf_cl.results.results import Results
 from hf_cl.run.first_checks import check_settings
 from hf_cl.run.joint import joint_mark
 from hf_cl.run.open import open_adapter, open_base, open_scenario
+from hf_cl.run.pictures import warn_of_copies
 from hf_cl.run.trainer import ContinualTrainer
 from hf_cl.settings import RunSettings
 from hf_cl.training.accelerator import RunAccelerator
@@ -27,6 +28,8 @@ def train(settings: RunSettings, *, quiet: bool = False) -> ContinualTrainer:
     accelerator = RunAccelerator(settings)
     store = open_store(processor, settings, accelerator)  # before the data: what is decoded to look at them need not be decoded again
     scenario = open_scenario(settings, store, quiet=quiet, start=start)
+    if accelerator.is_main_process and not quiet:
+        warn_of_copies(scenario)
     made = {"accelerator": accelerator, "store": store, "start": start}
     trainer = ContinualTrainer(backbone, processor, method, scenario, settings, quiet=quiet, tokenizer=tokenizer, **made)
     trainer.fit()

@@ -17,6 +17,8 @@ from hf_cl.errors import UnreadableImageError
 from hf_cl.pictures import readable, to_rgb
 from hf_cl.scenarios.check_record import CheckRecord
 from hf_cl.scenarios.image_set import ImageSet
+from hf_cl.scenarios.image_store import ImageStore
+from hf_cl.scenarios.pixel_digests import digests_of_store, pixel_digest
 
 Look = Literal["all", "changed", "header", "none"]
 Seen = Callable[[Any, int, Image.Image], None]
@@ -44,7 +46,7 @@ class UnreadableImage:
 def check_pictures(
     images: ImageSet, *, look: Look = "changed", seen: Seen | None = None, progress: Callable[[int, int], None] | None = None
 ) -> list[UnreadableImage]:
-    """The images that cannot be decoded, in order.
+    """The images that cannot be decoded, in order. What was decoded, now or when it was found whole, has a digest (`pixel_digests`).
 
     Args:
         images: the set.
@@ -56,13 +58,22 @@ def check_pictures(
     if look == "none":
         return []
     stamps = images.store.stamps(images.indices.tolist())  # [n]
-    record = CheckRecord(images.store.place)
-    new = np.ones(len(images), dtype=bool) if stamps is None or look == "all" else ~record.known(stamps)  # [n]
+    record, digests = CheckRecord(images.store.place), digests_of_store(images.store)
+    new = np.ones(len(images), dtype=bool)  # [n]
+    if stamps is not None and look != "all":
+        known, before = record.known(stamps)
+        new, digests[images.indices[known]] = ~known, before[known]
+
+    def decoded(store: ImageStore, row: int, picture: Image.Image) -> None:
+        digests[row] = pixel_digest(picture)
+        if seen is not None:
+            seen(store, row, picture)
+
     positions = np.flatnonzero(new).tolist()
-    found = find_unreadable(images, positions=positions, header=look == "header", seen=seen, progress=progress)
+    found = find_unreadable(images, positions=positions, header=look == "header", seen=decoded, progress=progress)
     if stamps is not None and positions and look != "header":
         new[[bad.position for bad in found]] = False
-        record.add(stamps[new])
+        record.add(stamps[new], digests[images.indices[new]])
     return found
 
 

@@ -6,6 +6,7 @@ Shapes: B batch, C classes seen so far, D feature width, n images of a data set.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -75,6 +76,7 @@ class ImageStream:
         features: FeatureSet | None,
         replay: Replay | None = None,
         exposed: Sequence[int] | None = None,
+        updates: int = 1,
     ) -> Iterator[list[MicroBatch]]:
         """The micro-batches of each optimizer step of an epoch, from step `start` on.
 
@@ -87,17 +89,25 @@ class ImageStream:
             features: take features instead of images.
             replay: how images of a memory, the last ones of `dataset`, come into the steps; None where it has none.
             exposed: of an ordered session, classes that have come by each of its images, which are then not shuffled.
+            updates: steps on each batch, all with the same augmented images.
         """
         self._plan = _planned(len(dataset), size, key, replay, ordered=exposed is not None)
-        parts = [self._parts(batch) for batch in self._plan[start:]]
+        first, done = divmod(start, updates)
+        parts = [self._parts(batch) for batch in self._plan[first:]]
         batches = self._feature_batches(features, parts) if features is not None else self._image_batches(dataset, parts, epoch, views)
-        for number, (batch, step) in enumerate(zip(self._plan[start:], parts, strict=True), start=start):
+        for number, (batch, step) in enumerate(zip(self._plan[first:], parts, strict=True), start=first):
             come = None if exposed is None else exposed[min((number + 1) * size, len(exposed)) - 1]
-            if replay is None:
-                yield [MicroBatch(next(batches), weight, exposed=come) for _, weight in step]
-                continue
-            share = sum(position >= replay.own for position in batch) / len(batch)
-            yield [MicroBatch(next(batches) | self._marks(micro, replay.own), weight, share, come) for micro, weight in step]
+            micro_batches = [self._micro_batch(next(batches), batch, micro, weight, replay, come) for micro, weight in step]
+            for update in range(done if number == first else 0, updates):
+                yield [replace(micro, update=update) for micro in micro_batches]
+
+    def _micro_batch(
+        self, values: dict[str, Tensor], batch: list[int], micro: list[int], weight: float, replay: Replay | None, come: int | None
+    ) -> MicroBatch:
+        if replay is None:
+            return MicroBatch(values, weight, exposed=come)
+        share = sum(position >= replay.own for position in batch) / len(batch)
+        return MicroBatch(values | self._marks(micro, replay.own), weight, share, come)
 
     def _marks(self, positions: list[int], own: int) -> dict[str, Tensor]:
         """Which images of a micro-batch are a memory's, and which of its images they are."""
@@ -131,7 +141,7 @@ class ImageStream:
                 chosen = to_device(torch.tensor(micro), data.labels.device)
                 yield {"features": data.features[chosen], "labels": data.labels[chosen], "index": data.index[chosen]}
 
-    def samples_of_step(self, dataset: ImageDataset, batch: int) -> list[int]:
+    def samples_of(self, dataset: ImageDataset, batch: int) -> list[int]:
         """Sample ids of a global batch of the current epoch."""
         return [int(dataset.indices[position]) for position in self._plan[batch]]
 

@@ -82,12 +82,14 @@ class PhaseLoop:
             features=trainer.features.of(train, augment=True) if phase.inputs == "features" else None,
             replay=replay,
             exposed=trainer.session.exposed,
+            updates=phase.updates_per_batch,
         )
         rates: Sequence[float] = ()
         for micro_batches in steps:
             rates = self.schedule(at.session_epoch, at.batch)
             taken = self.stepper.step(micro_batches, at.epoch, at.step, rates)
-            at.next_batch(min(size, count - at.batch * size))
+            batch, update = divmod(at.batch, phase.updates_per_batch)
+            at.next_batch(0 if update else min(size, count - batch * size))  # each image counts once
             if phase.inputs == "images":
                 self._weights_moved()
             if taken:
@@ -139,7 +141,8 @@ class PhaseLoop:
         trainer = self.trainer
         bad = [name for name, value in losses.items() if not math.isfinite(value)]  # a gradient alone is put to zero, and spoils no loss
         what = f"The loss {' + '.join(map(repr, bad))} was" if bad else "The losses were finite, a gradient was"
-        samples = trainer.images.samples_of_step(trainer.session.training_images, trainer.position.batch - (trainer.position.step - step))
+        batch = (trainer.position.batch - (trainer.position.step - step)) // self.phase.updates_per_batch
+        samples = trainer.images.samples_of(trainer.session.training_images, batch)
         more = f" and {len(samples) - SHOWN} more" if len(samples) > SHOWN else ""
         return (
             f"{what} not finite at step {step} (session {trainer.session.id}, phase {self.phase.name}), on the samples with index "

@@ -75,6 +75,8 @@ class Run:
     phase: Phase = field(init=False)
     """The one that runs; from `begin_epoch` on."""
     optimizer: Any = field(default=None, init=False)
+    carried: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
+    """Between sessions, of an optimizer that lasts: what it knows of each parameter, by name."""
     contexts: Sequence[Context] = field(default=(), init=False)
     """In `after_step`: what the losses saw in this step, one context per micro-batch of this process, of the rule's first pass, without
     gradient. Empty elsewhere: nothing outlives a step."""

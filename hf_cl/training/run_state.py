@@ -43,7 +43,7 @@ class RunState:
             return Position()
         self._pending = self.store.load(step)
         run.last_checkpoint = f"step {step}"
-        if not {"trained_fields", "taught", "calibration"} <= self._pending.keys() or "history" not in self._pending["results"]:
+        if not {"trained_fields", "taught", "calibration", "carried"} <= self._pending.keys() or "history" not in self._pending["results"]:
             raise ValueError(f"The checkpoint of step {step} was written by an earlier version of hf_cl; choose another output_dir.")
         self._pending["statistics_files"] = self.store.read(step, "statistics_files", rank=0)
         position = Position(**self._pending["position"])
@@ -76,6 +76,7 @@ class RunState:
         restore_tensors(run.model, run.tuner.prefix, run.head, state["tensors"])
         if state["optimizer"] is not None:
             run.optimizer.load_state_dict(state["optimizer"])
+        run.carried = state["carried"]
         if state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         parts = _other_parts(run)
@@ -106,6 +107,7 @@ class RunState:
             "trained_fields": {name: getattr(run.config, name) for name in ("temperature", *run.tuner.trained_fields)},
             "tensors": owned_tensors(run.model, run.tuner.prefix, run.head),
             "optimizer": run.optimizer.state_dict() if position.begun else None,
+            "carried": {} if position.begun else run.carried,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
             "loss_parameters": run.plan.loss_parameters(),
             "losses": {key: term.state_dict() for key, term in run.plan.losses().items()},

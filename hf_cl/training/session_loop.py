@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from peft import get_peft_model
 from torch import Tensor, nn
 
-from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, encode_names, reads_texts
+from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, reads_texts, texts_of
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.statistics_files import SavedStatistics, training_state
@@ -54,6 +54,7 @@ from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.loading_check import BareBase
 from hf_cl.training.marks import Marks, check_marks
+from hf_cl.training.optimizer_state import carry_over, state_by_name
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
@@ -108,9 +109,7 @@ class SessionLoop(Services):
         texts = None
         if reads_texts(method.adapter.head):
             named: Any = backbone
-            texts = encode_names(
-                named.name_or_path, scenario.class_names, method.adapter.head.get("template"), revision=settings.backbone_revision
-            )
+            texts = texts_of(method.adapter.head, named.name_or_path, scenario.class_names, revision=settings.backbone_revision)
         protocol_record(scenario.protocol)
         self._store = store
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
@@ -168,7 +167,7 @@ class SessionLoop(Services):
         torch.manual_seed(self.settings.seed)
         if self.settings.report_to:
             start_trackers(accelerator, self.settings.report_to, asdict(self.settings), self.folder)
-        self.times = times
+        self.times, self.carried = times, {}
         self.records = Records(self.folder, accelerator, self.quiet)
         self.images = ImageStream(self._store or open_store(self.processor, self.settings, accelerator), self.settings, accelerator)
         self.results, self.marks = SessionResults(self), Marks(self.settings.marks)
@@ -232,7 +231,7 @@ class SessionLoop(Services):
         config = deepcopy(self.method.adapter)  # the method's own stays as it is, for another run
         config.class_names, config.classes_per_session = names, [len(names)]
         if self.texts is not None:
-            config.head["text_width"] = self.texts.width
+            config.head |= self.texts.filled_in
         return get_peft_model(self.backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
 
     def _feature_files(self) -> FeatureFiles | None:
@@ -254,8 +253,9 @@ class SessionLoop(Services):
             check_needs(self.method, [*self.plan.losses().values(), *self.method.parts, self.method.rule, *self.probes])
         for coming in self.plan.sessions[trained_from:]:
             world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
-            given = (*self.tuner.roles, *self.tuner.extras)
-            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without, self.head.extras)
+            given, reads = (*self.tuner.roles, *self.tuner.extras), self.head.reads_given
+            names_unseen = isinstance(self.head, TextHead)
+            check_session(coming, phases, self.settings, world, given, names_unseen, without, reads, self.head.extras)
             training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
             check_new_classes(coming, [*always, *training])
             warn_of_few_classes(coming, phases)
@@ -283,15 +283,18 @@ class SessionLoop(Services):
         made = self.method.optimizer(session, self.named_parameters)
         check_optimizer(made, self.named_parameters, phases)
         self.optimizer, schedule = made
+        if self.method.optimizer_lasts == "run":
+            carry_over(self.carried, self.optimizer, self.named_parameters)
         if at.begun:
             self.state.restore_if_due(self, self.results)
             self.features.clear()  # a hook may have asked for features of the model before it was restored
         at.begun = True
         self._started = time.perf_counter() - at.session_seconds
-        steps = [p.epochs * session.steps_per_epoch(p.batch_size) for p in phases]
+        per_epoch = [session.steps_per_epoch(p.batch_size) * p.updates_per_batch for p in phases]
+        steps = [p.epochs * count for p, count in zip(phases, per_epoch, strict=True)]
         done = sum(steps[: at.phase]) + at.batch
         if at.phase < len(phases):
-            done += at.epoch * session.steps_per_epoch(phases[at.phase].batch_size)
+            done += at.epoch * per_epoch[at.phase]
         self.records.start_bar(
             f"session {session.id} ({session.id + 1} of {len(self.plan.sessions)})",
             sum(steps),
@@ -342,6 +345,8 @@ class SessionLoop(Services):
     def _leave_session(self, session: Session, seconds: float, trained: bool) -> None:
         """Measure it, and write its adapter and a checkpoint."""
         self.features.doubt(session.train, session.training_images)
+        if self.method.optimizer_lasts == "run" and self.optimizer is not None:
+            self.carried = state_by_name(self.optimizer, self.named_parameters)
         self.results.add(session, seconds, trained)
         if session is self.plan.sessions[-1]:
             self.results.compare(self.marks)

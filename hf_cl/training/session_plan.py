@@ -55,6 +55,8 @@ class SessionPlan:
         for session, phases in zip(self.sessions, planned, strict=True):
             if wrong := [phase for phase in phases if phase.epochs < 0]:
                 raise ValueError(f"Phase {wrong[0].name!r} of session {session.id} has {wrong[0].epochs} epochs; 0 leaves it out.")
+            if wrong := [phase for phase in phases if phase.updates_per_batch < 1]:
+                raise ValueError(f"Phase {wrong[0].name!r} of session {session.id}: updates_per_batch must be at least 1.")
         return [[phase for phase in phases if phase.epochs > 0] for phases in planned]
 
     def losses(self) -> dict[str, LossTerm]:

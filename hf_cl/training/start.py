@@ -14,7 +14,7 @@ from hf_cl.adapters import HeadedConfig
 from hf_cl.backbones.loading import shared_name
 from hf_cl.checkpoints.statistics_files import STATISTICS_FILE, SavedStatistics, load_statistics, restore_training_state
 from hf_cl.contracts import Head, Method, Part
-from hf_cl.heads import HEADS
+from hf_cl.heads import fits_itself
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.results.composition import adapter_record, first_difference
 
@@ -64,7 +64,7 @@ def open_start(folder: Path, method: Method, backbone: str | None = None) -> Sta
     if base and backbone and base != backbone:
         raise ValueError(f"The adapter in {folder} was trained on the base {base}: give --backbone {base}.")
     check_needs(method, method.parts)
-    needed = _fits_itself(method.adapter.head) or any(part.statistics for part in method.parts)
+    needed = fits_itself(method.adapter.head) or any(part.statistics for part in method.parts)
     saved = None
     if needed:
         if not (folder / STATISTICS_FILE).is_file():
@@ -85,15 +85,11 @@ def check_needs(method: Method, parts: Iterable[Part]) -> None:
         raise ValueError(f"{method.name} cannot start from an adapter. {missing[0]}. Go on with its run by --resume auto.")
 
 
-def _fits_itself(head: Any) -> bool:
-    kind = HEADS.get((head or {}).get("type", ""))
-    return isinstance(kind, type) and issubclass(kind, Head) and kind.fits
-
-
 def _check_same_adapter(folder: Path, config: HeadedConfig, method: Method) -> None:
     there, here = adapter_record(config), adapter_record(method.adapter)
     heads = there.get("head") or {}, here.get("head") or {}
-    there["head"] = {name: value for name, value in heads[0].items() if name != "text_width" or name in heads[1]}  # the loop fills it in
+    filled_in = {"text_width", "num_targets"} - heads[1].keys()  # by the loop
+    there["head"] = {name: value for name, value in heads[0].items() if name not in filled_in}
     if there["type"] != here["type"]:
         raise ValueError(f"{folder} is an adapter of type {there['type']}, and {method.name} trains {here['type']}.")
     difference = first_difference(there, here)

@@ -39,6 +39,8 @@ class MicroBatch:
     """As `Context.replayed_share`."""
     exposed: int | None = None
     """As `Context.exposed`."""
+    update: int = 0
+    """As `Context.update`."""
 
 
 def _detached(context: Context) -> Context:
@@ -107,7 +109,8 @@ class Stepper:
 
         def losses() -> dict[str, Tensor]:
             views = self._views(pixels[: num_model_views(self.phase)], micro.batch)
-            context = Context(micro.batch, views, self.session, epoch, step, frozen, micro.replayed_share, micro.exposed)
+            about = {"replayed_share": micro.replayed_share, "exposed": micro.exposed, "update": micro.update}
+            context = Context(micro.batch, views, self.session, epoch, step, frozen, **about)
             if len(self.contexts) == number:  # a rule's further passes come when every micro-batch has left its own
                 self.contexts += (_detached(context),)
             return {term.name: self._value(term, context) * (term.weight_at(epoch) * micro.weight) for term in self.phase.losses}

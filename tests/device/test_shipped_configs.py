@@ -77,6 +77,8 @@ def shortened(method: str, name: str) -> Run:
             setattr(settings, field.name, [1] if field.name == "e_layers" else [0])
         elif field.name == "lora_blocks" and value:
             settings.lora_blocks = [block for block in value if block < 2]
+        elif field.name == "head" and "text_model" in value:
+            settings.head["text_model"] = "demo_clip"  # which needs no network
     if "grid" in getattr(settings, "head", {}):
         settings.head = {**settings.head, "grid": 2}  # of the tiny base's 4 x 4 patches
     settings.batch_size = 4

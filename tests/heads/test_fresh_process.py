@@ -8,10 +8,10 @@ import sys
 from functools import partial
 
 import torch
-from device_runs import FRAME, KEYS, SCAN, VECTORS, Run, build, slow_learner
+from device_runs import FRAME, KEYS, ORDERED, ORDERED_MEANS, SCAN, TARGETS, VECTORS, Run, build, slow_learner
 from safetensors.torch import save_file
 
-from hf_cl.methods import dkvb, etf, frozen, mamba_fscil, maxsim, prd
+from hf_cl.methods import dkvb, etf, frozen, linear_probe, mamba_fscil, maxsim, prd
 
 HEADS = {
     "gaussian": {},
@@ -22,10 +22,14 @@ HEADS = {
     "ridge": {},
     "ridge relu": {"feature_map": "relu", "map_dim": 16},
     "kernel_ridge": {"coreset_per_class": 3},
+    "logistic": {"draws_per_class": 10},
     "fetril": {},
     "prototype": {},
 }
 RUNS = {name: Run(partial(frozen, {"type": name.split()[0], **settings})) for name, settings in HEADS.items()}
+RUNS["language_targets"] = Run(partial(linear_probe, epochs=1, head=TARGETS))
+RUNS["nested_dropout"] = Run(partial(linear_probe, epochs=1, head=ORDERED))
+RUNS["nested_dropout gaussian"] = Run(partial(linear_probe, epochs=1, head=ORDERED_MEANS))
 RUNS["prd"] = Run(partial(prd, epochs=1, r=4, projector=(16, 8)))
 RUNS |= {"etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means"}))}
 RUNS |= {"maxsim": Run(partial(maxsim, epochs=1, session_epochs=1, head=VECTORS))}

@@ -117,7 +117,7 @@ def test_pictures_of_another_place_are_others(look, tmp_path):
     look()
     shutil.copytree(look.folder, tmp_path / "elsewhere")
     store = FileStore(tmp_path / "elsewhere", ALL)
-    assert not CheckRecord(store.place).known(store.stamps(range(COUNT))).any()
+    assert not CheckRecord(store.place).known(store.stamps(range(COUNT)))[0].any()
 
 
 def test_a_record_of_other_rules_or_another_pillow_is_not_believed(look, monkeypatch):
@@ -156,9 +156,9 @@ def test_only_the_newest_records_are_kept(cache, monkeypatch):
     monkeypatch.setattr(records, "KEPT", 2)
     for i, name in enumerate(["old", "middle", "new"]):
         record = CheckRecord(name)
-        record.add(np.array([1, 2], dtype=np.uint64))
+        record.add(np.array([1, 2], dtype=np.uint64), np.ones((2, 2), np.uint64))
         os.utime(record.path, ns=(i, i))
-    CheckRecord("newest").add(np.array([3], dtype=np.uint64))
+    CheckRecord("newest").add(np.array([3], dtype=np.uint64), np.ones((1, 2), np.uint64))
     assert sorted(cache.iterdir()) == sorted(CheckRecord(name).path for name in ("new", "newest"))
 
 
@@ -166,5 +166,6 @@ def test_what_has_no_stamp_is_always_looked_at():
     """A file that is gone, or a table in memory."""
     record = CheckRecord("any")
     stamps = np.array([0, 5], dtype=np.uint64)
-    record.add(stamps)
-    assert record.known(stamps).tolist() == [False, True]
+    record.add(stamps, np.array([[7, 7], [8, 9]], dtype=np.uint64))
+    found, digests = record.known(stamps)
+    assert found.tolist() == [False, True] and digests.tolist() == [[0, 0], [8, 9]]

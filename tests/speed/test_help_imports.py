@@ -19,7 +19,22 @@ except SystemExit as end:
 sys.stderr.write("\\n" + json.dumps({"code": code, "modules": sorted({name.partition(".")[0] for name in sys.modules})}))
 """
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "numpy", "sklearn", "matplotlib", "PIL", "kornia", "scipy"}
-COMMANDS = ("train", "ensemble", "demo", "predict", "evaluate", "app", "report", "compare", "list", "env", "push", "export", "classes")
+COMMANDS = (
+    "data",
+    "train",
+    "ensemble",
+    "demo",
+    "predict",
+    "evaluate",
+    "app",
+    "report",
+    "compare",
+    "list",
+    "env",
+    "push",
+    "export",
+    "classes",
+)
 OWN = """
 from dataclasses import dataclass
 import torch

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from loop_case import backbone, digest, processor
+from loop_case import digest
 from memory_case import StopAt
-from stream import Images, Stream
+from online_case import Online, build
 
-from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.contracts import Part
 from hf_cl.methods import compose, lora, ovor
 from hf_cl.methods.with_memory import with_memory
 from hf_cl.probes import AnytimeAccuracy, Prequential
-
-
-class Online(Stream):
-    """Two sessions of 20 images; each class comes late in its session, and class 0 comes again in session 1."""
-
-    def __init__(self, ordered=True):
-        super().__init__(2)
-        self.ordered = ordered
-
-    def __iter__(self):
-        arrivals = [[0] * 12 + [1] * 8, [0] * 3 + [2] * 9 + [3] * 8]
-        for session, labels in zip(super().__iter__(), arrivals, strict=True):
-            come = np.maximum(np.maximum.accumulate(labels) + 1, 2 * session.id)
-            train = Images(labels, first_index=1000 * session.id)
-            yield replace(session, train=train, exposed=come.tolist() if self.ordered else None)
 
 
 class Watch(Part):
@@ -48,14 +29,6 @@ class Watch(Part):
         (ctx,) = trainer.contexts
         moved = (trainer.head.weight.detach() != self.begin).any(1).tolist()
         self.steps.append((ctx.session.id, ctx.batch["index"].tolist(), ctx.exposed, trainer.exposed, moved))
-
-
-def build(folder: Path, method=None, probes=(), stream=None, parts=(), **settings):
-    method = method or compose(adapter={"type": "lora", "r": 4}, epochs=1)
-    values = {"batch_size": 4, "eval_batch_size": 8, "augmentation": "crop_flip", "cpu": True, "num_workers": 1, **settings}
-    run = TrainingSettings(output_dir=str(folder), **values)
-    method = replace(method, parts=[*method.parts, *parts])
-    return ContinualTrainer(backbone(0.0), processor(), method, stream or Online(), run, list(probes), quiet=True)
 
 
 def test_images_come_as_they_stand_and_classes_that_have_not_come_rest(tmp_path):

@@ -1,0 +1,53 @@
+"""`hf-cl tune`: settings chosen on validation images of the first sessions."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from hf_cl.cli.app import TRAIN, app, mistakes_in_a_line
+
+if TYPE_CHECKING:
+    from hf_cl.tuning.choice import Candidate
+    from hf_cl.tuning.tune import Asked
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, rich_help_panel=TRAIN)
+def tune(context: typer.Context) -> None:
+    """Choose settings without looking at a test image: `hf-cl tune lora --config own_images --dataset ./my_photos --budget 16`.
+
+    --over NAME, NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=a,b,c: what is searched, several values or flags; a key of a dict is
+    head.shrinkage. --budget: full-length runs that may be paid for. --sessions: the first sessions, the only ones that are used.
+    --validation_fraction: of their training images, kept out to measure on. --objective final_accuracy or average_incremental_accuracy.
+    --seeds: runs of a candidate in full. --jobs: candidates at a time; --where local or ray. Other flags are those of `hf-cl train`, the
+    base. The same command goes on, also beside another process.
+    """
+    from hf_cl.tuning.tune import asked_for, search_for  # noqa: PLC0415
+
+    with mistakes_in_a_line():
+        asked = asked_for(context.args)
+        typer.echo(asked.announcement())
+        started = time.monotonic()
+        outcome = search_for(asked, say=lambda candidates: _say(asked, candidates, time.monotonic() - started))
+    if outcome is None:
+        typer.echo("What is left runs in other processes; the same command shows the outcome when they have ended.")
+        raise typer.Exit(0)
+    folder: Path = asked.folder
+    typer.echo(f"\n{outcome.verdict}")
+    typer.echo(f"Candidates: {folder / 'tune.html'}")
+    typer.echo(f"Next: hf-cl train {asked.method} --config {folder / 'best.yaml'} --output_dir runs/final")
+
+
+def _say(asked: Asked, candidates: list[Candidate], seconds: float) -> None:
+    """How far the search is, and how long it may still take."""
+    spent = asked.plan.spent(candidates)
+    finished = [one.full for one in candidates if one.full is not None]
+    best = max((one.worth for one in finished), default=0.0)
+    left = seconds / spent * (asked.plan.budget - spent) / 60
+    typer.echo(
+        f"{len(candidates)} points, {len(finished)} in full; {spent:g} of {asked.plan.budget:g} runs spent; best {100 * best:.1f} % on "
+        f"validation images; up to {left:.0f} min to go"
+    )
