@@ -140,7 +140,7 @@ class Branch(nn.Module):
         widths = [in_features, *[mid_dim] * (layers - 1)]
         mlp: list[nn.Module] = []
         for before, after in pairwise(widths):
-            mlp += [nn.Linear(before, after, **factory), nn.LayerNorm((grid, grid, after), **factory), nn.LeakyReLU(SLOPE)]
+            mlp += [nn.Linear(before, after, **factory), nn.LayerNorm([grid, grid, after], **factory), nn.LeakyReLU(SLOPE)]
         self.mlp = nn.Sequential(*mlp, nn.Linear(widths[-1], out_dim, bias=False, **factory))
         self.position = nn.Parameter(torch.empty(grid * grid, out_dim, **factory))  # [L, E]
         nn.init.trunc_normal_(self.position, std=0.02)
