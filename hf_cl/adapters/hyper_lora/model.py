@@ -50,7 +50,10 @@ class HyperLoraModel(HeadedTuner):
     ) -> None:
         super().put_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage)
         self._put_generator(model, adapter_name)
-        QueryPass.on(model, self.hosts())
+        hosts = self.hosts()
+        QueryPass.on(model, hosts)
+        if self._config(adapter_name).class_names:
+            self.head_wrapper().inform(hosts)
 
     def _put_generator(self, model: nn.Module, adapter_name: str) -> None:
         """Once all layers are there: their shapes, and their order by depth and then by name, are the generator's."""
