@@ -7,6 +7,7 @@ from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
 from hf_cl.methods.dkvb import DkvbSettings, dkvb
+from hf_cl.methods.dst import DstSettings, dst
 from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
@@ -33,6 +34,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "glad": GladSettings,
     "sara": SaraSettings,
     "mask_tuning": MaskTuningSettings,
+    "dst": DstSettings,
     "slca": SlcaSettings,
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
@@ -55,6 +57,7 @@ __all__ = [
     "ComposeSettings",
     "CpeClipSettings",
     "DkvbSettings",
+    "DstSettings",
     "DualPromptSettings",
     "EtfSettings",
     "FrozenSettings",
@@ -77,6 +80,7 @@ __all__ = [
     "compose",
     "cpe_clip",
     "dkvb",
+    "dst",
     "etf",
     "frozen",
     "glad",

@@ -27,6 +27,8 @@ def check_settings(settings: RunSettings) -> None:
     cannot be made.
     """
     faults = _protocol_faults(settings)
+    if "epochs" in settings.probes and not settings.validation_fraction:
+        faults.append("The probe epochs looks at validation images: --validation_fraction 0.1 holds some out.")
     head = vars(settings).get("head")  # of the methods that let one choose
     two_meanings = settings.backbone in SHIPPED and (Path(settings.backbone) / "config.json").is_file()
     checks: list[tuple[Callable[..., object], tuple[Any, ...]]] = [
