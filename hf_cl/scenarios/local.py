@@ -42,7 +42,7 @@ def read_local(
         return _splits_of(name, read_saved_dataset(root), image_column, label_column, domain_column)
     tables, pictures = table_files(root), picture_files(root)
     if pictures.files and (metadata := [file for file in tables if file.stem.casefold() == METADATA]):
-        described = _read_metadata(root, name, metadata, pictures, label_column, test_split)
+        described = _read_metadata(root, name, metadata, pictures, label_column, domain_column, test_split)
         if described is not None:
             return described
     used = _usable(root, tables, pictures)
@@ -118,7 +118,13 @@ def _say(root: Path, what: str, files: Sequence[object]) -> None:
 
 
 def _read_metadata(
-    root: Path, name: str, files: Sequence[Path], pictures: PictureFiles, label_column: str | None, test_split: str
+    root: Path,
+    name: str,
+    files: Sequence[Path],
+    pictures: PictureFiles,
+    label_column: str | None,
+    domain_column: str | None,
+    test_split: str,
 ) -> Splits | None:
     """Photos and classes as the metadata files list them; None where these do not tell the class, which the folders then do."""
     parts = read_tables(root, files, test_split)
@@ -126,9 +132,9 @@ def _read_metadata(
     if FILE_NAME not in first.rows.features:
         raise DataError(f"{files[0]} has no column {FILE_NAME!r}; it has {', '.join(first.rows.features)}.")
     try:
-        splits = _splits_of(name, parts, FILE_NAME, label_column)
+        splits = _splits_of(name, parts, FILE_NAME, label_column, domain_column)
     except DataError:
-        if label_column is not None or not any(len(path.parts) > 1 for path in pictures.files):
+        if label_column is not None or domain_column is not None or not any(len(path.parts) > 1 for path in pictures.files):
             raise
         logger.warning("%s does not tell the classes; they are read from the names of the folders.", files[0])
         return None

@@ -65,6 +65,17 @@ def test_without_a_split_each_domain_is_parted(make_source):
         assert len(session.tests[-1].data) == len(session.train) // 4
 
 
+def test_metadata_beside_photos_says_it(tmp_path):
+    lines = ["file_name,label,style"]
+    for number, (style, animal) in enumerate([(s, a) for s in ("photo", "oil") for a in ("cat", "dog") for _ in range(4)]):
+        Image.new("RGB", (8, 8), (15 * number, 99, 3)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{animal},{style}")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines))
+    stream = domain_incremental(open_images(tmp_path, domain_column="style"))
+    assert stream.protocol["details"] == {"domains": ["photo", "oil"]}
+    assert [len(session.train) + len(session.tests[-1].data) for session in stream] == [8, 8]
+
+
 def test_other_protocols_carry_the_domain_too(source):
     stream = class_incremental(source, 1, 1, class_order="natural")
     assert [sorted(set(domains_of(session.train).tolist())) for session in stream] == [[0, 1], [0, 2], [1]]
