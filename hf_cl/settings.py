@@ -35,6 +35,7 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "session_from",
         "report_to",
         "memory_dir",
+        "tuned_on",
         "push_to_hub",
         "private",
         "license",
@@ -131,7 +132,7 @@ class TrainingSettings:
     def faults(self) -> list[str]:
         """What is wrong with the values, a sentence each. A method's settings add theirs."""
         counts = ["batch_size", "eval_batch_size", "gradient_accumulation_steps", "logging_steps", "num_workers"]
-        counts += [name for name in ("checkpoint_steps", "stability_every") if getattr(self, name) is not None]
+        counts += [name for name in ("checkpoint_steps", "stability_every", "max_sessions") if vars(self).get(name) is not None]
         faults = [f"{name} must be at least 1, got {getattr(self, name)}." for name in counts if getattr(self, name) < 1]
         faults += [
             f"{name} must be at least 0, got {value}."
@@ -198,6 +199,12 @@ class RunSettings(TrainingSettings):
     """What makes the next session of a run that goes on: `new_classes` alone, or first the `new_pictures` of classes that it has taught."""
     validation_fraction: float = 0.0
     """Share of the training images that is kept out for validation."""
+    test_on: Literal["test", "validation"] = "test"
+    """`validation`: measure on the images that validation_fraction keeps out, and leave the test images alone (`hf-cl tune` does)."""
+    max_sessions: int | None = None
+    """Train the first sessions alone; later ones are never opened."""
+    tuned_on: str | None = None
+    """What the settings were chosen on, as `hf-cl tune` writes it down for the card; it changes nothing."""
     push_to_hub: str | None = None
     """Repository on the Hub (`owner/name`) that gets the run at its end, one revision per session; token and name are checked first."""
     private: bool = False

@@ -37,10 +37,12 @@ from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, SaraConfi
 from hf_cl.contracts import Method, Probe
 from hf_cl.methods import (
     CodaPromptSettings,
+    DstSettings,
     DualPromptSettings,
     HyperLoraSettings,
     L2PSettings,
     MaskTuningSettings,
+    MvpSettings,
     coact,
     compose,
     cpe_clip,
@@ -110,6 +112,9 @@ def clip(layers: int) -> Callable[[Path], nn.Module]:
 
 
 REASONS = {
+    "dst/layer.py rewire": "a rewiring, every so many steps, finds out which entries stay",
+    "dst/rewiring.py at_random": "the same, which of all are candidates",
+    "sara/selection.py smallest": "the same, which entries are smallest",
     "heads/dkvb.py after_step": "the first three steps of a session are checked: does anything but chosen values move?",
     "cpe_clip/layer.py check_room": "a session's texts are looked at once: do they leave room for the prompts?",
     "sara/selection.py check_positions": "positions are looked at once after they were written: sorted, distinct, inside their tensor?",
@@ -175,6 +180,10 @@ def slow_learner(**kwargs: Any) -> Method:
 RANK_TERM = {"lambda_rank": 1e-3, "rank_min_dim": 8, "rank_min_nnz": 8}
 SARA_WAITS = {"sara/selection.py check_positions": 2, "sara/layer.py <lambda>": 4, "sara/training.py <genexpr>": 2}
 RANK_WAITS = {**SARA_WAITS, "sara/sparse_linear.py cut": 2, "sara/training.py _nuclear_norm": 7}
+DST = {"epochs": 1, "density": 0.1, "update_every": 1, "growth": "random_unfired", "stop_fraction": 1.0}
+DST_WAITS = dict.fromkeys(
+    ("dst/layer.py rewire", "dst/rewiring.py at_random", "sara/selection.py smallest", "sara/selection.py check_positions"), 7
+)
 ROOM = {"cpe_clip/layer.py check_room": 3}
 
 RUNS: dict[str, Run] = {
@@ -207,6 +216,7 @@ RUNS: dict[str, Run] = {
     "l2p": Run(lambda: L2PSettings(epochs=1, pool_size=6).method()),
     "dualprompt": Run(lambda: DualPromptSettings(epochs=1, e_layers=[1], g_layers=[0], vor_epochs=1).method()),
     "coda_prompt": Run(lambda: CodaPromptSettings(epochs=1, e_layers=[0, 1], components_per_session=2, orthogonality=0.1).method()),
+    "mvp": Run(lambda: MvpSettings(epochs=1, e_layers=[1], g_layers=[0], pool_size=3, e_tokens=2).method()),
     "hyper_lora": Run(lambda: HyperLoraSettings(epochs=1, r=2, hidden_size=8, importance="fisher", regularize_sessions=1).method()),
     "coact": Run(partial(late_coact, POOLER, incremental_train="classifier+lora")),
     "coact, lora later": Run(partial(late_coact, POOLER, incremental_train="lora", incremental_unfrozen=True)),
@@ -218,6 +228,7 @@ RUNS: dict[str, Run] = {
     "sara": Run(partial(sparse, LINEAR), waits=SARA_WAITS),
     "sara in blocks, rank term": Run(partial(sparse, COSINE, block_rows=8, **RANK_TERM), waits=RANK_WAITS),
     **{f"glad, rule {rule}": Run(partial(text_lora, rule), both("clip"), "clip") for rule in ("glad", "sam", "sagm", "prograd")},
+    "dst": Run(lambda: DstSettings(**DST).method(), waits=DST_WAITS),
     "mask_tuning": Run(lambda: MaskTuningSettings(rule="none", head=LINEAR, epochs=1, learning_rate=0.01, sessions="stack").method()),
     "r-amt": Run(lambda: MaskTuningSettings(epochs=1).method(), both("clip"), "clip"),
     "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),

@@ -5,8 +5,8 @@ Shapes: B batch, D feature width, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,14 @@ class _EnableSwitch(TensorlessLayer):
         """Likewise."""
 
 
+class GivesFacts(Protocol):
+    """A tuner layer that knows something of each image."""
+
+    def take_facts(self) -> Mapping[str, Tensor]:
+        """[B, ...] each, of the forward that has just run through the tower; handed out once."""
+        ...
+
+
 class HeadWrapper(ModulesToSaveWrapper):
     """One head per adapter in front of the untouched base classifier.
 
@@ -71,6 +79,8 @@ class HeadWrapper(ModulesToSaveWrapper):
 
     A head whose spec says `pool: pooled` gets the vision tower's pooled output instead of what the model's class feeds its classifier, and
     one that reads tokens the map of patch tokens; the base's own classifier, while adapters are off, gets what it always got.
+
+    A head that reads facts of the images (`Head.reads_given`) finds those in `given` that the adapter's layers made in the same forward.
 
     In eval mode logits are divided by the config's `temperature`: one place for every loading route.
 
@@ -89,6 +99,7 @@ class HeadWrapper(ModulesToSaveWrapper):
         self._base_labels = dict(model.config.id2label)
         self._capture = False
         self._features: Tensor | None = None
+        self._informed: tuple[GivesFacts, ...] = ()
         self._taps: dict[str, PooledOutput | TokenMap] = {}
         super().__init__(classifier, adapter_name)
 
@@ -163,8 +174,14 @@ class HeadWrapper(ModulesToSaveWrapper):
         if "switch" not in self._modules:
             self.switch = _EnableSwitch(self)
 
+    def inform(self, layers: Sequence[GivesFacts]) -> None:
+        """Let heads read what these layers make of the images."""
+        self._informed = tuple(layers)  # a tuple: they are registered elsewhere
+
     def judge(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
         """Logits of features as `take_features` gives them, without the base."""
+        for layer in self._informed:
+            layer.take_facts()
         self._take()  # what the tower said when it ran by itself belongs to other images
         return self(features)
 
@@ -185,7 +202,15 @@ class HeadWrapper(ModulesToSaveWrapper):
                 rows = rows.to(weight.dtype)  # the head stays float32 on a half-precision base
         if self._capture:
             self._features = rows
-        logits = super().forward(features if off else rows, *args, **kwargs)
+        head = None if off else self.head(self.active_adapters[0])
+        if head is None or not head.reads_given:
+            logits = super().forward(features if off else rows, *args, **kwargs)
+        else:
+            head.given = {name: fact for layer in self._informed for name, fact in layer.take_facts().items()}
+            try:
+                logits = super().forward(rows, *args, **kwargs)
+            finally:
+                del head.given  # called alone it knows nothing
         return logits if off else self._calibrated(logits)
 
     @property

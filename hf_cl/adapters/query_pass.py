@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ _POOLED = ("clip_vision", "clip", "siglip_vision", "siglip")
 """Families whose query is the pooled output: CLIP's class token after its norm, SigLIP's attention pooling."""
 
 
+Query = Literal["output", "last", "penultimate"]
+"""Where the query is taken: the tower's output, or its class token after the last block or the one before it, without the norm."""
+
+
 class Asks(Protocol):
     """A layer that makes something before each forward."""
 
@@ -31,8 +35,8 @@ class Asks(Protocol):
         """Whether it would make something now."""
         ...
 
-    def needs_query(self) -> bool:
-        """Whether what it makes depends on the image; where no layer says so, the tower runs once."""
+    def needs_query(self) -> Query | None:
+        """Which query what it makes depends on; where all say None, the tower runs once."""
         ...
 
     def rest(self) -> Any:
@@ -86,7 +90,7 @@ class QueryPass:
         """[B, 3, S, S] -> [B, D] the query alone, without the forward that it is asked for."""
         before = [layer.rest() for layer in self.layers]
         try:
-            return self._query(self._tower[0], (pixel_values,), {})
+            return self._query("output", self._tower[0], (pixel_values,), {})
         finally:
             for layer, state in zip(self.layers, before, strict=True):
                 layer.wake(state)
@@ -111,17 +115,22 @@ class QueryPass:
         self._before.append([layer.rest() for layer in self.layers])
         if not asking:
             return
-        query = self._query(tower, args, kwargs) if any(layer.needs_query() for layer in asking) else None
+        queries: dict[Query | None, Tensor | None] = {None: None}
         for layer in asking:
-            made = layer.answer(query)
+            kind = layer.needs_query()
+            if kind not in queries:
+                queries[kind] = self._query(kind, tower, args, kwargs)  # pyright: ignore[reportArgumentType]
+            made = layer.answer(queries[kind])
             if graded and made is not None and made.requires_grad:
                 self._pending.add(id(layer))
                 made.register_hook(partial(self._settle, layer))
 
-    def _query(self, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    def _query(self, kind: Query, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         self._inside = True
         try:
             with torch.no_grad(), evaluating(tower):
+                if kind != "output":
+                    return _class_token(kind, tower, args, kwargs)
                 output = tower(*args, **kwargs)
         finally:
             self._inside = False
@@ -148,6 +157,33 @@ class QueryPass:
         """The layer's part of the backward pass is done."""
         self._pending.discard(id(layer))
         layer.forget()
+
+
+class _Reached(Exception):
+    """Ends a pass at a block."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+
+
+def _class_token(kind: Query, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:  # [B, D]
+    """After the last block, or after the one before it, which then is the last that runs."""
+    block = max((m for m in tower.modules() if isinstance(m, nn.ModuleList)), key=len)[-1]
+
+    def before(block: nn.Module, inputs: tuple[Any, ...]) -> None:
+        raise _Reached(inputs[0])
+
+    def after(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        raise _Reached(output[0] if isinstance(output, tuple) else output)
+
+    handle = block.register_forward_pre_hook(before) if kind == "penultimate" else block.register_forward_hook(after)
+    try:
+        tower(*args, **kwargs)
+    except _Reached as reached:
+        return reached.tokens[:, 0]
+    finally:
+        handle.remove()
+    raise RuntimeError(f"{type(tower).__name__} has not run its last block.")
 
 
 def query_width(model: nn.Module) -> int:

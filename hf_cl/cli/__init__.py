@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # isort: off
-from hf_cl.cli import data, train, sweep, ensemble, demo
+from hf_cl.cli import data, train, sweep, tune, ensemble, demo
 from hf_cl.cli import predict, evaluate, app_page
 from hf_cl.cli import report, compare, list_, env
 from hf_cl.cli import push, export, classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -39,6 +40,12 @@ class Head(nn.Module):
     """As `Part.statistics`."""
     new_classes_only: str = ""
     """As `Part.new_classes_only`."""
+
+    reads_given: frozenset[str] = frozenset()
+    """Facts of each image that it reads in `given`, by the adapter's names for them. Features alone do not bring them: no phase runs on
+    features then, and test images go through the whole model."""
+    given: Mapping[str, Tensor] = MappingProxyType({})
+    """[B, ...] each: those facts of the images whose features it is looking at; empty where it is called alone, or by another adapter."""
 
     def grow(self, class_names: Sequence[str]) -> None:
         """Append rows for `class_names`; old rows keep their values to the bit."""

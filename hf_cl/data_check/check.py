@@ -25,6 +25,7 @@ from hf_cl.data_check.report import Against, DataReport, Group, NearKey, Overlap
 from hf_cl.errors import DataError
 from hf_cl.images import PixelStore
 from hf_cl.run import open_scenario
+from hf_cl.run.first_checks import check_settings
 from hf_cl.run.look_at_pictures import picture_check
 from hf_cl.run.open import open_processor
 from hf_cl.scenarios import ImageSet, open_images
@@ -108,6 +109,7 @@ def check_data(settings: RunSettings, options: Options, *, quiet: bool = True) -
     Raises what `open_scenario` raises; DataError where all pictures are equal, which no data set's are.
     """
     settings, hashes = replace(settings, check_images="all"), _Hashes()
+    check_settings(settings)
     accelerator = RunAccelerator(settings)
     store = None if options.fast else open_store(open_processor(settings), settings, accelerator)
     scenario = open_scenario(settings, store, quiet=quiet, seen=None if options.fast else hashes.see)

@@ -13,9 +13,11 @@ from hf_cl.heads.dkvb import DKVBHead
 from hf_cl.heads.etf import ETFHead
 from hf_cl.heads.fetril import FeTrILHead
 from hf_cl.heads.gaussian import GaussianHead
+from hf_cl.heads.instance_mask import InstanceMaskHead
 from hf_cl.heads.kernel_ridge import KernelRidgeHead
 from hf_cl.heads.language_targets import LanguageTargetHead
 from hf_cl.heads.linear import LinearHead
+from hf_cl.heads.logistic import LogisticHead
 from hf_cl.heads.maxsim import MaxSimHead
 from hf_cl.heads.nested_dropout import INNER, NestedDropoutHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
@@ -31,12 +33,14 @@ HEADS: dict[str, Callable[..., Head]] = {
     "gaussian": GaussianHead,
     "ridge": RidgeHead,
     "kernel_ridge": KernelRidgeHead,
+    "logistic": LogisticHead,
     "fetril": FeTrILHead,
     "dkvb": DKVBHead,
     "etf": ETFHead,
     "maxsim": MaxSimHead,
     "language_targets": LanguageTargetHead,
     "nested_dropout": NestedDropoutHead,
+    "instance_mask": InstanceMaskHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -57,9 +61,11 @@ __all__ = [
     "ETFHead",
     "FeTrILHead",
     "GaussianHead",
+    "InstanceMaskHead",
     "KernelRidgeHead",
     "LanguageTargetHead",
     "LinearHead",
+    "LogisticHead",
     "MaxSimHead",
     "NestedDropoutHead",
     "PoolerHead",

@@ -11,6 +11,8 @@ from torch import Tensor
 
 SHARE = 5
 """One of so many images of a class is held back."""
+FOLDS = SHARE
+"""Parts of a session's images that can be held back in turn."""
 
 
 def held_back(labels: Tensor, index: Tensor, seed: int, session: int) -> Tensor:
@@ -31,6 +33,17 @@ def held_back(labels: Tensor, index: Tensor, seed: int, session: int) -> Tensor:
             order = np.lexsort((index[rows].numpy(), lots))
             chosen[rows[torch.from_numpy(order[: max(1, len(rows) // SHARE)])]] = True
     return chosen
+
+
+def fold_of(labels: Tensor, index: Tensor, seed: int, session: int) -> Tensor:
+    """[n] which of `FOLDS` parts each image belongs to, as even as may be in every class: a function of what `held_back` is one of."""
+    labels, index = labels.cpu(), index.cpu()
+    folds = torch.zeros(len(labels), dtype=torch.int64)
+    for label in labels.unique().tolist():
+        rows = (labels == label).nonzero()[:, 0]
+        order = np.lexsort((index[rows].numpy(), _lots(index[rows].numpy(), seed, session, label)))
+        folds[rows[torch.from_numpy(order)]] = torch.arange(len(rows)) % FOLDS
+    return folds
 
 
 def _lots(index: np.ndarray, seed: int, session: int, label: int) -> np.ndarray:

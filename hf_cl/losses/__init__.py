@@ -8,6 +8,7 @@ from hf_cl.contracts import LossTerm
 from hf_cl.losses.balanced_softmax import BalancedSoftmax
 from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
 from hf_cl.losses.consistency import Consistency
+from hf_cl.losses.contrastive_keys import ContrastiveKeys
 from hf_cl.losses.dot_regression import DotRegression
 from hf_cl.losses.early_learning import EarlyLearning
 from hf_cl.losses.ensemble_distillation import EnsembleDistillation, Teacher
@@ -20,6 +21,7 @@ from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.mask_norm import MaskNorm
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
+from hf_cl.losses.mvp import MvpLoss
 from hf_cl.losses.nuclear_norm import NuclearNorm
 from hf_cl.losses.orthogonal_prompts import OrthogonalPrompts
 from hf_cl.losses.prediction_distillation import PredictionDistillation
@@ -60,6 +62,8 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "logit_replay": LogitReplay,
     "feature_replay": FeatureReplay,
     "generated_factors": GeneratedFactors,
+    "contrastive_keys": ContrastiveKeys,
+    "mvp": MvpLoss,
     "prototype": PrototypeLoss,
     "relation_distillation": RelationDistillation,
     "dot_regression": DotRegression,
@@ -73,6 +77,7 @@ __all__ = [
     "BalancedSoftmax",
     "BinaryCrossEntropy",
     "Consistency",
+    "ContrastiveKeys",
     "DotRegression",
     "EarlyLearning",
     "EnsembleDistillation",
@@ -84,6 +89,7 @@ __all__ = [
     "LogitReplay",
     "MaskNorm",
     "MaskedCrossEntropy",
+    "MvpLoss",
     "NuclearNorm",
     "OrthogonalPrompts",
     "Outliers",

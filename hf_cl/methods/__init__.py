@@ -7,12 +7,14 @@ from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
 from hf_cl.methods.dkvb import DkvbSettings, dkvb
+from hf_cl.methods.dst import DstSettings, dst
 from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
 from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.maxsim import MaxsimSettings, maxsim
+from hf_cl.methods.mvp import MvpSettings, mvp
 from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
@@ -32,6 +34,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "glad": GladSettings,
     "sara": SaraSettings,
     "mask_tuning": MaskTuningSettings,
+    "dst": DstSettings,
     "slca": SlcaSettings,
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
@@ -41,6 +44,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
     "hyper_lora": HyperLoraSettings,
+    "mvp": MvpSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -53,6 +57,7 @@ __all__ = [
     "ComposeSettings",
     "CpeClipSettings",
     "DkvbSettings",
+    "DstSettings",
     "DualPromptSettings",
     "EtfSettings",
     "FrozenSettings",
@@ -63,6 +68,7 @@ __all__ = [
     "LoraSettings",
     "MaskTuningSettings",
     "MaxsimSettings",
+    "MvpSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
     "PrdSettings",
@@ -74,6 +80,7 @@ __all__ = [
     "compose",
     "cpe_clip",
     "dkvb",
+    "dst",
     "etf",
     "frozen",
     "glad",
@@ -82,6 +89,7 @@ __all__ = [
     "lora",
     "mask_tuning",
     "maxsim",
+    "mvp",
     "nearest_class_mean",
     "ovor",
     "prd",

@@ -45,9 +45,9 @@ class AdapterSettings(TrainedSettings):
 def adapt_sessions(method: Method, which: AdaptSessions) -> Method:
     """The method with its adapter trained in all sessions, or in the first; with "first_if_better" the part `BetterFeatures` judges it.
 
-    With "first", a head that is fitted (prototype, gaussian, ridge, kernel_ridge, fetril) needs no phase after session 0; one that trains
-    (linear, cosine) goes on in the method's own phases, on features that are computed once per session where the losses need no images.
-    A drift map is left out: nothing drifts.
+    With "first", a head that is fitted (prototype, gaussian, ridge, kernel_ridge, logistic, fetril) needs no phase after session 0; one
+    that trains (linear, cosine) goes on in the method's own phases, on features that are computed once per session where the losses need no
+    images. A drift map is left out: nothing drifts.
 
     Raises ValueError for another word, for "first" under a text head, where nothing would be left to train, and for "first_if_better"
     under a head that is not fitted, which could not be judged without training it.

@@ -18,6 +18,7 @@ from hf_cl.metrics.accuracy_matrix import AccuracyMatrix, check_matrix
 from hf_cl.metrics.base_to_novel import harmonic_of_means, mean_of_harmonics
 from hf_cl.metrics.calibration import CalibrationBins, check_calibration, expected_calibration_error
 from hf_cl.metrics.confusions import check_confusions, confused_pairs, session_confusion, session_of_class
+from hf_cl.metrics.epoch_traces import memorisation_summary, validation_summary
 from hf_cl.metrics.few_shot import (
     average_harmonic_accuracy,
     base_accuracy,
@@ -87,6 +88,7 @@ __all__ = [
     "harmonic_of_means",
     "learning_curve_area",
     "mean_of_harmonics",
+    "memorisation_summary",
     "min_accuracy",
     "new_session_accuracy",
     "novel_accuracy",
@@ -101,6 +103,7 @@ __all__ = [
     "summarize",
     "summarize_tests",
     "summarize_traces",
+    "validation_summary",
     "wilson_interval",
     "windowed_forgetting",
     "windowed_plasticity",

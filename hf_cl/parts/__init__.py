@@ -9,6 +9,7 @@ from hf_cl.parts.better_features import BetterFeatures
 from hf_cl.parts.classifier_alignment import ClassifierAlignment
 from hf_cl.parts.drift_map import DriftMap
 from hf_cl.parts.old_rows_rest import OldRowsRest
+from hf_cl.parts.pool_usage import PoolUsage
 from hf_cl.parts.prototypes import Prototypes
 from hf_cl.parts.session_means import SessionMeans
 from hf_cl.parts.unfreeze import Unfreeze
@@ -21,6 +22,7 @@ PARTS: dict[str, Callable[..., Part]] = {
     "old_rows_rest": OldRowsRest,
     "unfreeze": Unfreeze,
     "session_means": SessionMeans,
+    "pool_usage": PoolUsage,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -30,6 +32,7 @@ __all__ = [
     "ClassifierAlignment",
     "DriftMap",
     "OldRowsRest",
+    "PoolUsage",
     "Prototypes",
     "SessionMeans",
     "Unfreeze",

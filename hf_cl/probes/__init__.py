@@ -11,9 +11,13 @@ from hf_cl.probes.active_entries import ActiveEntries
 from hf_cl.probes.anytime_accuracy import AnytimeAccuracy
 from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.compander_bounds import CompanderBounds
+from hf_cl.probes.epochs import EpochProbe
 from hf_cl.probes.forgetting_events import ForgettingEvents
+from hf_cl.probes.isolated_accuracy import IsolatedAccuracy
 from hf_cl.probes.kept_dimensions import KeptDimensions
 from hf_cl.probes.masked_share import MaskedShare
+from hf_cl.probes.memorization import MemorizationProbe
+from hf_cl.probes.novelty import Novelty
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
@@ -30,9 +34,13 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "anytime_accuracy": AnytimeAccuracy,
     "prequential": Prequential,
     "forgetting_events": ForgettingEvents,
+    "epochs": EpochProbe,
+    "memorization": MemorizationProbe,
     "kept_dimensions": KeptDimensions,
+    "novelty": Novelty,
     "compander_bounds": CompanderBounds,
     "masked_share": MaskedShare,
+    "isolated_accuracy": IsolatedAccuracy,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -42,9 +50,13 @@ __all__ = [
     "AnytimeAccuracy",
     "Calibration",
     "CompanderBounds",
+    "EpochProbe",
     "ForgettingEvents",
+    "IsolatedAccuracy",
     "KeptDimensions",
     "MaskedShare",
+    "MemorizationProbe",
+    "Novelty",
     "Prequential",
     "SharpnessProbe",
     "SoftmaxCollapse",

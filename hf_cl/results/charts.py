@@ -43,6 +43,8 @@ class Line:
     shown: bool = True
     level: bool = False
     """One value for the whole width, such as another model's."""
+    marked: bool = True
+    """Whether its points have marks; not where they are computed and not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,9 @@ class Chart:
     most: tuple[float, float] | None = None
     """What it spans at most: errors do not leave 0 to 100 percent."""
     log: bool = False
+    log_x: bool = False
+    x_ticks: Sequence[float] | None = None
+    """Where the horizontal axis has numbers; None: at round ones."""
     marks: Sequence[tuple[float, str]] = ()
     """Vertical lines and what stands above them."""
     height: int = 300
@@ -78,9 +83,10 @@ class Frame(NamedTuple):
     x: tuple[float, float]
     y: tuple[float, float]
     log: bool
+    log_x: bool = False
 
     def at_x(self, value: float) -> float:
-        low, high = self.x
+        low, high, value = (math.log10(n) if self.log_x else n for n in (*self.x, value))
         return self.left + (self.right - self.left) * ((value - low) / (high - low) if high > low else 0.5)
 
     def at_y(self, value: float) -> float:
@@ -126,7 +132,7 @@ def look(style: int) -> str:
 
 def swatch(line: Line) -> Markup:
     """The line as its legend shows it."""
-    mark = "" if line.level else f'<path class="marks" d="{_mark(line.style, 14, 6)}"/>'
+    mark = "" if line.level or not line.marked else f'<path class="marks" d="{_mark(line.style, 14, 6)}"/>'
     return Markup(
         f'<svg class="swatch" viewBox="0 0 28 12" aria-hidden="true"><g class="line {look(line.style)}{" level" if line.level else ""}">'
         f'<path class="stroke" d="M1 6H27"/>{mark}</g></svg>'
@@ -161,7 +167,7 @@ def _short(value: float | None) -> float | int | None:
 def _svg(chart: Chart, width: int, height: int, kind: str) -> str:
     frame = _frame(chart, width, height)
     spans = {"left": frame.left, "right": frame.right, "top": frame.top, "bottom": frame.bottom}
-    spans |= {"x0": frame.x[0], "x1": frame.x[1], "y0": frame.y[0], "y1": frame.y[1], "log": int(chart.log)}
+    spans |= {"x0": frame.x[0], "x1": frame.x[1], "y0": frame.y[0], "y1": frame.y[1], "log": int(chart.log), "logx": int(chart.log_x)}
     facts = " ".join(f'data-{name}="{value:g}"' for name, value in spans.items())
     parts = [*_axes(chart, frame, width), *(_line(i, line, chart.x, frame) for i, line in enumerate(chart.lines) if line.shown)]
     title = escape(f"{chart.title}, by {chart.x_label}")
@@ -184,7 +190,7 @@ def _frame(chart: Chart, width: int, height: int) -> Frame:
     if chart.most:
         low, high = max(low, chart.most[0]), min(high, chart.most[1])
     ends = chart.x_limits or (min(chart.x, default=0.0), max(chart.x, default=1.0))
-    return Frame(46, 24 if chart.marks else 12, width - 14, height - 40, ends, (low, high), chart.log)
+    return Frame(46, 24 if chart.marks else 12, width - 14, height - 40, ends, (low, high), chart.log, chart.log_x)
 
 
 def _ticks(low: float, high: float, count: int) -> list[float]:
@@ -204,9 +210,10 @@ def _axes(chart: Chart, frame: Frame, width: int) -> Iterator[str]:
         at = frame.at_y(y)
         yield f'<path class="grid" d="M{_n(frame.left)} {_n(at)}H{_n(frame.right)}"/>'
         yield _text(frame.left - 8, at + 4, f"{y:g}" if y >= 0.001 or not chart.log else f"1e{math.log10(y):.0f}", "end")
-    whole = not chart.x_limits and all(x == int(x) for x in chart.x)
+    whole = not chart.x_limits and not chart.x_ticks and all(x == int(x) for x in chart.x)
     spread = frame.x[1] > frame.x[0]
-    for x in _ticks(*frame.x, max(2, min(max(len(chart.x) - 1, 5), width // 70))) if spread else chart.x:
+    round_ones = _ticks(*frame.x, max(2, min(max(len(chart.x) - 1, 5), width // 70))) if spread else chart.x
+    for x in chart.x_ticks or round_ones:
         if not whole or x == round(x):
             yield _text(frame.at_x(x), frame.bottom + 18, f"{x:g}", "middle")
     yield _text((frame.left + frame.right) / 2, frame.bottom + 35, chart.x_label, "middle")
@@ -242,7 +249,7 @@ def _line(number: int, line: Line, x: Sequence[float], frame: Frame) -> str:
     few = len(x) <= MARKED_POINTS
     if line.low is not None and line.high is not None:
         parts.insert(0, _errors(x, line.low, line.high, frame, few))
-    if few and not line.level:
+    if few and line.marked and not line.level:
         marks = "".join(_mark(line.style, *point) for point in drawn if point)
         parts.append(f'<path class="marks" d="{marks}"/>')
     return f'<g class="line {look(line.style)}{" level" if line.level else ""}" data-line="{number}">{"".join(parts)}</g>'

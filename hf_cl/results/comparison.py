@@ -107,7 +107,7 @@ class ProtocolsDifferError(ValueError):
         super().__init__(f"These runs have different protocols, so their numbers are not comparable. {said}.")
 
 
-def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[str] = ()) -> Comparison:
+def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[str] = (), scale: str | None = None) -> Comparison:
     """Group runs and set them side by side.
 
     Args:
@@ -115,6 +115,8 @@ def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[s
         across: protocol keys that may differ, such as `class_order_seed` where the mean goes over class orders. `class_names`, which
             follow from the order, may differ with any of them.
         metrics: names of single numbers to compare; none: the headline numbers, marks, and those of probes.
+        scale: a key of protocol or settings over which a group is a curve (`hf_cl.results.scaling`): runs of one group may differ in it,
+            and in what their parts make of it.
 
     Raises ProtocolsDifferError where another key of the protocol differs; ValueError for an unknown key in `across`, a metric that none
     of the runs has, a run without a method's name, or two runs of one group with the same seed.
@@ -124,6 +126,7 @@ def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[s
     if unknown := across - {key for protocol in protocols for key in protocol}:
         raise ValueError(f"{sorted(unknown)[0]!r} is no key of a protocol; it has {', '.join(protocols[0])}.")
     keys = dict.fromkeys(key for protocol in protocols for key in protocol)
+    across = across | {key for key in keys if key == scale}
     differing = {key: _distinct(values) for key in keys if len(_distinct(values := [p.get(key) for p in protocols])) > 1}
     allowed = across | ({"class_names"} if across else set())
     refused = {key: values for key, values in differing.items() if key not in allowed}
@@ -132,7 +135,7 @@ def compare(runs: Sequence[Run], across: Iterable[str] = (), metrics: Sequence[s
         if len(refused) > 1:
             refused.pop("class_names", None)  # it follows from the others, and would fill the screen
         raise ProtocolsDifferError(refused)
-    groups = _groups(runs, across)
+    groups = _groups(runs, across, scale)
     common = {key: value for key, value in protocols[0].items() if key not in differing and key != "class_names"}
     return Comparison(groups, _metrics(runs, metrics), common, {key: values for key, values in differing.items() if key != "class_names"})
 
@@ -175,18 +178,19 @@ def protocol_of(run: Run) -> dict[str, Any]:
     }
 
 
-def _groups(runs: Sequence[Run], across: set[str]) -> tuple[Group, ...]:
+def _groups(runs: Sequence[Run], across: set[str], scale: str | None = None) -> tuple[Group, ...]:
     nameless = [str(run.folder) for run in runs if run.results.method is None]
     if nameless:
         raise ValueError(f"{nameless[0]}: results.json does not name the method, so nothing can be grouped by it.")
     parted: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        settings = {key: value for key, value in flat(run.settings).items() if key.split(".")[0] not in NO_DIFFERENCE}
-        parted.setdefault((_name(run), repr(sorted(settings.items())), repr(_made_of(run))), []).append(run)
+        settings = {key: value for key, value in flat(run.settings).items() if key.split(".")[0] not in NO_DIFFERENCE and key != scale}
+        made = "" if scale is not None else repr(_made_of(run))
+        parted.setdefault((_name(run), repr(sorted(settings.items())), made), []).append(run)
     groups = list(parted.values())
     for group in groups:
-        _check_seeds(group, across)
-    return tuple(Group(_label(group[0], [other[0] for other in groups]), tuple(group)) for group in groups)
+        _check_seeds(group, across, scale)
+    return tuple(Group(_label(group[0], [other[0] for other in groups], scale), tuple(group)) for group in groups)
 
 
 def _name(run: Run) -> str:
@@ -205,25 +209,25 @@ def draw_of(run: Run, across: Iterable[str]) -> tuple[Any, ...]:
     return (run.results.seed, *(protocol.get(key) for key in sorted(across)))
 
 
-def _check_seeds(group: Sequence[Run], across: set[str]) -> None:
+def _check_seeds(group: Sequence[Run], across: set[str], scale: str | None) -> None:
     seen: dict[str, Run] = {}
     for run in group:
-        draw = repr(draw_of(run, across))
+        draw = repr((draw_of(run, across), flat(run.settings).get(scale or "")))
         if draw in seen:
             same = f"method, settings and seed ({run.results.seed})"
             raise ValueError(f"{seen[draw].folder} and {run.folder} are the same {same}: one of them would count twice.")
         seen[draw] = run
 
 
-def _label(run: Run, others: Sequence[Run]) -> str:
+def _label(run: Run, others: Sequence[Run], scale: str | None) -> str:
     """The method's name, with the settings that another group of the same method has otherwise."""
     mine = flat(run.settings)
     same_method = [flat(other.settings) for other in others if _name(other) == _name(run)]
     everyone = [flat(other.settings) for other in others]
-    keys = [key for key in mine if key.split(".")[0] not in NO_DIFFERENCE]
+    keys = [key for key in mine if key.split(".")[0] not in NO_DIFFERENCE and key != scale]
     told_apart = [key for key in keys if any(other.get(key) != mine[key] for other in (everyone if key in OF_ALL_METHODS else same_method))]
     words = [f"{key} {shown(mine[key])}" for key in told_apart]
-    if not words:  # the same settings: a composition of somebody's own
+    if not words and scale is None:  # the same settings: a composition of somebody's own
         made = _made_of(run)
         others_made = [_made_of(other) for other in others if _name(other) == _name(run)]
         words = [f"{key} {shown(made[key])}" for key in made if any(other.get(key) != made[key] for other in others_made)]

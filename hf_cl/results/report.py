@@ -17,6 +17,7 @@ from hf_cl.results.pages import inline_png, page_templates
 from hf_cl.results.remarks import remarks
 from hf_cl.results.report_calibration import reliability_chart, score_histogram
 from hf_cl.results.report_curves import accuracy_charts, class_chart, cost_charts
+from hf_cl.results.report_epochs import epoch_charts
 from hf_cl.results.report_figures import LIGHT, as_png, draw_matrix, draw_sessions, heat_floor, matrix_pixels
 from hf_cl.results.report_tables import NUMBERED_CELLS, class_rows, confusions, metric_rows, probe_values, session_rows
 from hf_cl.results.report_training import stability_chart, training_charts
@@ -108,6 +109,7 @@ def _charts(results: Results, beside: BesideResults) -> dict[str, Figure | list[
         "classes": figure(classes) if classes else None,
         "stability": figure(stability_chart(continual)) if continual and len(continual.steps) > 1 else None,
         "training": [figure(chart) for chart in training_charts(beside.log)],
+        "epochs": [figure(chart) for chart in epoch_charts(results.probes)],
         "reliability": figure(reliability_chart(results.calibration[-1])) if results.calibration else None,
         "costs": [figure(chart) for chart in cost_charts(results)],
     }

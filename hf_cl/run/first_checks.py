@@ -27,6 +27,8 @@ def check_settings(settings: RunSettings) -> None:
     cannot be made.
     """
     faults = _protocol_faults(settings)
+    if "epochs" in settings.probes and not settings.validation_fraction:
+        faults.append("The probe epochs looks at validation images: --validation_fraction 0.1 holds some out.")
     head = vars(settings).get("head")  # of the methods that let one choose
     two_meanings = settings.backbone in SHIPPED and (Path(settings.backbone) / "config.json").is_file()
     checks: list[tuple[Callable[..., object], tuple[Any, ...]]] = [
@@ -75,6 +77,8 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
         faults.append(f"Protocol {settings.protocol} cannot start from an adapter; class_incremental and the few-shot protocols can.")
     if "shots" in known and settings.shots is None:
         faults.append(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
+    if settings.test_on == "validation" and not settings.validation_fraction:
+        faults.append("test_on: validation needs images to measure on; say how many are kept out, such as validation_fraction 0.2.")
     if "class_order" in known:
         try:
             check_class_order(settings.class_order)

@@ -62,7 +62,7 @@ def open_scenario(
     if start is not None:
         source, before = source.with_classes(start.class_names), before or known_to(start.folder)
     if not before and start is None:
-        return _without_excluded(protocol(source, **arguments), settings)
+        return _asked_for(_without_excluded(protocol(source, **arguments), settings), settings)
     pictures = KnownPictures((picture.content, picture.name, picture.part, picture.session) for picture in before)
     if "targets" in arguments:
         arguments["targets"] = [dataclasses.replace(target, known=pictures) for target in targets]
@@ -71,7 +71,15 @@ def open_scenario(
     if start is not None:
         named = {"start_from": without_folders(str(settings.start_from))}
         scenario = dataclasses.replace(scenario, protocol={**scenario.protocol, "details": scenario.protocol.get("details", {}) | named})
-    return scenario
+    return _asked_for(scenario, settings)
+
+
+def _asked_for(scenario: Scenario, settings: RunSettings) -> Scenario:
+    """The part of the stream that the settings want; all of it by default."""
+    if settings.test_on == "test" and settings.max_sessions is None:
+        return scenario
+    assert isinstance(scenario, SessionStream)  # what every protocol returns
+    return scenario.shortened(settings.max_sessions, on_validation=settings.test_on == "validation")
 
 
 def _without_excluded(stream: SessionStream, settings: RunSettings) -> SessionStream:

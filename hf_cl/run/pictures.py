@@ -24,6 +24,8 @@ def pictures_of(scenario: Scenario, *, trained_from: int = 0, sessions: int | No
         trained_from: the training images of sessions before it are left out: they ended with what they had then.
         sessions: of how many; all by default.
     """
+    if isinstance(scenario, SessionStream) and scenario.whole is not None:
+        scenario = scenario.whole  # a run that goes on must know which pictures it would have been tested on
     validation = scenario.validation if isinstance(scenario, SessionStream) else ()
     for session in islice(scenario, sessions):
         held = validation[session.id] if validation else ()

@@ -116,6 +116,7 @@ class ContinualTrainer(SessionLoop):
             adapter_type=self.method.adapter.peft_type.value,
             citation=self.method.citation,
             license=settings.get("license"),
+            notes=[f"Settings were chosen by `hf-cl tune`: {settings['tuned_on']}"] if settings.get("tuned_on") else [],
             dataset_id=dataset if is_hub_id(dataset) else None,
             two_towers=isinstance(self.head, TextHead),
             plots=PLOTS if results.accuracy_matrix is not None else (),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,29 @@ class SessionStream:
     """`protocol` of results.json (`make_protocol`)."""
     validation: tuple[tuple[Test, ...], ...]
     """`validation[t]` has the form of `sessions[t].tests`, on images held out of training. Empty where nothing is held out."""
+    whole: SessionStream | None = None
+    """The stream that this one is a part of (`shortened`)."""
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self.sessions)
 
     def __len__(self) -> int:
         return len(self.sessions)
+
+    def shortened(self, sessions: int | None, *, on_validation: bool) -> SessionStream:
+        """Its first sessions (None: all), and where `on_validation`, tested on what is held out of training: test images are left alone.
+
+        Raises ValueError where nothing is held out.
+        """
+        if on_validation and not self.validation:
+            raise ValueError("The stream holds no validation images out, so there are none to measure on.")
+        kept = self.sessions[:sessions]
+        if on_validation:
+            kept = tuple(replace(session, tests=self.validation[session.id], validation=None) for session in kept)
+        tested = {"test_split": "validation"} if on_validation else {}
+        details = {**self.protocol["details"], "sessions": len(kept)} | ({"tested_on": "validation"} if on_validation else {})
+        names = self.class_names[: len(kept[-1].class_names)] if len(kept) < len(self) else self.class_names
+        return SessionStream(kept, names, {**self.protocol, **tested, "details": details}, (), whole=self)
 
 
 def make_protocol(

@@ -209,6 +209,7 @@ def check_session(
     roles: Collection[str] = (),
     names_unseen: bool = False,
     without_classes: Collection[int] = (),
+    head_reads: Collection[str] = (),
 ) -> None:
     """Raise ValueError for phases and tests that this loop cannot run on this session.
 
@@ -218,6 +219,7 @@ def check_session(
         roles: those of the adapter, and its extras.
         names_unseen: whether the head can name classes that no session teaches.
         without_classes: the sessions that bring no new class; their tests may be empty.
+        head_reads: facts of the images that the head reads beside features.
     """
     _check_tests(session, names_unseen)
     if len(session.train) == 0:
@@ -234,6 +236,7 @@ def check_session(
             )
     if session.exposed is not None:
         _check_ordered(session, phases)
+    _check_images(phases, head_reads)
     for phase in phases:
         names = [term.name for term in phase.losses]
         if not names or len(set(names)) != len(names):
@@ -251,6 +254,16 @@ def check_session(
                 )
             if "previous" in term.needs and session.id == 0:
                 raise ValueError(f"Loss {term.name!r} needs the previous session's model; session 0 has none. Leave it out there.")
+
+
+def _check_images(phases: Sequence[Phase], head_reads: Collection[str]) -> None:
+    """A head that reads facts of the images has none in a phase on features."""
+    for phase in phases:
+        if head_reads and phase.inputs == "features":
+            raise ValueError(
+                f"The head reads {', '.join(sorted(head_reads))} of each image, which an adapter hands out in a forward, and phase "
+                f"{phase.name!r} runs on features. Take a linear head for it."
+            )
 
 
 def check_new_classes(session: Session, parts: Collection[Part | Head]) -> None:

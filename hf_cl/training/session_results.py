@@ -62,7 +62,8 @@ class SessionResults:
             record["tests"] = {"test_accuracy": tested.accuracy, "test_counts": tested.counts}
             record["calibration"] = asdict(tested.calibration)
         else:
-            kept = self._kept if self._kept.rests(digest_before_head(run.model, run.tuner.prefix, run.head)) else None
+            rests = self._kept.rests(digest_before_head(run.model, run.tuner.prefix, run.head))
+            kept = self._kept if rests and not run.head.reads_given else None  # features alone do not say what such a head reads
             self._kept.shelf = run.features.shelf() if kept is not None else None
             sizes = [len(s.new_class_names) for s in run.plan.sessions[: session.id + 1]]
             counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept, examples)

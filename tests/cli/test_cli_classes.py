@@ -71,7 +71,10 @@ def test_from_the_command_line(call, trained, tmp_path):
 ROOM = {"etf": {"num_classes_total": 6}}
 
 
-@pytest.mark.parametrize("head", ["linear", "cosine", "prototype", "gaussian", "ridge", "kernel_ridge", "fetril", "dkvb", "etf", "maxsim"])
+HEADS = ("linear", "cosine", "prototype", "gaussian", "ridge", "kernel_ridge", "logistic", "fetril", "dkvb", "etf", "maxsim")
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_every_head_loses_a_class(head, tmp_path):
     config = OnePromptConfig(class_names=NAMES, classes_per_session=[2, 2], head={"type": head, **ROOM.get(head, {})})
     model = get_peft_model(tiny.base("vit"), config)

@@ -63,3 +63,22 @@ def test_an_unknown_metric_is_a_sentence(call, tmp_path):
     result = call("compare", write_run(tmp_path / "a"), "--output", tmp_path / "page.html", "--metric", "final")
     assert result.exit_code == 2 and "None of the runs has a single number 'final'" in result.stderr
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_ranking_over_a_key(call, tmp_path):
+    runs = [
+        write_run(tmp_path / f"{method}-{epochs}", method=method, settings={"epochs": epochs}, final=0.3 + slope * epochs)
+        for method, slope in (("ovor", 0.01), ("lora", 0.05))
+        for epochs in (1, 2, 4)
+    ]
+    page = tmp_path / "page.html"
+    result = call("compare", *runs, "--scale", "epochs", "--output", page)
+    assert result.exit_code == 0, result.output
+    assert "ovor and lora: single runs have no intervals, so nothing is claimed." in result.stdout
+    assert "The ranking at epochs 1 predicts the ranking at 4 in 1 of 1 pairs; in none" in result.stdout
+    assert "A x^-a + E" in page.read_text()
+    values = json.loads(call("compare", *runs, "--scale", "epochs", "--output", page, "--json").stdout)
+    assert values["key"] == "epochs" and [curve["label"] for curve in values["curves"]] == ["ovor", "lora"]
+    refused = call("compare", *runs, "--scale", "epoch", "--output", page)
+    assert refused.exit_code == 2 and "Did you mean 'epochs'?" in refused.stderr
+    assert "has no --latex" in call("compare", *runs, "--scale", "epochs", "--latex").stderr

@@ -45,6 +45,7 @@ def test_from_the_folder_to_a_run_without_its_leaks(photos, call, tmp_path, capl
         (["digits", "--batchsize", "3"], "Did you mean 'batch_size'"),
         (["digits", "--fast", "--difficulty"], "fast looks at exact copies"),
         (["digits", "--exclude", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["digits", "--protocol", "class_incrementl"], "Did you mean 'class_incremental'"),
     ],
 )
 def test_mistakes_are_told(call, words, said, tmp_path):

@@ -23,6 +23,7 @@ HEADS = {
     "ridge": {},
     "ridge relu": {"feature_map": "relu", "map_dim": 16},
     "kernel_ridge": {"coreset_per_class": 3},
+    "logistic": {"draws_per_class": 10},
     "fetril": {},
     "prototype": {},
 }

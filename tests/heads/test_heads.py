@@ -8,7 +8,7 @@ import torch
 
 from hf_cl.heads import HEADS, build_head
 
-every_head = pytest.mark.parametrize("kind", ["linear", "cosine", "prototype", "gaussian", "ridge", "kernel_ridge", "fetril"])
+every_head = pytest.mark.parametrize("kind", ["linear", "cosine", "prototype", "gaussian", "ridge", "kernel_ridge", "logistic", "fetril"])
 
 
 def head_of(kind, num_classes=3, **kwargs):
@@ -89,7 +89,10 @@ def test_build_head_takes_settings():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"bias": True}, "has no type; give one of linear, cosine, prototype, gaussian, ridge, kernel_ridge, fetril, dkvb, etf, maxsim"),
+        (
+            {"bias": True},
+            "has no type; give one of linear, cosine, prototype, gaussian, ridge, kernel_ridge, logistic, fetril, dkvb, etf, maxsim",
+        ),
         (
             {"type": "lineer"},
             r"Unknown head type 'lineer'.*linear, cosine, prototype, gaussian, .*Did you mean 'linear'",
@@ -106,4 +109,16 @@ def test_a_wrong_spec_is_refused_with_the_nearest_name(spec, message):
 
 
 def test_every_type_is_tested_here():
-    assert {"linear", "cosine", "prototype", "gaussian", "ridge", "kernel_ridge", "fetril", "dkvb", "etf", "maxsim"} <= HEADS.keys()
+    assert {
+        "linear",
+        "cosine",
+        "prototype",
+        "gaussian",
+        "ridge",
+        "kernel_ridge",
+        "logistic",
+        "fetril",
+        "dkvb",
+        "etf",
+        "maxsim",
+    } <= HEADS.keys()

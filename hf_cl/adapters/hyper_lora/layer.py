@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hf_cl._peft import TunerLayer, check_adapters_to_merge
 from hf_cl.adapters.hyper_lora.generator import Generator
+from hf_cl.adapters.query_pass import Query
 
 
 class Made(NamedTuple):
@@ -62,8 +63,8 @@ class HyperLoraLayer(TunerLayer):
     def asks(self) -> bool:
         return not (self.disable_adapters or self.merged) and bool(self._hosted())
 
-    def needs_query(self) -> bool:
-        return not self.training and any(self._finds_session(name) for name in self._hosted())
+    def needs_query(self) -> Query | None:
+        return "output" if not self.training and any(self._finds_session(name) for name in self._hosted()) else None
 
     def _finds_session(self, name: str) -> bool:
         known = name in self.fixed or name in self.chosen or self.generator(name).sessions == 1

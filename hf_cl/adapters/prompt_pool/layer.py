@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from hf_cl._peft import BufferDict
 from hf_cl.adapters.prefix import PrefixLayer, Rows
+from hf_cl.adapters.prompt_pool.mvp import Mvp, MvpShared, Projection
 from hf_cl.adapters.prompt_pool.pools import Pool, Produced, Producer
+from hf_cl.adapters.query_pass import Query
 
 _KINDS = ("p", "k", "a", "g")
 
@@ -27,13 +29,17 @@ class State(NamedTuple):
 
 class PromptPoolLayer(PrefixLayer):
     """Per adapter `prompt_pool_{p,k,a,g}`, the entries of the newest session, which train, and `prompt_pool_past_{p,k,a}`, those of earlier
-    ones, which are buffers: neither an optimizer's decay nor its momentum reaches them.
+    ones, which are buffers: neither an optimizer's decay nor its momentum reaches them. MVP's keys are in the first of its layers, with
+    `prompt_pool_count`, how often each entry was chosen.
 
     Which tensors there are follows from the producer, how many entries from the number of sessions.
     """
 
     adapter_layer_names: tuple[str, ...] = tuple(f"prompt_pool_{kind}" for kind in _KINDS)
-    other_param_names: tuple[str, ...] = (*(f"prompt_pool_past_{kind}" for kind in _KINDS[:3]), "producers")
+    other_param_names: tuple[str, ...] = (
+        *(f"prompt_pool_past_{kind}" for kind in _KINDS[:3]),
+        *("prompt_pool_count", "producers", "leaders", "queries"),
+    )
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, query_width: int) -> None:
         super().__init__(base_layer, adapter_name)
@@ -43,11 +49,20 @@ class PromptPoolLayer(PrefixLayer):
         self.prompt_pool_a, self.prompt_pool_g = nn.ParameterDict(), nn.ParameterDict()
         self.prompt_pool_past_p, self.prompt_pool_past_k = BufferDict(persistent=True), BufferDict(persistent=True)
         self.prompt_pool_past_a = BufferDict(persistent=True)
+        self.prompt_pool_count = BufferDict(persistent=True)
+        self.leaders: dict[str, PromptPoolLayer] = {}
+        """Adapter -> the layer whose choice this one takes."""
+        self.queries: dict[str, Query] = {}
+        self.projection: Projection | None = None
         self._state = State()
+        self._choice: dict[str, Tensor] = {}
+        self._facts: dict[str, Tensor] = {}
 
-    def update_layer(self, adapter_name: str, producer: Producer, sessions: int, inference_mode: bool) -> None:
+    def update_layer(self, adapter_name: str, producer: Producer, sessions: int, inference_mode: bool, query: Query = "output") -> None:
         """Add the pool of one adapter, with the entries of `sessions` sessions."""
-        self.producers[adapter_name] = producer
+        self.producers[adapter_name], self.queries[adapter_name] = producer, query
+        if isinstance(producer, Mvp) and producer.has_keys:
+            self.prompt_pool_count[adapter_name] = torch.zeros(producer.pool_size, dtype=torch.int64)
         newest = producer.draw(self.width, self.query_width, None)
         past = {kind: rows[:0].clone() for kind, rows in newest.items()}  # [0, ...]
         for _ in range(1, sessions):
@@ -78,6 +93,10 @@ class PromptPoolLayer(PrefixLayer):
         drawn = {kind: rows for kind, rows in producer.draw(self.width, self.query_width, known).items() if len(rows)}
         return {**past, **{kind: known[kind] for kind in drawn}}, {**newest, **drawn}
 
+    def count(self, adapter_name: str) -> Tensor:
+        """[M] how often each entry of an adapter was chosen in training; of the layer with its keys."""
+        return self.prompt_pool_count[adapter_name]  # pyright: ignore[reportReturnType]
+
     def pool(self, adapter_name: str) -> dict[str, Tensor]:
         """All entries of an adapter; a gradient reaches those of the newest session."""
         found = {}
@@ -89,17 +108,26 @@ class PromptPoolLayer(PrefixLayer):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_state": State()}  # a copy begins without the graph of the last forward
+        return {
+            **super().__getstate__(),
+            "_state": State(),
+            "_choice": {},
+            "_facts": {},
+        }  # a copy begins without the graph of the last forward
 
     # What the query pass asks
     def asks(self) -> bool:
         return not self.disable_adapters and any(name in self.producers for name in self.active_adapters)
 
-    def needs_query(self) -> bool:
-        return True
+    def needs_query(self) -> Query:
+        """Raises ValueError where active adapters ask different ones."""
+        asked: set[Query] = {self.queries[name] for name in self.active_adapters if name in self.producers}
+        if len(asked) > 1:
+            raise ValueError(f"The active adapters {self.active_adapters} choose by different queries: {', '.join(sorted(asked))}.")
+        return next(iter(asked))
 
     def rest(self) -> State:
-        before, self._state = self._state, State()
+        before, self._state, self._facts, self._choice = self._state, State(), {}, {}
         return before
 
     def wake(self, before: State) -> None:
@@ -117,8 +145,29 @@ class PromptPoolLayer(PrefixLayer):
         pool: Pool = self.pool(name)
         self.refuse_offloaded(*pool.values())
         wide = next(iter(pool.values()))
+        producer = self.producers[name]
         with torch.autocast(query.device.type, enabled=False):
-            return self.producers[name].produce(query.to(wide), pool, self.training)
+            if isinstance(producer, Mvp | MvpShared) and self.projection is not None:
+                pool = {kind: self.projection(rows) if kind in "pg" else rows for kind, rows in pool.items()}
+            if isinstance(producer, Mvp):
+                return self._chosen(name, producer, query.to(wide), pool)
+            return producer.produce(query.to(wide), pool, self.training)
+
+    def _chosen(self, name: str, producer: Mvp, query: Tensor, pool: Pool) -> Produced:
+        """The rows of the entries that the leader chose, which says so itself."""
+        similarity, choice = None, None
+        if producer.has_keys:
+            similarity, choice = producer.choose(query, pool["k"], self.count(name))
+            self._choice[name] = choice
+            self._facts.setdefault("chosen", choice)
+        chosen = self.leaders.get(name, self)._choice[name]  # [B, k]
+        prompts = pool["p"][chosen]  # [B, k, 2, L, D]
+        return Produced((prompts[:, :, 0].flatten(1, 2), prompts[:, :, 1].flatten(1, 2)), similarity, choice)
+
+    def take_facts(self) -> dict[str, Tensor]:
+        """For a head: which entries the images of the last forward have, `chosen` [B, k]."""
+        facts, self._facts = self._facts, {}
+        return facts
 
     def rows(self) -> Rows | None:
         return self._state.rows

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from hf_cl.adapters.prefix import PrefixLayer
 from hf_cl.adapters.prefix_model import PrefixModel
 from hf_cl.adapters.prompt_pool.layer import PromptPoolLayer, stacked
+from hf_cl.adapters.prompt_pool.mvp import Mvp, Projection
 from hf_cl.adapters.query_pass import QueryPass, query_width
 
 
 class PromptPoolModel(PrefixModel):
-    """L2P, DualPrompt and CODA-Prompt on the vision tower, which runs twice per image: once untouched for the query, once with rows.
+    """L2P, DualPrompt, CODA-Prompt and MVP on the vision tower, which runs twice per image: once untouched for the query, once with rows.
 
     Train mode takes DualPrompt's entry of the newest session; eval mode never knows the session.
     """
@@ -25,7 +26,15 @@ class PromptPoolModel(PrefixModel):
 
     def put_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         super().put_adapter(model, adapter_name, *args, **kwargs)
-        QueryPass.on(model, self.pool_layers())
+        layers = self.pool_layers()
+        QueryPass.on(model, layers)
+        leaders = [layer for layer in layers if adapter_name in layer.prompt_pool_count]
+        for layer in layers:
+            if leaders and isinstance(layer.producers.get(adapter_name), Mvp):
+                layer.leaders[adapter_name] = leaders[0]
+        config: Any = self.peft_config[adapter_name]
+        if config.class_names:
+            self.head_wrapper().inform([layer for layer in layers if len(layer.prompt_pool_count)])
 
     def make_layer(self, target: nn.Module, adapter_name: str, config: Any, current_key: str) -> PrefixLayer:
         layer = PromptPoolLayer(target, adapter_name, query_width(self.model))
@@ -33,7 +42,11 @@ class PromptPoolModel(PrefixModel):
         return layer
 
     def extend_layer(self, layer: Any, adapter_name: str, config: Any, current_key: str) -> None:
-        layer.update_layer(adapter_name, config.producer_of(current_key), config.sessions, config.inference_mode)
+        producer, query = config.producer_of(current_key), config.query or "output"
+        if config.producer == "mvp" and layer.projection is None:
+            block = self.model.get_submodule(current_key.rpartition(".")[0])
+            layer.projection = Projection(block, layer.base_layer)
+        layer.update_layer(adapter_name, producer, config.sessions, config.inference_mode, query)
 
     def grow(self, adapter_name: str, class_names: Sequence[str]) -> None:
         super().grow(adapter_name, class_names)
@@ -44,6 +57,16 @@ class PromptPoolModel(PrefixModel):
     def pool_layers(self) -> list[PromptPoolLayer]:
         """In the order of the layers."""
         return [module for module in self.model.modules() if isinstance(module, PromptPoolLayer)]
+
+    def chooser(self) -> PromptPoolLayer:
+        """The layer with the keys of the active adapter of the producer mvp, and with how often each entry was chosen.
+
+        Raises ValueError where there is not one.
+        """
+        found = [layer for layer in self.pool_layers() for name in self.active_adapters if name in layer.prompt_pool_count]
+        if len(found) != 1:
+            raise ValueError(f"This needs one active PROMPT_POOL adapter of the producer mvp; active are {self.active_adapters}.")
+        return found[0]
 
     def components(self) -> list[dict[str, Tensor]]:
         """Per layer, keys, attentions and prompts [M, ...] of the active adapters of the producer coda."""

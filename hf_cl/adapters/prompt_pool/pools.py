@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +111,8 @@ class Coda:
         return Produced((rows[0], rows[1]))
 
 
-Producer = L2P | Dual | Shared | Coda
+Producer = Any
+"""One of these, or of `mvp`."""
 
 
 def orthogonal_rows(known: Tensor, draws: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ function scales(svg) {
   const d = {};
   for (const key in svg.dataset) d[key] = Number(svg.dataset[key]);
   const y = (v) => (d.log ? Math.log10(v) : v);
+  const x = (v) => (d.logx ? Math.log10(v) : v);
   return {
     ...d,
-    atX: (v) => (d.x1 > d.x0 ? d.left + ((d.right - d.left) * (v - d.x0)) / (d.x1 - d.x0) : (d.left + d.right) / 2),
+    atX: (v) => (d.x1 > d.x0 ? d.left + ((d.right - d.left) * (x(v) - x(d.x0))) / (x(d.x1) - x(d.x0)) : (d.left + d.right) / 2),
     atY: (v) => d.bottom - ((d.bottom - d.top) * (y(v) - y(d.y0))) / (y(d.y1) - y(d.y0)),
   };
 }
