@@ -12,9 +12,10 @@ from hf_cl.adapters.files import check_folder
 from hf_cl.checkpoints.statistics_files import STATISTICS_FILE
 from hf_cl.errors import exists, near_path
 from hf_cl.hub.access import UNREACHED, HubError, explained, unwrapped
+from hf_cl.memory.novelty import NOVELTY_FILE
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-FILES = ["*.json", ADAPTER_WEIGHTS, "*.txt", "*.model"]
+FILES = ["*.json", ADAPTER_WEIGHTS, NOVELTY_FILE, "*.txt", "*.model"]
 """What is fetched: config, weights, image processor, tokenizer; no pickle, no code, no other model that lies beside."""
 WITH_STATISTICS = [*FILES, STATISTICS_FILE]
 """The same for a run that goes on from the adapter."""

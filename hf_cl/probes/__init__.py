@@ -17,6 +17,7 @@ from hf_cl.probes.isolated_accuracy import IsolatedAccuracy
 from hf_cl.probes.kept_dimensions import KeptDimensions
 from hf_cl.probes.masked_share import MaskedShare
 from hf_cl.probes.memorization import MemorizationProbe
+from hf_cl.probes.novelty import Novelty
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
@@ -36,6 +37,7 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "epochs": EpochProbe,
     "memorization": MemorizationProbe,
     "kept_dimensions": KeptDimensions,
+    "novelty": Novelty,
     "compander_bounds": CompanderBounds,
     "masked_share": MaskedShare,
     "isolated_accuracy": IsolatedAccuracy,
@@ -54,6 +56,7 @@ __all__ = [
     "KeptDimensions",
     "MaskedShare",
     "MemorizationProbe",
+    "Novelty",
     "Prequential",
     "SharpnessProbe",
     "SoftmaxCollapse",
