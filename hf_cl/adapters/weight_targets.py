@@ -54,7 +54,7 @@ class WeightTargets(HeadedTuner):
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None and peft_config.exclude_modules is None and model_config["model_type"].startswith("siglip"):
             peft_config.exclude_modules = r"(.*\.)?head\..*"  # the pooling head: an nn.MultiheadAttention, and unused by the classifier
-        config = super()._prepare_adapter_config(peft_config, model_config)
+        config: Any = super()._prepare_adapter_config(peft_config, model_config)
         if not isinstance(config.target_modules, str) and is_low_rank(self.model):
             config.target_modules = self._pairs_apart(config.target_modules or ())
         return config

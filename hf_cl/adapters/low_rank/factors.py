@@ -63,8 +63,8 @@ class LowRankLinear(nn.Linear):
         """[O]"""
         return self.up.bias
 
-    def forward(self, x: Tensor) -> Tensor:  # [..., I] -> [..., O]
-        return self.up(self.down(x))  # called, since adapters on the weights stand around the halves
+    def forward(self, input: Tensor) -> Tensor:
+        return self.up(self.down(input))  # called, since adapters on the weights stand around the halves
 
     def dense(self) -> nn.Linear:
         """The pair multiplied out."""
