@@ -52,6 +52,7 @@ from hf_cl.methods import (
     glad,
     linear_probe,
     lora,
+    mamba_fscil,
     maxsim,
     nearest_class_mean,
     ovor,
@@ -71,6 +72,7 @@ RANDOM_FEATURES = {"type": "gaussian", "feature_map": "rff", "map_dim": 16, "shr
 KEYS = {"codebooks": 4, "keys": 8, "key_dim": 4}
 FRAME = {"num_classes_total": 6, "assignment": "greedy"}
 VECTORS = {"vectors_per_class": 2, "out_dim": 16, "grid": 2}
+SCAN = {"num_classes_total": 6, "grid": 2, "scan": {"d_state": 4, "dt_rank": 4}}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
 TARGETS = {"type": "language_targets", "text_model": "demo_clip", "center": True}
@@ -196,6 +198,9 @@ RUNS: dict[str, Run] = {
     },
     "gaussian on random features": Run(partial(frozen, RANDOM_FEATURES)),
     "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
+    "mamba_fscil": Run(
+        partial(mamba_fscil, epochs=1, session_epochs=1, head=SCAN, memory={"type": "class_means", "copies": 2, "base_copies": 1})
+    ),
     "maxsim": Run(partial(maxsim, epochs=1, session_epochs=1, head=VECTORS)),
     "lora, maxsim head": Run(partial(lora, epochs=1, r=4, head={"type": "maxsim", **VECTORS})),
     "etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means", "copies": 2}, feature_mixup=0.5)),

@@ -12,6 +12,7 @@ from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
+from hf_cl.methods.mamba_fscil import MambaFscilSettings, mamba_fscil
 from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.maxsim import MaxsimSettings, maxsim
 from hf_cl.methods.mvp import MvpSettings, mvp
@@ -40,6 +41,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "dkvb": DkvbSettings,
     "etf": EtfSettings,
     "maxsim": MaxsimSettings,
+    "mamba_fscil": MambaFscilSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
@@ -66,6 +68,7 @@ __all__ = [
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
+    "MambaFscilSettings",
     "MaskTuningSettings",
     "MaxsimSettings",
     "MvpSettings",
@@ -87,6 +90,7 @@ __all__ = [
     "hyper_lora",
     "linear_probe",
     "lora",
+    "mamba_fscil",
     "mask_tuning",
     "maxsim",
     "mvp",

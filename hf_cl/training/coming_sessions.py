@@ -25,8 +25,9 @@ def check_coming(run: Run) -> None:
         check_needs(method, _parts(run))
     for coming in sessions[trained_from:]:
         world, phases = run.accelerator.num_processes, run.plan.phases[coming.id]
-        given = (*run.tuner.roles, *run.tuner.extras, *head.extras)
-        check_session(coming, phases, run.settings, world, given, isinstance(head, TextHead), without, head.reads_given)
+        given = (*run.tuner.roles, *run.tuner.extras)
+        names_unseen = isinstance(head, TextHead)
+        check_session(coming, phases, run.settings, world, given, names_unseen, without, head.reads_given, head.extras)
         training = [method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
         check_new_classes(coming, [*always, *training])
         warn_of_few_classes(coming, phases)
