@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         CompanderModel,
         CPEClipConfig,
         CPEClipModel,
+        DstConfig,
+        DstModel,
         GladConfig,
         GladModel,
         HyperLoraConfig,
@@ -47,6 +49,7 @@ _ADAPTERS = (
     *("HyperLoraConfig", "HyperLoraModel"),
     *("CompanderConfig", "CompanderModel"),
     *("MaskTuningConfig", "MaskTuningModel"),
+    *("DstConfig", "DstModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
@@ -70,6 +73,8 @@ __all__ = [
     "CompanderConfig",
     "CompanderModel",
     "ContinualTrainer",
+    "DstConfig",
+    "DstModel",
     "GladConfig",
     "GladModel",
     "HyperLoraConfig",

@@ -37,6 +37,7 @@ from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, SaraConfi
 from hf_cl.contracts import Method, Probe
 from hf_cl.methods import (
     CodaPromptSettings,
+    DstSettings,
     DualPromptSettings,
     HyperLoraSettings,
     L2PSettings,
@@ -51,6 +52,7 @@ from hf_cl.methods import (
     glad,
     linear_probe,
     lora,
+    mamba_fscil,
     maxsim,
     nearest_class_mean,
     ovor,
@@ -70,6 +72,7 @@ RANDOM_FEATURES = {"type": "gaussian", "feature_map": "rff", "map_dim": 16, "shr
 KEYS = {"codebooks": 4, "keys": 8, "key_dim": 4}
 FRAME = {"num_classes_total": 6, "assignment": "greedy"}
 VECTORS = {"vectors_per_class": 2, "out_dim": 16, "grid": 2}
+SCAN = {"num_classes_total": 6, "grid": 2, "scan": {"d_state": 4, "dt_rank": 4}}
 POOLER = {"type": "linear", "bias": False, "pooler": True}
 TEXT_HEAD = {"type": "text"}
 TARGETS = {"type": "language_targets", "text_model": "demo_clip", "center": True}
@@ -111,6 +114,9 @@ def clip(layers: int) -> Callable[[Path], nn.Module]:
 
 
 REASONS = {
+    "dst/layer.py rewire": "a rewiring, every so many steps, finds out which entries stay",
+    "dst/rewiring.py at_random": "the same, which of all are candidates",
+    "sara/selection.py smallest": "the same, which entries are smallest",
     "heads/dkvb.py after_step": "the first three steps of a session are checked: does anything but chosen values move?",
     "cpe_clip/layer.py check_room": "a session's texts are looked at once: do they leave room for the prompts?",
     "sara/selection.py check_positions": "positions are looked at once after they were written: sorted, distinct, inside their tensor?",
@@ -176,6 +182,10 @@ def slow_learner(**kwargs: Any) -> Method:
 RANK_TERM = {"lambda_rank": 1e-3, "rank_min_dim": 8, "rank_min_nnz": 8}
 SARA_WAITS = {"sara/selection.py check_positions": 2, "sara/layer.py <lambda>": 4, "sara/training.py <genexpr>": 2}
 RANK_WAITS = {**SARA_WAITS, "sara/sparse_linear.py cut": 2, "sara/training.py _nuclear_norm": 7}
+DST = {"epochs": 1, "density": 0.1, "update_every": 1, "growth": "random_unfired", "stop_fraction": 1.0}
+DST_WAITS = dict.fromkeys(
+    ("dst/layer.py rewire", "dst/rewiring.py at_random", "sara/selection.py smallest", "sara/selection.py check_positions"), 7
+)
 ROOM = {"cpe_clip/layer.py check_room": 3}
 
 RUNS: dict[str, Run] = {
@@ -188,6 +198,9 @@ RUNS: dict[str, Run] = {
     },
     "gaussian on random features": Run(partial(frozen, RANDOM_FEATURES)),
     "dkvb": Run(partial(dkvb, epochs=1, head=KEYS), waits={"heads/dkvb.py after_step": 5}),
+    "mamba_fscil": Run(
+        partial(mamba_fscil, epochs=1, session_epochs=1, head=SCAN, memory={"type": "class_means", "copies": 2, "base_copies": 1})
+    ),
     "maxsim": Run(partial(maxsim, epochs=1, session_epochs=1, head=VECTORS)),
     "lora, maxsim head": Run(partial(lora, epochs=1, r=4, head={"type": "maxsim", **VECTORS})),
     "etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means", "copies": 2}, feature_mixup=0.5)),
@@ -220,6 +233,7 @@ RUNS: dict[str, Run] = {
     "sara": Run(partial(sparse, LINEAR), waits=SARA_WAITS),
     "sara in blocks, rank term": Run(partial(sparse, COSINE, block_rows=8, **RANK_TERM), waits=RANK_WAITS),
     **{f"glad, rule {rule}": Run(partial(text_lora, rule), both("clip"), "clip") for rule in ("glad", "sam", "sagm", "prograd")},
+    "dst": Run(lambda: DstSettings(**DST).method(), waits=DST_WAITS),
     "mask_tuning": Run(lambda: MaskTuningSettings(rule="none", head=LINEAR, epochs=1, learning_rate=0.01, sessions="stack").method()),
     "r-amt": Run(lambda: MaskTuningSettings(epochs=1).method(), both("clip"), "clip"),
     "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),

@@ -28,6 +28,7 @@ from hf_cl.adapters import (
     AsyncLoraConfig,
     CompanderConfig,
     CPEClipConfig,
+    DstConfig,
     GladConfig,
     HyperLoraConfig,
     MaskTuningConfig,
@@ -105,6 +106,7 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
     "GLAD": lambda **kwargs: GladConfig(**{"r": 4, "lora_dropout": 0.0, **kwargs}),
     "SARA": lambda **kwargs: SaraConfig(**{"density": 0.1, **kwargs}),
     "MASK_TUNING": MaskTuningConfig,
+    "DST": lambda **kwargs: DstConfig(**{"density": 0.1, **kwargs}),
     "COMPANDER": lambda **kwargs: CompanderConfig(**{"learn": True, **kwargs}),
 }
 """peft type -> a config for the tiny bases; keywords override."""
@@ -119,15 +121,16 @@ OTHER: dict[str, Callable[..., Any]] = {
     "HYPER_LORA": lambda **kwargs: HyperLoraConfig(**{"r": 2, **HYPER, "target_modules": ["fc1"], "grow_hidden": 2, **kwargs}),
     "GLAD": lambda **kwargs: GladConfig(r=2, lora_dropout=0.0, **kwargs),
     "SARA": lambda **kwargs: SaraConfig(threshold=5e-3, target_modules=["q_proj", "fc1"], **kwargs),
+    "DST": lambda **kwargs: DstConfig(density=0.03, init="erk", target_modules=["q_proj", "fc1"], **kwargs),
     "MASK_TUNING": lambda **kwargs: MaskTuningConfig(threshold=0.1, init_value=0.2, target_modules=["q_proj", "fc1"], **kwargs),
     "COMPANDER": lambda **kwargs: CompanderConfig(mode="residual", target_modules=["q_proj", "fc1"], **kwargs),
 }
 """A second config of each type, of another size."""
 
-RESTING = {"PROMPT_POOL": {"grows": False}}
+RESTING = {"PROMPT_POOL": {"grows": False}, "DST": {"grows": False}}
 """Options under which a new class changes nothing of what is known; none where that is so anyway."""
 
-ON_WEIGHTS = ("SARA", "COMPANDER", "MASK_TUNING")
+ON_WEIGHTS = ("SARA", "COMPANDER", "MASK_TUNING", "DST")
 """Types whose layers stand around Linears, whichever family these are of."""
 
 HOMES = {"CPE_CLIP": ("clip_vision", "siglip_vision")}

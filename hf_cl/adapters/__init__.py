@@ -8,6 +8,7 @@ from hf_cl.adapters.async_lora import AsyncLoraConfig, AsyncLoraModel
 from hf_cl.adapters.compander import CompanderConfig, CompanderModel
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.cpe_clip import CPEClipConfig, CPEClipModel
+from hf_cl.adapters.dst import DstConfig, DstModel
 from hf_cl.adapters.glad import GladConfig, GladModel, plain_lora
 from hf_cl.adapters.hyper_lora import HyperLoraConfig, HyperLoraModel
 from hf_cl.adapters.mask_tuning import MaskTuningConfig, MaskTuningModel
@@ -23,6 +24,7 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "sara": SaraConfig,
     "compander": CompanderConfig,
     "mask_tuning": MaskTuningConfig,
+    "dst": DstConfig,
     "lora": plain_lora,
     "prompt_pool": PromptPoolConfig,
     "hyper_lora": HyperLoraConfig,
@@ -52,6 +54,8 @@ __all__ = [
     "CPEClipModel",
     "CompanderConfig",
     "CompanderModel",
+    "DstConfig",
+    "DstModel",
     "GladConfig",
     "GladModel",
     "HyperLoraConfig",

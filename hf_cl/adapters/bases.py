@@ -54,6 +54,7 @@ SUPPORT: dict[str, dict[str, str]] = {
         "open_clip": "its attention holds q, k and v in one parameter, so their weights have no layers of their own; "
         "load the same weights as a transformers CLIP model",
     },
+    "DST": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
     "SARA": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
 }
 """peft type -> base family -> "" where it works, else the reason why it does not. A family without an entry has that of `ANY`, and is

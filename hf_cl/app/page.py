@@ -74,7 +74,10 @@ class Desk:
 
     def answer(self, image: Image.Image | None, session: str) -> tuple[str, str]:
         """Scores of one picture, and what the session knows, as HTML."""
-        return "" if image is None else answer_of(scores_by_name(self.models.predict(session, image, TOP))), self.knows(session)
+        if image is None:
+            return "", self.knows(session)
+        predictions, unknown = self.models.judge(session, image, TOP)
+        return answer_of(scores_by_name(predictions), unknown=unknown), self.knows(session)
 
     def name_of(self, image: Image.Image | None, session: str) -> list[dict[str, Any]]:
         """For programs: the best classes, best first, as `{"name": ..., "score": ...}`."""
@@ -99,11 +102,14 @@ class Desk:
         return f'<div class="pictures">{"".join(shown)}</div>'
 
 
-def answer_of(scores: Mapping[str, float]) -> str:
-    """The best class large, and the scores of all under it."""
+def answer_of(scores: Mapping[str, float], *, unknown: bool = False) -> str:
+    """The best class large, or that it is none of them, and the scores of all under it."""
     shares = [(escape(name), f"{100 * score:.0f}") for name, score in scores.items()]
     rows = "".join(f'<li style="--share: {share}%"><span>{name}</span><span>{share} %</span></li>' for name, share in shares)
-    return f'<div class="answer"><h2 class="best">{escape(next(iter(scores)))}</h2><ul>{rows}</ul></div>'
+    best = escape(next(iter(scores)))
+    if unknown:
+        return f'<div class="answer"><h2 class="best">None of these</h2><p>nearest: {best}</p><ul>{rows}</ul></div>'
+    return f'<div class="answer"><h2 class="best">{best}</h2><ul>{rows}</ul></div>'
 
 
 def build_page(adapter: str, title: str) -> gr.Blocks:

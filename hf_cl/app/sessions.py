@@ -21,6 +21,7 @@ from hf_cl.hub.card import is_hub_id
 from hf_cl.hub.fetch import adapter_folder, session_folders
 from hf_cl.hub.load import load
 from hf_cl.hub.predictions import Prediction
+from hf_cl.memory.novelty import NoveltyScore, read_novelty
 from hf_cl.results.display import display_name
 from hf_cl.scenarios import to_rgb
 
@@ -78,6 +79,7 @@ class SessionModels:
         self._first = load(last.adapter, revision=last.revision)
         self.model: Any = self._first.model
         self._classifiers: dict[str, AnyClassifier] = {}
+        self._novelty: dict[str, NoveltyScore | None] = {}
         self._lock = threading.Lock()  # the page answers several readers, and the active adapter is one
 
     def classes_of(self, session: str) -> list[str]:
@@ -86,17 +88,27 @@ class SessionModels:
             self._activate(session)
             return list(self._config(session).class_names)
 
-    @torch.no_grad()
     def predict(self, session: str, image: Image.Image, top_k: int = 5) -> list[Prediction]:
         """The `top_k` most probable classes after a session, best first."""
+        return self.judge(session, image, top_k)[0]
+
+    @torch.no_grad()
+    def judge(self, session: str, image: Image.Image, top_k: int = 5) -> tuple[list[Prediction], bool]:
+        """The same, and whether the picture looks like none of the classes; False where no novelty score lies beside the adapter."""
         pixels = self._first.processor(images=[to_rgb(image)], return_tensors="pt")["pixel_values"]  # [1, 3, S, S]
         with self._lock:
             classifier = self._activate(session)
-            logits = classifier.outputs(pixels.to(self._first.device)).logits.float()  # [1, C]
+            outputs = classifier.outputs(pixels.to(self._first.device))
+            logits = outputs.logits.float()  # [1, C]
             probabilities = classifier.head.probabilities(logits)[0]  # [C]
             class_names = self._config(session).class_names
+            embedding = classifier.head.embed(outputs.features)
+            novelty = self._novelty[session]
+            unknown = novelty is not None and bool(
+                novelty(embedding, logits * (self._config(session).temperature or 1.0)) > novelty.threshold
+            )
         scores, classes = probabilities.topk(min(top_k, len(class_names)))
-        return [Prediction(class_names[c], score) for c, score in zip(classes.tolist(), scores.tolist(), strict=True)]
+        return [Prediction(class_names[c], score) for c, score in zip(classes.tolist(), scores.tolist(), strict=True)], unknown
 
     def _activate(self, session: str) -> AnyClassifier:
         name = self._adapter_name(session)
@@ -106,6 +118,8 @@ class SessionModels:
             self.model.to(self._first.device).eval()
         self.model.set_adapter(name)
         if session not in self._classifiers:
+            place, config = self.places[session], self._config(session)
+            self._novelty[session] = read_novelty(adapter_folder(place.adapter, place.revision), len(config.class_names))
             self._classifiers[session] = classifier_of(self.model, self._first.tokenizer, name).eval()
         return self._classifiers[session]
 

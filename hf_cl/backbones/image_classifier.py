@@ -43,8 +43,8 @@ class ImageClassifier(nn.Module):
         if wrapper.disable_adapters:
             return features, logits, features, {}
         head = wrapper.head(wrapper.active_adapters[0])
-        extras = head.take_extras()  # before the embedding, whose pass may hand out its own
-        return features, logits, head.embed(features), {**self.take_extras(), **extras}
+        embedding = head.embed(features)
+        return features, logits, embedding, {**self.take_extras(), **head.take_extras()}
 
     def logits_of(self, features: Tensor) -> Tensor:  # [B, D] -> [B, C]
         """What the model makes of features that it would feed its classifier: the same as `outputs`, without the base."""

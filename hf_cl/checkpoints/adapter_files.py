@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from peft import PeftModel
@@ -18,9 +20,16 @@ _READ_WRITE = 0o666
 """What `open` asks for; the process's umask takes from it."""
 
 
-def save_adapter_files(folder: Path, model: PeftModel, processor: Any, tokenizer: Any, statistics: SavedStatistics | None = None) -> None:
-    """Adapter, head, class names, image processor and tokenizer, and where they are to go along, class statistics; the folder is whole or
-    absent.
+def save_adapter_files(
+    folder: Path,
+    model: PeftModel,
+    processor: Any,
+    tokenizer: Any,
+    statistics: SavedStatistics | None = None,
+    more: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
+    """Adapter, head, class names, image processor and tokenizer, and where they are to go along, class statistics and `more` files by their
+    names; the folder is whole or absent.
 
     A base that ships with hf_cl is named `demo` or `demo_clip`, not by where it is installed. Files have the mode that `open` gives: those
     of safetensors would be readable by their owner alone.
@@ -35,6 +44,8 @@ def save_adapter_files(folder: Path, model: PeftModel, processor: Any, tokenizer
         tokenizer.save_pretrained(str(aside))
     if statistics is not None:
         save_statistics(aside, statistics)
+    for name, content in more.items():
+        (aside / name).write_bytes(content)
     mode = _READ_WRITE & ~_umask()
     for file in aside.rglob("*.safetensors"):
         file.chmod(mode)

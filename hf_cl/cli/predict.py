@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from hf_cl.hub.predictions import Predictor, Row
 
 
+WEAK = 0.7
+"""Below this AUROC `--unknown` warns."""
+
+
 class Format(StrEnum):
     """How rows are written."""
 
@@ -37,6 +41,9 @@ def predict(
     revision: Annotated[str | None, typer.Option(help="revision of the adapter, e.g. session-3")] = None,
     top_k: Annotated[int, typer.Option("--top_k", "--top-k", min=1, help="classes per image")] = 3,
     form: Annotated[Format, typer.Option("--format", help="table, or json (one value), jsonl (a line each), csv")] = Format.table,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="say which images look like none of the classes; the run had the probe novelty")
+    ] = False,
     batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", min=1, help="images per forward")] = 32,
     num_workers: Annotated[int, typer.Option("--num_workers", "--num-workers", min=1, help="threads that decode")] = 4,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the GPU where there is one")] = None,
@@ -59,8 +66,10 @@ def predict(
     with mistakes_in_a_line():
         import_parts(imports or ())
         predictor = _open(adapter, revision, device, dtype)
-        rows = predictor.rows(asked, top_k, batch_size, num_workers)
-        for row in _written(rows, Format.json if as_json else form, top_k):
+        rows = predictor.rows(asked, top_k, batch_size, num_workers, unknown=unknown)
+        if unknown:
+            _warn_of_a_weak_score(predictor)
+        for row in _written(rows, Format.json if as_json else form, top_k, unknown):
             total, bad = total + 1, bad + (row.error is not None)
             _show_progress(total)
     if bad:
@@ -79,6 +88,12 @@ def _open(adapter: str, revision: str | None, device: str | None, dtype: str | N
     return OnnxClassifier(Path(adapter))
 
 
+def _warn_of_a_weak_score(predictor: Predictor) -> None:
+    auroc = None if predictor.novelty is None else predictor.novelty.auroc
+    if auroc is not None and auroc < WEAK:
+        typer.echo(f"hf-cl: in its run the score told unknown pictures only with an AUROC of {auroc:.2f}; do not rely on it.", err=True)
+
+
 def _listed(files: str) -> list[str]:
     try:
         text = sys.stdin.read() if files == "-" else Path(files).read_text(encoding="utf-8-sig")
@@ -87,22 +102,35 @@ def _listed(files: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _written(rows: Iterable[Row], form: Format, top_k: int) -> Iterator[Row]:
+def _written(rows: Iterable[Row], form: Format, top_k: int, unknown: bool) -> Iterator[Row]:
     """Write each row when it is there, and hand it on."""
     letters = writes_every_letter()
     if form is Format.csv:
-        typer.echo(_csv(["file", *(f"{part}_{k}" for k in range(1, top_k + 1) for part in ("class", "score")), "error"]))
+        typer.echo(
+            _csv(
+                [
+                    "file",
+                    *(f"{part}_{k}" for k in range(1, top_k + 1) for part in ("class", "score")),
+                    *(["unknown"] if unknown else []),
+                    "error",
+                ]
+            )
+        )
     for number, row in enumerate(rows):
         scores = {prediction.name: prediction.score for prediction in row.predictions}
         if form is Format.table:
             typer.echo(_line(row))
         elif form is Format.csv:
             cells = [cell for prediction in row.predictions for cell in (prediction.name, f"{prediction.score:.6f}")]
-            typer.echo(_csv([row.name, *cells, *[""] * (2 * top_k - len(cells)), row.error or ""]))
+            typer.echo(
+                _csv([row.name, *cells, *[""] * (2 * top_k - len(cells)), *([_yes(row.unknown)] if unknown else []), row.error or ""])
+            )
         elif form is Format.jsonl:
-            typer.echo(json.dumps({"file": row.name, "scores": scores, "error": row.error}, ensure_ascii=not letters))
+            strange = {"unknown": row.unknown} if unknown else {}
+            typer.echo(json.dumps({"file": row.name, "scores": scores, **strange, "error": row.error}, ensure_ascii=not letters))
         else:
-            value = json.dumps(scores if row.error is None else {"error": row.error}, ensure_ascii=not letters, indent=2).replace(
+            said = {"scores": scores, "unknown": row.unknown} if unknown else scores
+            value = json.dumps(said if row.error is None else {"error": row.error}, ensure_ascii=not letters, indent=2).replace(
                 "\n", "\n  "
             )
             typer.echo(f"{'{' if number == 0 else ','}\n  {json.dumps(row.name, ensure_ascii=not letters)}: {value}", nl=False)
@@ -116,7 +144,14 @@ def _line(row: Row) -> str:
 
     if row.error is not None:
         return printable(row.error)
-    return f"{printable(row.name)}: " + ", ".join(f"{display_name(p.name)} {100 * p.score:.1f} %" for p in row.predictions)
+    names = ", ".join(f"{display_name(p.name)} {100 * p.score:.1f} %" for p in row.predictions)
+    if row.unknown:
+        return f"{printable(row.name)}: unknown (looks like none of the classes; nearest: {names})"
+    return f"{printable(row.name)}: {names}"
+
+
+def _yes(value: bool | None) -> str:
+    return "" if value is None else str(value).lower()
 
 
 def _csv(cells: list[str]) -> str:

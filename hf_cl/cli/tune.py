@@ -30,8 +30,7 @@ def tune(context: typer.Context) -> None:
     with mistakes_in_a_line():
         asked = asked_for(context.args)
         typer.echo(asked.announcement())
-        started = time.monotonic()
-        outcome = search_for(asked, say=lambda candidates: _say(asked, candidates, time.monotonic() - started))
+        outcome = search_for(asked, say=Progress(asked))
     if outcome is None:
         typer.echo("What is left runs in other processes; the same command shows the outcome when they have ended.")
         raise typer.Exit(0)
@@ -41,13 +40,20 @@ def tune(context: typer.Context) -> None:
     typer.echo(f"Next: hf-cl train {asked.method} --config {folder / 'best.yaml'} --output_dir runs/final")
 
 
-def _say(asked: Asked, candidates: list[Candidate], seconds: float) -> None:
-    """How far the search is, and how long it may still take."""
-    spent = asked.plan.spent(candidates)
-    finished = [one.full for one in candidates if one.full is not None]
-    best = max((one.worth for one in finished), default=0.0)
-    left = seconds / spent * (asked.plan.budget - spent) / 60
-    typer.echo(
-        f"{len(candidates)} points, {len(finished)} in full; {spent:g} of {asked.plan.budget:g} runs spent; best {100 * best:.1f} % on "
-        f"validation images; up to {left:.0f} min to go"
-    )
+class Progress:
+    """Says how far a search is, and how long it may still take by what this process has done of it."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.plan, self.began, self.before = asked.plan, time.monotonic(), None
+
+    def __call__(self, candidates: list[Candidate]) -> None:
+        spent = self.plan.spent(candidates)
+        full = [one.full.worth for one in candidates if one.full is not None]
+        best = 100 * max(full, default=0.0)
+        if self.before is None:  # the first call comes when the base is there
+            self.before = 0.0 if len(candidates) == 1 else spent
+        done = spent - self.before
+        left = (time.monotonic() - self.began) / done * (self.plan.budget - spent) / 60 if done else None
+        to_go = "" if left is None else f"; up to {left:.0f} min to go"
+        paid = f"{spent:g} of {self.plan.budget:g} runs spent"
+        typer.echo(f"{len(candidates)} points, {len(full)} in full; {paid}; best {best:.1f} % on validation images{to_go}")

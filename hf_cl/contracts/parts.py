@@ -102,6 +102,11 @@ class Part:
         single numbers also to `hf-cl compare`, as `name.key`."""
         return {}
 
+    def adapter_files(self) -> Mapping[str, bytes]:
+        """Name -> content of files that go beside the adapter after each session, and are pushed with it: what whoever loads it may want
+        and no weight holds. peft does not look at them. Asked for on the main process alone."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values that a resumed run needs."""
         return {}

@@ -6,19 +6,21 @@ Shapes: B batch, C classes seen so far, K classes there is room for, D feature w
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_cl.contracts import Head, Part, Session, Trainer
-from hf_cl.heads.fitted import as_on_rank_0, check_count, check_number, own_rows
+from hf_cl.heads.fitted import as_on_rank_0, check_count, check_number, check_settings, own_rows
 from hf_cl.heads.projectors import ProjectorKind, projector_of
+from hf_cl.heads.selective_scan import EXTRAS, SelectiveScanProjector
 
 logger = logging.getLogger(__name__)
+GRID = 7
 EPS = 1e-12
 """Below this length a projected feature is taken for zero."""
 
@@ -35,11 +37,13 @@ class ETFHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride] 
         in_features: D.
         num_classes: C, classes to begin with.
         num_classes_total: K, all the classes that will ever come; the frame cannot be extended without moving every vector.
-        projector: what learns before the frame: "none", "linear" or "mlp".
+        projector: what learns before the frame: "none", "linear", "mlp", or on the map of patch tokens "selective_scan".
         out_dim: E; None: the larger of D and K.
         etf_seed: of the frame's draw.
         assignment: which column a class gets: the next one on "arrival", or by "greedy" the free columns for which the sum of cosines
             with the projected means of a session's new classes is largest.
+        grid: the map of a selective scan is averaged to grid x grid places first.
+        scan: further settings of `SelectiveScanProjector`.
         logit_scale: of the cosines, for probabilities; it changes no prediction.
         device, dtype: of the projector; the frame stays float32.
 
@@ -59,10 +63,12 @@ class ETFHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride] 
         num_classes: int,
         *,
         num_classes_total: int,
-        projector: ProjectorKind = "mlp",
+        projector: ProjectorKind | Literal["selective_scan"] = "mlp",
         out_dim: int | None = None,
         etf_seed: int = 0,
         assignment: Literal["arrival", "greedy"] = "arrival",
+        grid: int | None = None,
+        scan: dict[str, Any] | None = None,
         logit_scale: float = 16.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -81,12 +87,28 @@ class ETFHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride] 
             )
         self.in_features, self.num_classes, self.most_classes = in_features, 0, num_classes_total
         self.assignment, self.logit_scale = assignment, float(logit_scale)
-        self.projector = projector_of(projector, in_features, width, device=device, dtype=dtype)
-        place = next((p.device for p in self.projector.parameters()), torch.device(device or "cpu"))
+        factory: Any = {"device": device, "dtype": dtype}
+        if projector == "selective_scan":
+            self.reads, self.extras, self.grid = "tokens", EXTRAS, GRID if grid is None else grid
+            check_count(name, "grid", self.grid, 1, 1024)
+            check_settings(f"{name}: scan", SelectiveScanProjector, scan or {})
+            self.projector: nn.Module = SelectiveScanProjector(in_features, width, self.grid, **(scan or {}), **factory)
+        elif grid is not None or scan:
+            raise ValueError(f"{name}: grid and scan are settings of projector: selective_scan; leave them out.")
+        else:
+            self.projector = projector_of(projector, in_features, width, **factory)
+        place = torch.device(device or "cpu")  # not the parameters': peft puts those alone on the meta device
         self.register_buffer("frame", simplex_frame(width, num_classes_total, etf_seed).to(place))
         self.register_buffer("columns", torch.empty(0, dtype=torch.int64, device="cpu").to(place))
         self.register_buffer("zeros", torch.zeros((), dtype=torch.int64, device="cpu").to(place), persistent=False)
         self._add(num_classes)
+
+    @classmethod
+    def reads_tokens(cls, settings: Mapping[str, Any]) -> bool:
+        return settings.get("projector") == "selective_scan"
+
+    def take_extras(self) -> dict[str, Tensor]:
+        return self.projector.take_facts() if isinstance(self.projector, SelectiveScanProjector) else {}
 
     def grow(self, class_names: Sequence[str]) -> None:
         """Give each class the first free column, and nothing else. Raises ValueError for more classes than the frame has vectors."""
@@ -143,6 +165,8 @@ class ETFHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverride] 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """With "greedy", give the session's new classes the free columns that lie nearest to their means."""
         self.zeros.zero_()
+        if isinstance(self.projector, SelectiveScanProjector):
+            self.projector.adapts = session.id > 0  # until then the second branch is silent, and need not run
         if self.assignment == "greedy" and session.new_class_names:
             embedded, labels, _ = own_rows(trainer, session)
             means = torch.stack([embedded[labels == label].mean(0) for label in session.own])  # [n, E]

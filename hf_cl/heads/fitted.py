@@ -5,13 +5,15 @@ Shapes: n images, D feature width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hf_cl.contracts import FeatureSet, Session, Trainer
+from hf_cl.hints import nearest
 
 
 def own_rows(trainer: Trainer, session: Session) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,6 +49,14 @@ def as_on_rank_0(tensors: Iterable[Tensor]) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         for tensor in tensors:
             torch.distributed.broadcast(tensor, 0)
+
+
+def check_settings(owner: str, made: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for a setting that `made` has no keyword argument for."""
+    known = [name for name, p in inspect.signature(made).parameters.items() if p.kind is p.KEYWORD_ONLY and name not in ("device", "dtype")]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"{owner} has no setting {name!r}; it has {', '.join(known)}.{nearest(name, known)}")
 
 
 def check_bool(owner: str, **values: Any) -> None:

@@ -26,6 +26,7 @@ from hf_cl.hints import nearest
 from hf_cl.hub.fetch import adapter_folder
 from hf_cl.hub.markdown import escape
 from hf_cl.hub.merged_head import merged_head
+from hf_cl.memory.novelty import NOVELTY_FILE
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.picture_record import read_pictures
 
@@ -177,7 +178,9 @@ def _write(folder: Path, target: Path, config: Mapping[str, Any], tensors: Mappi
     """The folder is whole or absent."""
     aside = target.with_name(f".writing-{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(folder, aside, ignore=shutil.ignore_patterns("README.md", SAFETENSORS_WEIGHTS_NAME, CONFIG_NAME, STATISTICS_FILE))
+    shutil.copytree(
+        folder, aside, ignore=shutil.ignore_patterns("README.md", SAFETENSORS_WEIGHTS_NAME, CONFIG_NAME, STATISTICS_FILE, NOVELTY_FILE)
+    )
     save_file(dict(tensors), aside / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     (aside / CONFIG_NAME).write_text(json.dumps(config, indent=2, ensure_ascii=False))
     aside.rename(target)

@@ -23,6 +23,7 @@ from hf_cl.backbones.loading import shared_name
 from hf_cl.hub.fetch import adapter_folder
 from hf_cl.hub.predictions import Predictor
 from hf_cl.hub.strangers import check_processor, clear_errors
+from hf_cl.memory.novelty import NoveltyScore, read_novelty
 from hf_cl.own_parts import naming_what_is_missing
 from hf_cl.pictures import to_rgb
 
@@ -39,10 +40,19 @@ class Classifier(Predictor):
     names are the head, their text features are computed at the first prediction and kept.
     """
 
-    def __init__(self, model: PeftModel, processor: Any, tokenizer: Any, class_names: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self,
+        model: PeftModel,
+        processor: Any,
+        tokenizer: Any,
+        class_names: Sequence[str],
+        device: torch.device,
+        novelty: NoveltyScore | None = None,
+    ) -> None:
         self.model = model.to(device).eval()  # pyright: ignore[reportCallIssue, reportArgumentType]
         self.processor, self.tokenizer, self.class_names, self.device = processor, tokenizer, list(class_names), device
         self.classifier = classifier_of(self.model, tokenizer).eval()
+        self.novelty = novelty
         self._dtype = next(self.model.get_base_model().parameters()).dtype
 
     @torch.no_grad()
@@ -56,6 +66,18 @@ class Classifier(Predictor):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return self.classifier.head.probabilities(logits)
+
+    def judged(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        outputs = self.classifier.outputs(pixels.to(self.device, self._dtype))
+        if self.novelty is None:
+            return outputs.logits.float(), None
+        return outputs.logits.float(), self.novelty_of(outputs.features, outputs.logits)
+
+    def novelty_of(self, features: Tensor, logits: Tensor) -> Tensor:
+        """[B, D], [B, C] -> [B] how unlike the classes, where a score lies beside the adapter; above `novelty.threshold`: none of them."""
+        assert self.novelty is not None
+        config: Any = self.model.peft_config["default"]
+        return self.novelty(self.classifier.head.embed(features), logits * (config.temperature or 1.0))
 
 
 class Opener:
@@ -96,7 +118,8 @@ class Opener:
             base = self._base(name, at, config.has_text_head)
             model = PeftModel.from_pretrained(base, str(folder))
             tokenizer = load_tokenizer(name, revision=at) if config.has_text_head else None
-            return Classifier(model, _processor(folder, adapter, name, at), tokenizer, config.class_names, self.device)
+            processor = _processor(folder, adapter, name, at)
+            return Classifier(model, processor, tokenizer, config.class_names, self.device, read_novelty(folder, len(config.class_names)))
 
     def _base(self, name: str, revision: str | None, two_towers: bool) -> Any:
         key = (name, revision, two_towers)

@@ -20,6 +20,7 @@ from transformers import AutoImageProcessor
 
 from hf_cl.errors import UnreadableImageError
 from hf_cl.hub.inputs import Input, inputs_of, is_one
+from hf_cl.memory.novelty import NoveltyScore
 
 ONNX_FILE = "model.onnx"
 _AHEAD = 3
@@ -43,6 +44,8 @@ class Row:
     predictions: list[Prediction]
     """Best first; empty where it could not be read."""
     error: str | None = None
+    unknown: bool | None = None
+    """Whether it looks like none of the classes; None where nobody asked."""
 
 
 class Predictor:
@@ -50,6 +53,8 @@ class Predictor:
 
     class_names: list[str]
     processor: Any
+    novelty: NoveltyScore | None = None
+    """What says that a picture looks like none of the classes, where that lies beside the adapter."""
 
     def logits_of(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] float32 as the processor makes them -> [B, C] float32."""
@@ -59,7 +64,11 @@ class Predictor:
         """[B, C] -> [B, C]; the softmax, unless the head says otherwise."""
         return logits.softmax(-1)
 
-    def rows(self, images: Any, top_k: int = 5, batch_size: int = 32, num_workers: int = 4) -> Iterator[Row]:
+    def judged(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[B, 3, S, S] -> logits [B, C], and how unlike the classes [B], where a novelty score lies beside the adapter."""
+        return self.logits_of(pixels), None
+
+    def rows(self, images: Any, top_k: int = 5, batch_size: int = 32, num_workers: int = 4, *, unknown: bool = False) -> Iterator[Row]:
         """A row for each picture, in order, as they come; one that cannot be read is a row with its reason.
 
         Args:
@@ -68,11 +77,18 @@ class Predictor:
             top_k: classes per picture; all where there are fewer.
             batch_size: pictures per forward.
             num_workers: threads that decode and prepare.
+            unknown: say of each whether it looks like none of the classes, by the novelty score beside the adapter.
 
-        Raises ValueError for a `top_k`, `batch_size` or `num_workers` below 1, and for what is no picture at all.
+        Raises ValueError for `unknown` without such a score, for a `top_k`, `batch_size` or `num_workers` below 1, and for what is no
+        picture at all.
         """
         if min(top_k, batch_size, num_workers) < 1:
             raise ValueError(f"top_k and batch_size must be at least 1, got {top_k} and {batch_size}; so must num_workers ({num_workers}).")
+        if unknown and self.novelty is None:
+            raise ValueError(
+                "Nothing here says what is unknown: no novelty score lies beside the adapter. A run writes one with the probe novelty, "
+                "--probes '{novelty: {}}'; ensembles and exported models have none."
+            )
         with ThreadPoolExecutor(num_workers) as pool:
             inputs, waiting = inputs_of(images), deque[list[Future[tuple[Input, Tensor | None, str | None]]]]()
             while True:
@@ -80,7 +96,7 @@ class Predictor:
                     waiting.append([pool.submit(self._prepared, picture) for picture in batch])
                 if not waiting:
                     return
-                yield from self._named([future.result() for future in waiting.popleft()], min(top_k, len(self.class_names)))
+                yield from self._named([future.result() for future in waiting.popleft()], min(top_k, len(self.class_names)), unknown)
 
     def predict(self, images: Any, top_k: int = 5, batch_size: int = 32, num_workers: int = 4) -> list[list[Prediction]]:
         """The `top_k` most probable classes of each picture, best first; arguments as for `rows`.
@@ -106,18 +122,24 @@ class Predictor:
             return picture, None, str(error)
 
     @torch.no_grad()
-    def _named(self, batch: Sequence[tuple[Input, Tensor | None, str | None]], top_k: int) -> Iterator[Row]:
+    def _named(self, batch: Sequence[tuple[Input, Tensor | None, str | None]], top_k: int, unknown: bool) -> Iterator[Row]:
         readable = [pixels for _, pixels, _ in batch if pixels is not None]
         found: Iterable[list[Prediction]] = ()
+        strange: list[bool | None] = [None] * len(readable)
         if readable:
-            scores, classes = self.probabilities(self.logits_of(torch.stack(readable))).topk(top_k)  # [B, top_k]
+            pixels = torch.stack(readable)
+            logits, novelty = self.judged(pixels) if unknown else (self.logits_of(pixels), None)
+            if novelty is not None and self.novelty is not None:
+                strange = (novelty > self.novelty.threshold).tolist()
+            scores, classes = self.probabilities(logits).topk(top_k)  # [B, top_k]
             found = [
                 [Prediction(self.class_names[c], s) for c, s in zip(row_classes, row_scores, strict=True)]
                 for row_scores, row_classes in zip(scores.tolist(), classes.tolist(), strict=True)
             ]
-        remaining = iter(found)
+        remaining = iter(zip(found, strange, strict=True))
         for picture, pixels, error in batch:
-            yield Row(picture.name, [] if pixels is None else next(remaining), error)
+            predictions, is_strange = ([], None) if pixels is None else next(remaining)
+            yield Row(picture.name, predictions, error, is_strange)
 
 
 class Session(Protocol):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from hf_cl.contracts import LossTerm
 from hf_cl.losses.balanced_softmax import BalancedSoftmax
 from hf_cl.losses.binary_cross_entropy import BinaryCrossEntropy
+from hf_cl.losses.branch_separation import BranchSeparation
+from hf_cl.losses.branch_suppression import BranchSuppression
 from hf_cl.losses.consistency import Consistency
 from hf_cl.losses.contrastive_keys import ContrastiveKeys
 from hf_cl.losses.dot_regression import DotRegression
@@ -67,6 +69,8 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "prototype": PrototypeLoss,
     "relation_distillation": RelationDistillation,
     "dot_regression": DotRegression,
+    "branch_suppression": BranchSuppression,
+    "branch_separation": BranchSeparation,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments. `EnsembleDistillation` takes
 trained models, which no spec can name: `hf-cl ensemble --distill` makes it."""
@@ -76,6 +80,8 @@ __all__ = [
     "LOSSES",
     "BalancedSoftmax",
     "BinaryCrossEntropy",
+    "BranchSeparation",
+    "BranchSuppression",
     "Consistency",
     "ContrastiveKeys",
     "DotRegression",

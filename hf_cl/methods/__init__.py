@@ -7,10 +7,12 @@ from hf_cl.methods.coact import CoactSettings, coact
 from hf_cl.methods.compose import ComposeSettings, compose
 from hf_cl.methods.cpe_clip import CpeClipSettings, cpe_clip
 from hf_cl.methods.dkvb import DkvbSettings, dkvb
+from hf_cl.methods.dst import DstSettings, dst
 from hf_cl.methods.etf import EtfSettings, etf
 from hf_cl.methods.frozen import FrozenSettings, frozen
 from hf_cl.methods.glad import GladSettings, glad
 from hf_cl.methods.hyper_lora import HyperLoraSettings, hyper_lora
+from hf_cl.methods.mamba_fscil import MambaFscilSettings, mamba_fscil
 from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.maxsim import MaxsimSettings, maxsim
 from hf_cl.methods.mvp import MvpSettings, mvp
@@ -33,11 +35,13 @@ METHODS: dict[str, type[RunSettings]] = {
     "glad": GladSettings,
     "sara": SaraSettings,
     "mask_tuning": MaskTuningSettings,
+    "dst": DstSettings,
     "slca": SlcaSettings,
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
     "etf": EtfSettings,
     "maxsim": MaxsimSettings,
+    "mamba_fscil": MambaFscilSettings,
     "l2p": L2PSettings,
     "dualprompt": DualPromptSettings,
     "coda_prompt": CodaPromptSettings,
@@ -55,6 +59,7 @@ __all__ = [
     "ComposeSettings",
     "CpeClipSettings",
     "DkvbSettings",
+    "DstSettings",
     "DualPromptSettings",
     "EtfSettings",
     "FrozenSettings",
@@ -63,6 +68,7 @@ __all__ = [
     "L2PSettings",
     "LinearProbeSettings",
     "LoraSettings",
+    "MambaFscilSettings",
     "MaskTuningSettings",
     "MaxsimSettings",
     "MvpSettings",
@@ -77,12 +83,14 @@ __all__ = [
     "compose",
     "cpe_clip",
     "dkvb",
+    "dst",
     "etf",
     "frozen",
     "glad",
     "hyper_lora",
     "linear_probe",
     "lora",
+    "mamba_fscil",
     "mask_tuning",
     "maxsim",
     "mvp",

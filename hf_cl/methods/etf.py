@@ -30,10 +30,10 @@ ROOM = 100
 
 def etf(
     *,
-    epochs: int = 50,
-    session_epochs: int = 20,
+    epochs: int = 30,
+    session_epochs: int = 10,
     learning_rate: float = 1e-3,
-    session_learning_rate: float = 1e-4,
+    session_learning_rate: float = 5e-4,
     weight_decay: float = 0.0,
     weight: float = 10.0,
     feature_mixup: float = 0.0,
@@ -90,13 +90,13 @@ def etf(
 class EtfSettings(RunSettings):
     """Settings of `etf`."""
 
-    epochs: int = 50
+    epochs: int = 30
     """Epochs over the features of session 0."""
-    session_epochs: int = 20
+    session_epochs: int = 10
     """Epochs over the features of each later session, and the means of earlier classes."""
     learning_rate: float = 1e-3
     """Of Adam in session 0, falling by a cosine."""
-    session_learning_rate: float = 1e-4
+    session_learning_rate: float = 5e-4
     """Of Adam in later sessions, falling by a cosine in each."""
     weight_decay: float = 0.0
     """Above 0: AdamW, decoupled, not on norms and biases."""

@@ -13,9 +13,11 @@ from hf_cl.probes.calibration import Calibration
 from hf_cl.probes.compander_bounds import CompanderBounds
 from hf_cl.probes.epochs import EpochProbe
 from hf_cl.probes.forgetting_events import ForgettingEvents
+from hf_cl.probes.isolated_accuracy import IsolatedAccuracy
 from hf_cl.probes.kept_dimensions import KeptDimensions
 from hf_cl.probes.masked_share import MaskedShare
 from hf_cl.probes.memorization import MemorizationProbe
+from hf_cl.probes.novelty import Novelty
 from hf_cl.probes.prequential import Prequential
 from hf_cl.probes.sharpness import SharpnessProbe
 from hf_cl.probes.softmax_collapse import SoftmaxCollapse
@@ -35,8 +37,10 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "epochs": EpochProbe,
     "memorization": MemorizationProbe,
     "kept_dimensions": KeptDimensions,
+    "novelty": Novelty,
     "compander_bounds": CompanderBounds,
     "masked_share": MaskedShare,
+    "isolated_accuracy": IsolatedAccuracy,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -48,9 +52,11 @@ __all__ = [
     "CompanderBounds",
     "EpochProbe",
     "ForgettingEvents",
+    "IsolatedAccuracy",
     "KeptDimensions",
     "MaskedShare",
     "MemorizationProbe",
+    "Novelty",
     "Prequential",
     "SharpnessProbe",
     "SoftmaxCollapse",

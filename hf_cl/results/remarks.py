@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hf_cl.metrics import expected_calibration_error
 from hf_cl.results.display import display_name, percent, without_folders
@@ -44,9 +45,20 @@ def remarks(results: Results) -> list[str]:
         off = percent(expected_calibration_error(results.calibration[-1]))
         sentences.append(f"Confidence and accuracy lie {off} points apart on average (expected calibration error, 15 bins, after the end).")
         sentences.append(_temperature(results))
+    if (novelty := results.probes.get("novelty")) and "auroc" in novelty:
+        sentences.append(_novelty(novelty))
     sentences += epoch_remarks(results.probes)
     sentences.append(f"One run: seed {results.seed}, {_class_order(protocol)}. Other seeds and other orders give other numbers.")
     return sentences
+
+
+def _novelty(found: Mapping[str, Any]) -> str:
+    caught, rejected = percent(found["caught_at_95"]), percent(found["known_rejected"])
+    return (
+        f"Unknown classes: before they were taught, their test images scored above known ones with an AUROC of {found['auroc']:.3f} "
+        f"({found['kind']}); {caught} % of them lie above 95 % of the known, and the threshold calls {rejected} % of the known unknown "
+        "(`hf-cl predict --unknown`)."
+    )
 
 
 def _temperature(results: Results) -> str:

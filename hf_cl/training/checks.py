@@ -210,6 +210,7 @@ def check_session(
     names_unseen: bool = False,
     without_classes: Collection[int] = (),
     head_reads: Collection[str] = (),
+    of_head: Collection[str] = (),
 ) -> None:
     """Raise ValueError for phases and tests that this loop cannot run on this session.
 
@@ -220,6 +221,7 @@ def check_session(
         names_unseen: whether the head can name classes that no session teaches.
         without_classes: the sessions that bring no new class; their tests may be empty.
         head_reads: facts of the images that the head reads beside features.
+        of_head: extras of the head, which a features phase has too.
     """
     _check_tests(session, names_unseen)
     if len(session.train) == 0:
@@ -244,7 +246,7 @@ def check_session(
         if phase.inputs == "features" and settings.gradient_accumulation_steps > 1:
             raise ValueError(f"Phase {phase.name!r} runs on features; gradient_accumulation_steps must be 1 there.")
         for term in phase.losses:
-            _check_known(term, PROVIDED.union(roles))
+            _check_known(term, PROVIDED.union(roles, of_head))
             if phase.inputs == "features" and term.needs & _OF_IMAGES.union(roles):
                 raise ValueError(f"Loss {term.name!r} needs images; phase {phase.name!r} runs on features.")
             if term.needs & {"own_classes", "own_images"} and min(session.train.labels) < session.own.start:

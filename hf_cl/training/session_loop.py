@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from peft import get_peft_model
 from torch import Tensor, nn
 
-from hf_cl.backbones import TextHead, check_class_names, classifier_of, enable_gradient_checkpointing, reads_texts, texts_of
+from hf_cl.backbones import check_class_names, classifier_of, enable_gradient_checkpointing, reads_texts, texts_of
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.statistics_files import SavedStatistics, training_state
@@ -34,18 +34,8 @@ from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.calibration import Calibration
-from hf_cl.training.checks import (
-    check_method,
-    check_new_classes,
-    check_optimizer,
-    check_parts,
-    check_room,
-    check_session,
-    check_strategy,
-    check_unused,
-    check_vectors,
-    warn_of_few_classes,
-)
+from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_strategy, check_unused
+from hf_cl.training.coming_sessions import check_coming, declared_statistics
 from hf_cl.training.compiling import compile_backbone
 from hf_cl.training.deterministic import deterministic
 from hf_cl.training.feature_cache import FeatureCache
@@ -64,7 +54,7 @@ from hf_cl.training.run_state import RunState
 from hf_cl.training.services import Services
 from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.session_results import SessionResults, protocol_record
-from hf_cl.training.start import Start, check_needs
+from hf_cl.training.start import Start
 from hf_cl.training.step import TrainingDivergedError
 
 
@@ -214,10 +204,10 @@ class SessionLoop(Services):
             compile_backbone(self.backbone, **self.accelerator.compile_arguments)
         self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
         self._write_texts()
-        self._check_coming()
+        check_coming(self)
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
         self.features = FeatureCache(self.images, self.classifier, self.frozen, self._before_head, self._feature_files())
-        kinds = self._declared_statistics()
+        kinds = declared_statistics(self)
         self.statistics = ClassStatistics(kinds) if self.start is None else self.start.statistics(kinds, self.head)
         self.calibration = Calibration()
 
@@ -241,24 +231,6 @@ class SessionLoop(Services):
         folder, precision = Path(self.settings.feature_cache).expanduser(), str(self.accelerator.mixed_precision)
         return FeatureFiles(folder, self.model, self.tuner.prefix, self.config, self.images.preprocessor, precision)
 
-    def _check_coming(self) -> None:
-        """Of all sessions that are to be trained, so that no mistake waits for a late one."""
-        without = [session.id for session in self.plan.sessions if not session.new_class_names]
-        always = [self.head, *self.method.parts, *self.probes]
-        check_room(self.head, self.plan.sessions[-1])
-        check_vectors(self.head, self.settings.marks)
-        trained_from = self.position.session
-        if self.start is not None:
-            without, trained_from = [0, *without], max(1, trained_from)
-            check_needs(self.method, [*self.plan.losses().values(), *self.method.parts, self.method.rule, *self.probes])
-        for coming in self.plan.sessions[trained_from:]:
-            world, phases = self.accelerator.num_processes, self.plan.phases[coming.id]
-            given = (*self.tuner.roles, *self.tuner.extras, *self.head.extras)
-            check_session(coming, phases, self.settings, world, given, isinstance(self.head, TextHead), without, self.head.reads_given)
-            training = [self.method.rule, *(term for phase in phases for term in phase.losses)] if phases else []
-            check_new_classes(coming, [*always, *training])
-            warn_of_few_classes(coming, phases)
-
     def _before_head(self) -> Mapping[str, Tensor]:
         return before_head(self.model, self.tuner.prefix, self.head)
 
@@ -266,11 +238,6 @@ class SessionLoop(Services):
         """What the names of the classes so far say, to a head that judges by it."""
         if self.texts is not None:
             self.head.write_texts(self.texts.rows(self.config.class_names), self.texts.projection)
-
-    def _declared_statistics(self) -> frozenset[str]:
-        """What heads and parts of any session read of the class statistics beyond counts and means."""
-        parts = [*self.plan.losses().values(), *self.method.parts, self.method.rule, *self.probes]
-        return self.head.statistics.union(*(part.statistics for part in parts))
 
     def _run_session(self, session: Session) -> None:
         phases, at = self.phases, self.position
@@ -378,6 +345,7 @@ class SessionLoop(Services):
             saved = None
             if self.settings.export_statistics:
                 saved = SavedStatistics(self.statistics, tuple(self.config.class_names), training_state(self.head))
-            save_adapter_files(folder, self.model, self.processor, self.tokenizer, saved)
+            more = {name: content for part in self.named_parts().values() for name, content in part.adapter_files().items()}
+            save_adapter_files(folder, self.model, self.processor, self.tokenizer, saved, more)
             remove_adapters(folder.parent, self.settings.keep_adapters, self.session.id)
         self.accelerator.wait_for_everyone()

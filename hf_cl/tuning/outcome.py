@@ -149,7 +149,9 @@ class Outcome:
             lines.append(_line(one, places, self.candidates[:1], "full", 2, name="the base"))
             kept = [line for line in lines if any(value is not None for value in line.values)]
             if len(places) > 1:
-                yield Chart(title=f"{self.objective} on validation images, percent", x=places, x_label=label, lines=kept, height=240)
+                yield Chart(
+                    title=f"{self.objective} on validation images, percent", x=places, x_label=label, lines=kept, most=(0, 100), height=240
+                )
 
 
 def _placed(one: Range, value: Any) -> bool:
@@ -165,7 +167,7 @@ def _line(one: Range, places: Sequence[float], candidates: Sequence[Candidate], 
     found: dict[float, Measured] = {}
     for point in candidates:
         measured: Measured | None = getattr(point, length)
-        if measured is not None and _placed(one, point.values[one.name]):
+        if measured is not None and measured.accuracy is not None and _placed(one, point.values[one.name]):
             place = _place(one, point.values[one.name])
             found[place] = max(found.get(place, measured), measured, key=lambda m: m.worth)
     rows = [found.get(place) for place in places]

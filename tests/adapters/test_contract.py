@@ -309,6 +309,11 @@ GOLDEN_KEYS = {
         "base_model.model.classifier.weight",
         *(f"base_model.model.vit.layers.{i}.attention.{m}_proj.lora_{ab}.weight" for i in range(6) for m in "qkv" for ab in "AB"),
     },
+    "DST": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        *(f"base_model.model.vit.{leaf}.dst_{part}" for leaf in MATRICES for part in ("values", "indices")),
+    },
     "MASK_TUNING": {
         "base_model.model.classifier.bias",
         "base_model.model.classifier.weight",

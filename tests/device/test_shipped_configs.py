@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from device_runs import RANK_WAITS, ROOM, SARA_WAITS, Run, clip, on_the_device, vit
+from device_runs import DST_WAITS, RANK_WAITS, ROOM, SARA_WAITS, Run, clip, on_the_device, vit
 
 from hf_cl.contracts import Method
 from hf_cl.methods import METHODS
@@ -100,7 +100,7 @@ def shortened(method: str, name: str) -> Run:
 @pytest.mark.parametrize(("method", "name", "killed"), CONFIGS)
 def test_a_shipped_config(method, name, killed, tmp_path, folder):
     found = on_the_device(shortened(method, name), tmp_path, folder, killed=killed)
-    allowed = {"sara": {**RANK_WAITS, **SARA_WAITS}, "cpe_clip": ROOM, "dkvb": {"heads/dkvb.py after_step"}}
+    allowed = {"dst": DST_WAITS, "sara": {**RANK_WAITS, **SARA_WAITS}, "cpe_clip": ROOM, "dkvb": {"heads/dkvb.py after_step"}}
     if name == "sam_replay":  # once after a resume: statistics are restored after the losses
         allowed["compose"] = {"losses/feature_replay.py _tabulate"}
     assert found.waits.keys() <= set(allowed.get(method, ()))

@@ -11,7 +11,7 @@ from device_runs import RUNS, Kill, _Killed, build
 from hf_cl.methods.etf import EtfSettings
 
 
-@pytest.mark.parametrize("name", ["etf", "maxsim"])
+@pytest.mark.parametrize("name", ["etf", "maxsim", "mamba_fscil"])
 def test_a_killed_run_goes_on_to_the_bit(name, tmp_path):
     straight = build(RUNS[name], tmp_path / "straight", tmp_path)
     wanted = straight.fit()

@@ -11,7 +11,7 @@ from torch import nn
 TARGETS = ["q_proj", "k_proj", "v_proj"]
 AT_MOST = {
     **dict.fromkeys(("ASYNC_LORA", "PROMPT_POOL", "GLAD"), 1.0),
-    **dict.fromkeys(("HYPER_LORA", "SARA", "COMPANDER", "MASK_TUNING"), 1.05),
+    **dict.fromkeys(("HYPER_LORA", "SARA", "COMPANDER", "MASK_TUNING", "DST"), 1.05),
     "ONE_PROMPT": 0.9,
     "CPE_CLIP": 1.3,
 }

@@ -94,12 +94,12 @@ class SparseLinear(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             g_bias = g.reshape(-1, g.shape[-1]).sum(0)  # [O]
         if ctx.needs_input_grad[5]:
-            g_values = _gathered(g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1]), indices, values, ctx.blocks)
+            g_values = gathered(g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1]), indices, values, ctx.blocks)
             g_values = g_values * ctx.scaling * active
         return g_x, None, g_bias, None, None, g_values, None, None
 
 
-def _gathered(g: Tensor, x: Tensor, indices: Tensor, values: Tensor, blocks: list[Block] | None) -> Tensor:
+def gathered(g: Tensor, x: Tensor, indices: Tensor, values: Tensor, blocks: list[Block] | None) -> Tensor:
     """[n] the entries of g^T x at the positions; g [B, O], x [B, I]."""
     if blocks is not None:
         return _gathered_by_blocks(g, x, indices, values, blocks)
