@@ -38,7 +38,7 @@ def validation_summary(losses: Sequence[float], accuracies: Sequence[float], epo
 
 
 def memorisation_summary(suspects: Sequence[float], others: Sequence[float], epochs: Sequence[int] | None = None) -> dict[str, Any]:
-    """`memorised` (last training accuracy on suspected labels), `memorised_from` (first epoch with half of them) and `others_learned` (first
+    """`memorised` (last training accuracy on suspected labels), `memorised_from` (first epoch with half of them), `others_learned` (first
     epoch with nine tenths of the others); None where it never came.
 
     Args:
