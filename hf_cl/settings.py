@@ -164,6 +164,8 @@ class RunSettings(TrainingSettings):
     """Needed where the data set has several image columns."""
     label_column: str | None = None
     """Needed where the data set has several label columns."""
+    domain_column: str | None = None
+    """Of a table, the column that says of which domain each picture is, for `domain_incremental`."""
     test_split: str = "test"
     """The split that is tested on."""
     skip_bad_images: bool = False

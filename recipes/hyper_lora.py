@@ -23,7 +23,7 @@ def main(settings: HyperLoraSettings) -> None:
     #              + `beta` times how far the factors of earlier sessions have moved since this one began
     #       step of Adam on the network, the newest embedding and the head, whose old rows are put back
     #   the mean query of each class, by which an image finds its session at test
-    #   test: the images of every session so far, among all classes so far; then table, adapter, checkpoint
+    #   test: the images of every session so far, each among the classes of the session found for it; then table, adapter, checkpoint
     method = settings.method()  # what is trained, by which losses and which optimizer
     scenario = open_scenario(settings)  # the sessions: which classes arrive when
     backbone, processor, tokenizer = open_base(settings, method)  # frozen; the adapter goes inside

@@ -1,7 +1,9 @@
 """MVP on a stream of your images (Moon et al.: ICCV 2023): prompts and a mask of the logits, chosen image by image.
 
-accelerate launch recipes/mvp.py --config recipes/configs/mvp/demo.yaml --output_dir runs/mvp
-accelerate launch recipes/mvp.py --config recipes/configs/mvp/own_images.yaml --dataset ./my_photos
+    accelerate launch recipes/mvp.py --config recipes/configs/mvp/demo.yaml --output_dir runs/mvp
+    accelerate launch recipes/mvp.py --config recipes/configs/mvp/own_images.yaml --dataset ./my_photos
+
+Each image comes once, in three steps of the optimizer; no session has to end before its classes are known.
 """
 
 import sys

@@ -4,9 +4,9 @@
 
 Each document has a namespace and a folder of its own, with what a reader has: a run of the demo, some photos, a picture of a digit. There
 are six digits of each class. Commands that train do so in this process, for one epoch and on digits in two sessions; a base from the Hub
-is replaced by the demo's. The Hub is the one that HF_ENDPOINT names, of this machine. Runs that a comparison names and nobody trained are
-copies of the demo's with seeds of their own. What needs an environment of its own, and the page of `hf-cl app`, which ends with Ctrl-C, are
-left to test_docs.py, which parses every command.
+is replaced by the demo's. The Hub is the one that HF_ENDPOINT names, of this machine. Runs that a comparison or an ensemble names and
+nobody trained are copies of the demo's with seeds of their own; a search ends with its base, unless HF_CL_SEARCH asks for one. What needs
+an environment of its own, and the page of `hf-cl app`, which ends with Ctrl-C, are left to test_docs.py, which parses every command.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOOP = re.compile(r"for (\w+) in ([^;]+); do (.+); done")
 ASSIGNMENT = re.compile(r"(\w+)=(\S+|\"[^\"]*\")")
 TINY: dict[str, Any] = {"epochs": 1, "vor_epochs": 0, "shots": 2}
 DEMO = Path("runs", "demo")
-COMMANDS = ("data", "train", "predict", "report", "compare", "push", "evaluate", "export", "classes", "list", "env")
+COMMANDS = ("data", "train", "predict", "report", "compare", "ensemble", "push", "evaluate", "export", "classes", "list", "env")
 """Those that are called as they stand."""
 
 
@@ -125,10 +125,6 @@ def train(words: list[str], report: bool = False) -> None:
 
 def run_command(line: str) -> None:
     """A command of a document, where it needs no environment of its own and ends by itself."""
-    from typer.testing import CliRunner
-
-    from hf_cl.cli import app
-
     words = shlex.split(line)
     if words[:2] == ["accelerate", "launch"]:
         recipe = next(index for index, word in enumerate(words) if re.fullmatch(r"recipes/\w+\.py", word))
@@ -137,11 +133,36 @@ def run_command(line: str) -> None:
     if words[:2] == ["hf-cl", "train"] and "--help" not in words:
         if str(DEMO) not in words:  # which was made by this very command
             train(words[2:])
+    elif words[:2] == ["hf-cl", "tune"] and "--dataset" in words:
+        search(line, words)
     elif words[0] == "hf-cl" and words[1] in COMMANDS:
-        if words[1] == "compare":
+        if words[1] in ("compare", "ensemble"):
             copy_runs([Path(word) for word in itertools.takewhile(lambda word: not word.startswith("--"), words[2:])])
-        result = CliRunner().invoke(app, words[1:])
-        assert result.exit_code == 0, f"{line}: {result.output}"
+        called(line, words[1:])
+
+
+def search(line: str, words: list[str]) -> None:
+    """`hf-cl tune` with the base and one candidate, each a process of its own, if HF_CL_SEARCH asks for it; else the base's config is what
+    it ends with."""
+    if os.environ.get("HF_CL_SEARCH"):
+        called(line, [*words[1:], *["--budget", "2", "--backbone", "demo", "--epochs", "1"]])
+        return
+    from hf_cl.run.configs import read_config
+    from hf_cl.run.parse import parse_flags
+
+    flags = {key: value for key, value in parse_flags(words[3:]).items() if key != "budget"}
+    folder = Path(flags.pop("output_dir", "runs/tune"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "best.yaml").write_text(json.dumps(read_config(words[2], flags.pop("config")) | flags))
+
+
+def called(line: str, words: list[str]) -> None:
+    from typer.testing import CliRunner
+
+    from hf_cl.cli import app
+
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, f"{line}: {result.output}"
 
 
 def copy_runs(folders: list[Path]) -> None:

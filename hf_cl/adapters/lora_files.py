@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hf_cl.adapters.head_wrapper import HeadWrapper
-from hf_cl.heads import LinearHead
+from hf_cl.heads import LinearHead, SessionLinearHead
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def save_lora(
         if not isinstance(module, HeadWrapper) or adapter_name not in module.modules_to_save:
             continue
         head = module.head(adapter_name)
-        if type(head) is LinearHead:
+        if isinstance(head, LinearHead) and type(head) in (LinearHead, SessionLinearHead):
             saved_modules = [path]
             bias = torch.zeros_like(head.weight[:, 0]) if head.bias is None else head.bias  # the stock classifier has one
             rows, bias = (tensor.detach() / (config.temperature or 1.0) for tensor in (head.weight, bias))

@@ -5,7 +5,7 @@ These modules know torch alone. Everybody may import them; they import nothing o
 Shapes: B batch, N tokens, D feature width, E embedding width, C classes seen so far, S image side in pixels.
 """
 
-from hf_cl.contracts.data import FromSource, ImageDataset, Scenario, Session, Test, source_of
+from hf_cl.contracts.data import FromDomains, FromSource, ImageDataset, Scenario, Session, Test, domains_of, source_of
 from hf_cl.contracts.forward import Context, FeatureSet, Outputs
 from hf_cl.contracts.head import Head
 from hf_cl.contracts.method import Method, Schedule, everything, is_head
@@ -14,6 +14,7 @@ from hf_cl.contracts.parts import GradientRule, LossTerm, Memory, NamedParameter
 __all__ = [
     "Context",
     "FeatureSet",
+    "FromDomains",
     "FromSource",
     "GradientRule",
     "Head",
@@ -31,6 +32,7 @@ __all__ = [
     "Session",
     "Test",
     "Trainer",
+    "domains_of",
     "everything",
     "is_head",
     "source_of",

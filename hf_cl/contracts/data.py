@@ -36,6 +36,19 @@ def source_of(dataset: ImageDataset) -> Any:
     return dataset.source if isinstance(dataset, FromSource) else dataset
 
 
+@runtime_checkable
+class FromDomains(Protocol):
+    """A data set that knows the domain of each image, numbered in order of arrival; None where it does not."""
+
+    @property
+    def domains(self) -> Sequence[int] | None: ...
+
+
+def domains_of(dataset: ImageDataset) -> Sequence[int] | None:
+    """[n] the domain of each image, where the data set knows it."""
+    return dataset.domains if isinstance(dataset, FromDomains) else None
+
+
 @dataclass(frozen=True)
 class Test:
     """One test set of a session and the classes that compete on it (positions; all seen classes by default)."""

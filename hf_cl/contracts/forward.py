@@ -40,7 +40,8 @@ class Context:
 
     batch: Mapping[str, Tensor]
     """`pixel_values` [B, 3, S, S] (absent in a features phase), `labels` [B], `index` [B] (stable sample ids). Where a memory has images:
-    `replayed` [B] bool, those that are its, and `exemplar` [B], their positions in it, -1 for the session's own."""
+    `replayed` [B] bool, those that are its, and `exemplar` [B], their positions in it, -1 for the session's own. `domain` [B] where the
+    data know it: which domain of a domain-incremental stream an image is of, numbered in order of arrival."""
     views: tuple[Outputs, ...]
     """One per augmented view that goes through the model: two where a loss of the phase needs "two_views", else one."""
     session: Session

@@ -23,6 +23,7 @@ from hf_cl.heads.nested_dropout import INNER, NestedDropoutHead
 from hf_cl.heads.pooler import PoolerHead, linear_head
 from hf_cl.heads.prototype import PrototypeHead
 from hf_cl.heads.ridge import RidgeHead
+from hf_cl.heads.session_linear import SessionLinearHead
 from hf_cl.hints import faults_of, refuse
 from hf_cl.memory.class_statistics import ClassStatistics
 
@@ -41,6 +42,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "language_targets": LanguageTargetHead,
     "nested_dropout": NestedDropoutHead,
     "instance_mask": InstanceMaskHead,
+    "session_linear": SessionLinearHead,
 }
 """The `type` of a head's spec -> what makes it. It is called with (in_features, num_classes), `device`, `dtype` and the other entries
 of the spec."""
@@ -71,6 +73,7 @@ __all__ = [
     "PoolerHead",
     "PrototypeHead",
     "RidgeHead",
+    "SessionLinearHead",
     "build_head",
     "check_head",
     "fits_itself",

@@ -17,6 +17,7 @@ from hf_cl.memory.novelty import NOVELTY_FILE
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FILES = ["*.json", ADAPTER_WEIGHTS, NOVELTY_FILE, "*.txt", "*.model"]
 """What is fetched: config, weights, image processor, tokenizer; no pickle, no code, no other model that lies beside."""
+_ENSEMBLE = " Of an ensemble, which has none of its own, name the members, or distil them: hf-cl ensemble RUN... --distill."
 WITH_STATISTICS = [*FILES, STATISTICS_FILE]
 """The same for a run that goes on from the adapter."""
 
@@ -30,7 +31,8 @@ def session_folders(run: Path) -> list[Path]:
         raise ValueError(f"There is no run folder {str(run)!r}.{near_path(run)}")
     numbered = {name: path for path in (run / "adapters").glob("session-*") if (name := path.name.removeprefix("session-")).isdecimal()}
     if not numbered:
-        raise ValueError(f"{run} is a run folder without an adapter: no session has ended yet.")
+        ensemble = _ENSEMBLE if (run / "results.json").is_file() else ""
+        raise ValueError(f"{run} is a run folder without an adapter: no session has ended yet.{ensemble}")
     return [numbered[name] for name in sorted(numbered, key=int)]
 
 
@@ -88,7 +90,8 @@ def _named(repo_id: str, revision: str | None) -> str:
 
 def _checked(folder: Path, adapter: str | Path) -> Path:
     if not (folder / ADAPTER_CONFIG).is_file():
-        raise ValueError(f"{adapter} is no adapter: it has no {ADAPTER_CONFIG}.")
+        ensemble = _ENSEMBLE if (folder / "results.json").is_file() else ""
+        raise ValueError(f"{adapter} is no adapter: it has no {ADAPTER_CONFIG}.{ensemble}")
     check_folder(folder)
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise ValueError(f"{adapter} is no adapter: it has no {ADAPTER_WEIGHTS}.")

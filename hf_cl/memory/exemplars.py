@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from hf_cl.contracts import ImageDataset, Memory, Session, Trainer, source_of
+from hf_cl.contracts import ImageDataset, Memory, Session, Trainer, domains_of, source_of
 from hf_cl.errors import first_ten
 from hf_cl.memory.choosing import CHOICES, Choose, drawn, herding, priorities, shuffled
 from hf_cl.memory.kept_images import Kept, KeptImages, KeptOfOneSource
@@ -233,7 +233,9 @@ class Exemplars(Memory):
             return Kept(exemplar.label, FOREIGN + exemplar.number, self._file(exemplar), None)
         index = int(images.indices[position])
         shared = source_of(images) is source and index not in own
-        return Kept(exemplar.label, index if shared else FOREIGN + exemplar.number, images, position)
+        domains = domains_of(images)
+        domain = None if domains is None else int(domains[position])
+        return Kept(exemplar.label, index if shared else FOREIGN + exemplar.number, images, position, domain)
 
     def _file(self, exemplar: Exemplar) -> Path:
         assert self._folder is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_cl.contracts import ImageDataset, source_of
+from hf_cl.contracts import ImageDataset, domains_of, source_of
 from hf_cl.memory.image_arrays import ImageArrays
 
 
@@ -24,6 +24,12 @@ class Joined(ImageArrays):
     def __init__(self, own: ImageDataset, kept: ImageDataset) -> None:
         self.own, self.kept = own, kept
         super().__init__(np.concatenate([own.labels, kept.labels]), np.concatenate([own.indices, kept.indices]))
+
+    @property
+    def domains(self) -> Any:
+        """int64 array [n + m]; None where one of them does not know its own."""
+        both = [domains_of(self.own), domains_of(self.kept)]
+        return None if any(found is None for found in both) else np.concatenate([np.asarray(found) for found in both])
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         count = len(self.own)

@@ -27,6 +27,8 @@ class Kept:
     """The data set that has it, or the file of its copy."""
     position: int | None
     """In that data set."""
+    domain: int | None = None
+    """Where that data set knows it."""
 
 
 class KeptImages(ImageArrays):
@@ -35,6 +37,12 @@ class KeptImages(ImageArrays):
     def __init__(self, entries: Sequence[Kept]) -> None:
         self._entries = entries
         super().__init__([entry.label for entry in entries], [entry.index for entry in entries])
+
+    @property
+    def domains(self) -> list[int] | None:
+        """[m]; None where one is not known, as of a copy."""
+        found = [entry.domain for entry in self._entries if entry.domain is not None]
+        return found if len(found) == len(self._entries) else None
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """As the data set has it. Raises OSError for a copy that is gone."""

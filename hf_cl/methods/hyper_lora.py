@@ -42,7 +42,7 @@ def hyper_lora(
     head rest.
 
     Args:
-        adapter: HYPER_LORA under a head that trains (linear, cosine); None: the defaults under a linear head.
+        adapter: HYPER_LORA under a head that trains; None: the defaults under `session_linear`.
         epochs: of each session.
         learning_rate: of Adam, at the start of each session; a cosine over its epochs.
         penalty: None: `GeneratedFactors()`.
@@ -50,7 +50,7 @@ def hyper_lora(
 
     Raises ValueError for a head that is fitted while sessions have factors of their own.
     """
-    adapter = adapter or HyperLoraConfig(head={"type": "linear"})
+    adapter = adapter or HyperLoraConfig(head={"type": "session_linear"})
     if adapter.grows and is_fitted(adapter.head):
         raise ValueError(
             f"hyper_lora: each session has features of its own, and a head that is fitted ({(adapter.head or {})['type']}) compares all "
@@ -110,8 +110,8 @@ class HyperLoraSettings(AdapterSettings):
     """Whether numbers that mattered to their session are held more."""
     regularize_sessions: int | None = None
     """How many earlier sessions are drawn for the penalty of a step; absent: all."""
-    head: dict[str, Any] = field(default_factory=lambda: {"type": "linear"})
-    """The head and its settings: linear, cosine."""
+    head: dict[str, Any] = field(default_factory=lambda: {"type": "session_linear"})
+    """The head and its settings: session_linear (an image is classified among the classes of its session), linear, cosine (among all)."""
 
     def method(self) -> Method:
         """The method these settings describe."""

@@ -15,7 +15,7 @@ from hf_cl.losses import ContrastiveKeys, MvpLoss, PromptKeys
 from hf_cl.losses.contrastive_keys import Contrast
 from hf_cl.methods.optimizers import adam
 from hf_cl.methods.schedules import constant
-from hf_cl.methods.with_memory import TrainedSettings
+from hf_cl.methods.with_memory import OptimizerLasts, TrainedSettings
 from hf_cl.parts import PoolUsage
 from hf_cl.rules import Plain
 
@@ -56,6 +56,10 @@ def mvp(*, adapter: PromptPoolConfig, losses: Sequence[LossTerm], epochs: int = 
 class MvpSettings(TrainedSettings):
     """Settings of `mvp`; the defaults are the official ones."""
 
+    updates_per_batch: int = 3
+    """Optimizer steps on each batch before the next one comes, on the same augmented images."""
+    optimizer_lasts: OptimizerLasts = "run"
+    """Whether a `session` begins with a new optimizer, or its state goes on through the `run`."""
     epochs: int = 1
     """Epochs of each session; on a stream each image comes once."""
     learning_rate: float = 5e-3

@@ -35,7 +35,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Data and sessions": (
         *("protocol", "protocol_options", "class_order", "class_order_seed", "shots", "index_list", "targets", "validation_fraction"),
-        *("image_column", "label_column", "test_split", "skip_bad_images", "exclude"),
+        *("image_column", "label_column", "domain_column", "test_split", "skip_bad_images", "exclude"),
         *("test_on", "max_sessions"),
     ),
     "Resume, log and parts of your own": (

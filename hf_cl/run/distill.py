@@ -26,7 +26,6 @@ from hf_cl.losses import (
 )
 from hf_cl.methods import METHODS
 from hf_cl.methods.adapt_sessions import is_fitted
-from hf_cl.own_parts import import_parts
 from hf_cl.results.members import adapter_of
 from hf_cl.results.results import Results
 from hf_cl.results.saved_run import Run
@@ -49,7 +48,7 @@ LABEL_LOSSES = (MaskedCrossEntropy, BalancedSoftmax, BinaryCrossEntropy, Symmetr
 OF_THE_STREAM = (
     *("backbone", "backbone_revision", "normalize", "dataset", "image_column", "label_column", "test_split", "protocol"),
     *("protocol_options", "num_base_classes", "classes_per_session", "class_order", "class_order_seed", "shots", "index_list"),
-    *("targets", "start_from", "skip_bad_images", "output_dir", "resume"),
+    *("targets", "start_from", "skip_bad_images", "exclude", "test_on", "max_sessions", "tuned_on", "output_dir", "resume"),
 )
 """Settings that a student has from its teachers, or from the command itself."""
 
@@ -128,7 +127,6 @@ def student_settings(members: Members, changed: Sequence[str]) -> RunSettings:
     cannot have of its own.
     """
     first = members.runs[0]
-    import_parts(list(first.settings.get("imports", [])))
     name = first.results.method.name if first.results.method else None
     if name not in METHODS:
         raise ValueError(f"{first.folder} was trained by {name!r}, which is no method of hf-cl train; put a run of one first.")

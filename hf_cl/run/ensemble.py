@@ -23,6 +23,7 @@ from hf_cl.hub.classifier import Opener, read_config
 from hf_cl.hub.ensemble import Average, Ensemble
 from hf_cl.hub.mean_adapter import write_mean
 from hf_cl.hub.published import PLOTS, write_run_card
+from hf_cl.own_parts import import_parts
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.examples import FEW, MANY
 from hf_cl.results.history import FILE, History
@@ -83,6 +84,7 @@ def open_members(folders: Sequence[str | Path], output_dir: str | Path, *, resum
     """
     runs = tuple(read_run(folder) for folder in folders)
     check_members(runs)
+    import_parts([name for run in runs for name in run.settings.get("imports", [])])
     known = {field.name for field in fields(RunSettings)}
     values = {key: value for key, value in runs[0].settings.items() if key in known}
     values |= {"output_dir": str(output_dir), "resume": resume, "push_to_hub": None, "report_to": [], "probes": {}, "marks": []}

@@ -93,6 +93,7 @@ def _open_source(settings: RunSettings, dataset: str, check: PictureCheck, taugh
         dataset,
         image_column=settings.image_column,
         label_column=settings.label_column,
+        domain_column=settings.domain_column,
         test_split=settings.test_split,
         skip_bad_images=settings.skip_bad_images,
         taught=taught,

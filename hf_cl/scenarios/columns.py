@@ -24,12 +24,19 @@ LABEL_NAMES = ("label", "labels", "class", "class_name", "classname", "category"
 SPLIT_NAMES = ("split", "subset", "partition")
 
 
-def read_columns(name: str, tables: Mapping[str, datasets.Dataset] | Tables, image_column: str | None, label_column: str | None) -> Splits:
+def read_columns(
+    name: str,
+    tables: Mapping[str, datasets.Dataset] | Tables,
+    image_column: str | None,
+    label_column: str | None,
+    domain_column: str | None = None,
+) -> Splits:
     """The splits of tables, their images undecoded.
 
     Without column names there must be exactly one Image column, or one of paths of pictures, and exactly one ClassLabel column, or one
     called like labels (`LABEL_NAMES`), or one more column than that of paths. A column that is named may hold images as bytes or paths.
-    Labels are those of `read_labels`. A lone table of paths may have a column `split`.
+    Labels are those of `read_labels`. A lone table of paths may have a column `split`. `domain_column` names one that says of which domain
+    each picture is; domains count in order of first appearance, those of training images first.
 
     Raises DataError, listing the columns, where a column cannot be told or is not of such a type; for a picture listed under two classes.
     """
@@ -37,10 +44,14 @@ def read_columns(name: str, tables: Mapping[str, datasets.Dataset] | Tables, ima
         split: [Table(found)] if isinstance(found, datasets.Dataset) else list(found) for split, found in tables.items()
     }
     first = next(iter(parts.values()))[0].rows
+    if domain_column is not None:
+        _named(name, first.features, domain_column, "domain_column", _holds_labels)
+        first = first.remove_columns([domain_column])  # it is neither image nor label, whatever it is called
     image_column, label_column = find_columns(name, first, image_column, label_column)
+    needed = {image_column, label_column, *([] if domain_column is None else [domain_column])}
     for split, found in parts.items():
         for table in found:
-            if missing := {image_column, label_column} - set(table.rows.features):
+            if missing := needed - set(table.rows.features):
                 raise DataError(f"{name!r}: split {split!r} has no column {sorted(missing)}; it has {_listing(table.rows.features)}.")
     parts = _by_split_column(parts, image_column, label_column)
     columns = [_label_column(split, table.rows, label_column) for split, found in parts.items() for table in found]
@@ -50,7 +61,25 @@ def read_columns(name: str, tables: Mapping[str, datasets.Dataset] | Tables, ima
         mine = [label for part in labels[position : position + len(found)] for label in part.tolist()]
         position += len(found)
         images[split] = ImageSet(_store(name, split, found, image_column, mine, class_names), mine)
-    return Splits(images, class_names)
+    if domain_column is None:
+        return Splits(images, class_names)
+    said = {split: _domains(name, split, found, domain_column) for split, found in parts.items()}
+    order = sorted(said, key=lambda split: split_kind(split) != "train")
+    numbers = {domain: number for number, domain in enumerate(dict.fromkeys(value for split in order for value in said[split]))}
+    images = {split: ImageSet(found.store, found.labels, None, [numbers[v] for v in said[split]]) for split, found in images.items()}
+    return Splits(images, class_names, tuple(numbers))
+
+
+def _domains(name: str, split: str, tables: Sequence[Table], column: str) -> list[str]:
+    """What the column says of each row. Raises DataError for rows of which it says nothing."""
+    said: list[str] = []
+    for table in tables:
+        feature, values = table.rows.features[column], table.rows.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+        names = feature.names if isinstance(feature, datasets.ClassLabel) else None
+        said += ["" if value is None else str(value) if names is None else names[value] for value in values]
+    if empty := [row for row, value in enumerate(said) if not value.strip()]:
+        raise DataError(f"{name!r}: {len(empty)} rows of split {split!r} have no domain in column {column!r}, the first is row {empty[0]}.")
+    return said
 
 
 def find_columns(name: str, table: datasets.Dataset, image_column: str | None, label_column: str | None) -> tuple[str, str]:

@@ -26,10 +26,12 @@ class ImageSet:
         store: decodes rows of the split.
         labels: int [n].
         indices: int [n], row of each image in `store`: the stable sample id, whatever subset the image is in. None: all rows.
+        domains: int [n], the domain of each image; None where it is not known.
     """
 
-    def __init__(self, store: ImageStore, labels: ArrayLike, indices: ArrayLike | None = None) -> None:
+    def __init__(self, store: ImageStore, labels: ArrayLike, indices: ArrayLike | None = None, domains: ArrayLike | None = None) -> None:
         self.store = store
+        self._domains: NDArray[np.int64] | None = None if domains is None else np.asarray(domains, dtype=np.int64)
         self._labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
         self._indices: NDArray[np.int64] = np.asarray(np.arange(len(store)) if indices is None else indices, dtype=np.int64)
         if self._labels.shape != self._indices.shape or self._labels.ndim != 1:
@@ -44,6 +46,11 @@ class ImageSet:
     def indices(self) -> Any:
         """int64 array [n]: row in the split, unique, unchanged in every subset."""
         return self._indices
+
+    @property
+    def domains(self) -> Any:
+        """int64 array [n]; None where the data do not say."""
+        return self._domains
 
     @property
     def source(self) -> Any:
@@ -81,7 +88,7 @@ class ImageSet:
         """The images at integer positions, or those where a boolean mask [n] is true, in the order given."""
         chosen = np.asarray(which)
         chosen = chosen if chosen.dtype == bool else chosen.astype(np.int64)  # an empty list arrives as float
-        return ImageSet(self.store, self._labels[chosen], self._indices[chosen])
+        return ImageSet(self.store, self._labels[chosen], self._indices[chosen], None if self._domains is None else self._domains[chosen])
 
     def positions_of(self, label: int) -> NDArray[np.int64]:
         """Positions of the images of one class, in order."""
@@ -93,7 +100,11 @@ class ImageSet:
 
     def relabel(self, new_labels: ArrayLike) -> ImageSet:
         """Label c becomes `new_labels[c]`; [C]."""
-        return ImageSet(self.store, np.asarray(new_labels, dtype=np.int64)[self._labels], self._indices)
+        return ImageSet(self.store, np.asarray(new_labels, dtype=np.int64)[self._labels], self._indices, self._domains)
+
+    def in_domain(self, domain: int) -> ImageSet:
+        """The same images, all of one domain."""
+        return ImageSet(self.store, self._labels, self._indices, np.full(len(self), domain))
 
     def counts(self, num_classes: int) -> NDArray[np.int64]:
         """Images per class, [C]."""

@@ -29,30 +29,32 @@ METADATA = "metadata"
 FILE_NAME = "file_name"
 
 
-def read_local(path: Path, name: str, image_column: str | None, label_column: str | None, test_split: str) -> Splits:
+def read_local(
+    path: Path, name: str, image_column: str | None, label_column: str | None, test_split: str, domain_column: str | None = None
+) -> Splits:
     """The splits of what lies at `path`, which exists. Raises DataError for what is no data, or two kinds of data at once."""
     if path.is_file():
         if not is_table(path):
             raise DataError(f"{path} is neither a folder nor a table (parquet, arrow, csv, tsv, jsonl).")
-        return _splits_of(name, read_tables(path.parent, [path], test_split), image_column, label_column)
+        return _splits_of(name, read_tables(path.parent, [path], test_split), image_column, label_column, domain_column)
     root = _unwrapped(path, test_split)
     if is_saved_dataset(root):
-        return _splits_of(name, read_saved_dataset(root), image_column, label_column)
+        return _splits_of(name, read_saved_dataset(root), image_column, label_column, domain_column)
     tables, pictures = table_files(root), picture_files(root)
     if pictures.files and (metadata := [file for file in tables if file.stem.casefold() == METADATA]):
-        described = _read_metadata(root, name, metadata, pictures, label_column, test_split)
+        described = _read_metadata(root, name, metadata, pictures, label_column, domain_column, test_split)
         if described is not None:
             return described
     used = _usable(root, tables, pictures)
     if used:
-        return _splits_of(name, read_tables(root, used, test_split), image_column, label_column)
+        return _splits_of(name, read_tables(root, used, test_split), image_column, label_column, domain_column)
     return read_image_folder(root, test_split, pictures)
 
 
-def _splits_of(name: str, tables: Tables, image_column: str | None, label_column: str | None) -> Splits:
+def _splits_of(name: str, tables: Tables, image_column: str | None, label_column: str | None, domain_column: str | None) -> Splits:
     from hf_cl.scenarios.columns import read_columns  # noqa: PLC0415 (datasets: photos in folders do not wait for it)
 
-    return read_columns(name, tables, image_column, label_column)
+    return read_columns(name, tables, image_column, label_column, domain_column)
 
 
 def _unwrapped(folder: Path, test_split: str) -> Path:
@@ -116,7 +118,13 @@ def _say(root: Path, what: str, files: Sequence[object]) -> None:
 
 
 def _read_metadata(
-    root: Path, name: str, files: Sequence[Path], pictures: PictureFiles, label_column: str | None, test_split: str
+    root: Path,
+    name: str,
+    files: Sequence[Path],
+    pictures: PictureFiles,
+    label_column: str | None,
+    domain_column: str | None,
+    test_split: str,
 ) -> Splits | None:
     """Photos and classes as the metadata files list them; None where these do not tell the class, which the folders then do."""
     parts = read_tables(root, files, test_split)
@@ -124,9 +132,9 @@ def _read_metadata(
     if FILE_NAME not in first.rows.features:
         raise DataError(f"{files[0]} has no column {FILE_NAME!r}; it has {', '.join(first.rows.features)}.")
     try:
-        splits = _splits_of(name, parts, FILE_NAME, label_column)
+        splits = _splits_of(name, parts, FILE_NAME, label_column, domain_column)
     except DataError:
-        if label_column is not None or not any(len(path.parts) > 1 for path in pictures.files):
+        if label_column is not None or domain_column is not None or not any(len(path.parts) > 1 for path in pictures.files):
             raise
         logger.warning("%s does not tell the classes; they are read from the names of the folders.", files[0])
         return None

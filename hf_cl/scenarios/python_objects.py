@@ -55,7 +55,7 @@ class ItemStore:
         return f"item {row}"
 
 
-def read_object(name: str, data: Any, image_column: str | None, label_column: str | None) -> Splits:
+def read_object(name: str, data: Any, image_column: str | None, label_column: str | None, domain_column: str | None = None) -> Splits:
     """The splits of an object; a mapping of such objects is one of splits.
 
     Raises DataError for iterables and streams, which have no length and can be read once, with what to do; for a torch data set whose items
@@ -67,7 +67,7 @@ def read_object(name: str, data: Any, image_column: str | None, label_column: st
     tables = {str(split): _table(part) for split, part in parts.items()}
     if all(table is not None for table in tables.values()):
         found: Tables = {split: [table] for split, table in tables.items() if table is not None}
-        return read_columns(name, found, image_column, label_column)
+        return read_columns(name, found, image_column, label_column, domain_column)
     if any(table is not None for table in tables.values()):
         raise DataError(f"{name!r}: its splits are tables and torch data sets; give one kind.")
     return _read_items(name, {str(split): part for split, part in parts.items()})

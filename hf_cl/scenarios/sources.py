@@ -50,6 +50,8 @@ class ImageSource:
     """The pictures of a run that goes on: they stay on the side where they were."""
     left_out_images: int = 0
     """How many images `skip_bad_images` left out."""
+    domain_names: tuple[str, ...] = ()
+    """By number, as `ImageSet.domains` has them, in order of first appearance; () where no column says them."""
 
     @property
     def short_name(self) -> str:
@@ -75,7 +77,7 @@ class ImageSource:
             tracks = tracks_of(self.unsplit, self.short_name)
             test = keep_sides(self.unsplit, test, self.known, "test", new_to_test, seed, tracks)
             drawn = replace(drawn, train=self.unsplit.subset(~test), test=self.unsplit.subset(test))
-        return replace(drawn, left_out_images=self.left_out_images, known=self.known)
+        return replace(drawn, left_out_images=self.left_out_images, known=self.known, domain_names=self.domain_names)
 
     def _without_moved(self, known: KnownPictures) -> ImageSource:
         train = _without(self.train, known, ("test",), f"{self.name}: pictures that were tested on are not trained on")
@@ -129,6 +131,7 @@ def open_images(
     name: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    domain_column: str | None = None,
     test_split: str = "test",
     skip_bad_images: bool = False,
     taught: Collection[str] = (),
@@ -150,6 +153,7 @@ def open_images(
         name: what results call the data; the folder's name, the Hub id or the object's type by default.
         image_column: needed where there is not exactly one column of images, or of paths of them.
         label_column: needed where there is not exactly one ClassLabel column, and none that is called label or class.
+        domain_column: of a table, a column that says of which domain each picture is (photo, sketch, painting, ...).
         test_split: the split that is tested on.
         skip_bad_images: leave out what cannot be used, with a logged warning.
         taught: classes that a run which goes on has learned; where the data have a test split, their training images may be gone.
@@ -161,28 +165,32 @@ def open_images(
 
     Raises DataError, before anything trains: no such data set, no such column or split, and everything `validate` looks for.
     """
-    found_name, splits = _read(dataset, name, image_column, label_column, test_split)
+    found_name, splits = _read(dataset, name, image_column, label_column, domain_column, test_split)
     name = name or found_name
+    if domain_column is not None and not splits.domain_names:
+        raise DataError(f"{name!r} is no table with columns, so there is no domain_column {domain_column!r}; leave the setting out.")
     found = _named_splits(name, splits, test_split)
     usable = validate(name, found, skip_bad_images=skip_bad_images, check=check, taught=taught)
     images, left_out = usable.images, _count(found) - _count(usable)
     if len(images) == 1:
-        return replace(own_split(name, usable.class_names, *images.values(), seed=0), left_out_images=left_out)
-    return ImageSource(
-        name, usable.class_names, images["train"], images["test"], test_split, images.get("validation"), left_out_images=left_out
-    )
+        source = own_split(name, usable.class_names, *images.values(), seed=0)
+    else:
+        source = ImageSource(name, usable.class_names, images["train"], images["test"], test_split, images.get("validation"))
+    return replace(source, left_out_images=left_out, domain_names=splits.domain_names)
 
 
 def _count(splits: Splits) -> int:
     return sum(len(images) for images in splits.images.values())
 
 
-def _read(dataset: Any, name: str | None, image_column: str | None, label_column: str | None, test_split: str) -> tuple[str, Splits]:
+def _read(
+    dataset: Any, name: str | None, image_column: str | None, label_column: str | None, domain_column: str | None, test_split: str
+) -> tuple[str, Splits]:
     if not isinstance(dataset, (str, os.PathLike)):
         from hf_cl.scenarios.python_objects import read_object  # noqa: PLC0415 (datasets: photos in folders do not wait for it)
 
         name = name or type(dataset).__name__
-        return name, read_object(name, dataset, image_column, label_column)
+        return name, read_object(name, dataset, image_column, label_column, domain_column)
     dataset = os.fspath(dataset)
     if not dataset:
         raise DataError("dataset is empty; give a folder, a Hub id, or digits.")
@@ -192,14 +200,14 @@ def _read(dataset: Any, name: str | None, image_column: str | None, label_column
         return dataset, read_digits()
     if exists(path):
         name = name or (path.resolve().stem if path.is_file() else path.resolve().name)
-        return name, read_local(path, name, image_column, label_column, test_split)
+        return name, read_local(path, name, image_column, label_column, test_split, domain_column)
     address = HubAddress.parse(dataset)
     if address is None:
         raise DataError(no_such_dataset(dataset))
     from hf_cl.scenarios.columns import read_columns  # noqa: PLC0415
 
     tables = {split: [Table(rows)] for split, rows in read_hub(address).items()}
-    return dataset, read_columns(dataset, tables, image_column, label_column)
+    return dataset, read_columns(dataset, tables, image_column, label_column, domain_column)
 
 
 def _named_splits(name: str, splits: Splits, test_split: str) -> Splits:

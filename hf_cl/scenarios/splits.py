@@ -28,6 +28,8 @@ class Splits:
     """Split name -> its images."""
     class_names: tuple[str, ...]
     """In label order."""
+    domain_names: tuple[str, ...] = ()
+    """By number, as `ImageSet.domains` has them; () where no column says them."""
 
 
 def split_kind(name: str) -> str | None:

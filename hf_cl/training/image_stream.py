@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hf_cl.adapters.modes import evaluating
 from hf_cl.backbones import AnyClassifier
-from hf_cl.contracts import FeatureSet, ImageDataset, Outputs
+from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, domains_of
 from hf_cl.images import PixelStore, StoredImages, eval_batches, exact_batches, labels_of, plan, sequential, train_batches
 from hf_cl.images.transfer import to_device
 from hf_cl.settings import TrainingSettings
@@ -97,7 +97,9 @@ class ImageStream:
         batches = self._feature_batches(features, parts) if features is not None else self._image_batches(dataset, parts, epoch, views)
         for number, (batch, step) in enumerate(zip(self._plan[first:], parts, strict=True), start=first):
             come = None if exposed is None else exposed[min((number + 1) * size, len(exposed)) - 1]
-            micro_batches = [self._micro_batch(next(batches), batch, micro, weight, replay, come) for micro, weight in step]
+            values = [next(batches) | self._domains(dataset, micro) for micro, _ in step]
+            parted = zip(values, step, strict=True)
+            micro_batches = [self._micro_batch(batch_of, batch, micro, weight, replay, come) for batch_of, (micro, weight) in parted]
             for update in range(done if number == first else 0, updates):
                 yield [replace(micro, update=update) for micro in micro_batches]
 
@@ -108,6 +110,13 @@ class ImageStream:
             return MicroBatch(values, weight, exposed=come)
         share = sum(position >= replay.own for position in batch) / len(batch)
         return MicroBatch(values | self._marks(micro, replay.own), weight, share, come)
+
+    def _domains(self, dataset: ImageDataset, positions: list[int]) -> dict[str, Tensor]:
+        """Of the images of a micro-batch, where the data know them."""
+        domains = domains_of(dataset)
+        if domains is None:
+            return {}
+        return {"domain": to_device(torch.tensor([int(domains[position]) for position in positions]), self.accelerator.device)}
 
     def _marks(self, positions: list[int], own: int) -> dict[str, Tensor]:
         """Which images of a micro-batch are a memory's, and which of its images they are."""

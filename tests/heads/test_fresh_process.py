@@ -11,7 +11,8 @@ import torch
 from device_runs import FRAME, KEYS, ORDERED, ORDERED_MEANS, SCAN, TARGETS, VECTORS, Run, build, slow_learner
 from safetensors.torch import save_file
 
-from hf_cl.methods import dkvb, etf, frozen, linear_probe, mamba_fscil, maxsim, prd
+from hf_cl.methods import dkvb, etf, frozen, linear_probe, lora, mamba_fscil, maxsim, prd
+from hf_cl.methods.with_memory import with_memory
 
 HEADS = {
     "gaussian": {},
@@ -31,6 +32,7 @@ RUNS["language_targets"] = Run(partial(linear_probe, epochs=1, head=TARGETS))
 RUNS["nested_dropout"] = Run(partial(linear_probe, epochs=1, head=ORDERED))
 RUNS["nested_dropout gaussian"] = Run(partial(linear_probe, epochs=1, head=ORDERED_MEANS))
 RUNS["prd"] = Run(partial(prd, epochs=1, r=4, projector=(16, 8)))
+RUNS["lora with exemplars"] = Run(lambda: with_memory(lora(epochs=1, r=4, loss_scope="seen"), {"type": "exemplars", "per_class": 2}))
 RUNS |= {"etf": Run(partial(etf, epochs=1, session_epochs=1, head=FRAME, memory={"type": "class_means"}))}
 RUNS |= {"maxsim": Run(partial(maxsim, epochs=1, session_epochs=1, head=VECTORS))}
 RUNS |= {"mamba_fscil": Run(partial(mamba_fscil, epochs=1, session_epochs=1, head=SCAN, memory={"type": "class_means"}))}

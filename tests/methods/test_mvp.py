@@ -56,10 +56,10 @@ def test_the_last_adapter_in_a_fresh_process(whole):
 
 
 def test_every_choice_of_every_update_is_counted(whole):
-    """12 images a session, in one update each."""
+    """12 images a session, each in three updates."""
     for number, tensors in enumerate(adapters(whole[0] / "run")):
         (count,) = [tensor for name, tensor in tensors.items() if "prompt_pool_count" in name]
-        assert int(count.sum()) == 12 * (number + 1)
+        assert int(count.sum()) == 3 * 12 * (number + 1)
 
 
 def test_a_phase_on_features_is_refused(tmp_path):

@@ -287,11 +287,11 @@ def test_gradient_norm_needs_mu():
 
 
 def test_names_and_defaults():
-    assert list(RULES) == ["none", "glad", "sam", "sagm", "gradient_norm", "prograd", "perp_grad"]
+    assert list(RULES) == ["none", "glad", "sam", "sagm", "gradient_norm", "prograd", "gradient_dropout", "perp_grad"]
     defaults = {name: {k: p.default for k, p in inspect.signature(rule).parameters.items()} for name, rule in RULES.items()}
     assert defaults["glad"] == {"rho": 0.05, "lam": 0.5, "adaptive": False, "per_tensor": False}
     assert defaults["sagm"] == {"rho": 0.05, "alpha": 1e-3}
-    assert defaults["sam"] == {"rho": 0.05}
+    assert defaults["sam"] == {"rho": 0.05, "adaptive": False, "every": 1}
     assert defaults["prograd"] == {"reference": "zero_shot_kl", "lam": 1.0}
 
 

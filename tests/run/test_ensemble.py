@@ -58,6 +58,8 @@ def test_the_average_is_measured_beside_its_members(call, members, tmp_path):
     assert found.results.parameters.trainable == sum(read_run(run).results.parameters.trainable for run in runs)
     assert yaml.safe_load((out / "config.yaml").read_text())["members"] == ["lora-0", "lora-1", "probe"]
     assert (out / "report.html").is_file() and not (out / "adapters").exists()
+    with pytest.raises(ValueError, match=r"Of an ensemble, which has none of its own, name the members, or distil them"):
+        load(out)
     labels = [group.label for group in compare([read_run(folder) for folder in (*runs, out)]).groups]
     assert labels == ["lora", "linear_probe", "ensemble"]
 

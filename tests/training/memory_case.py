@@ -42,6 +42,7 @@ def build(
     stop_at: int = 0,
     part: Part | None = None,
     sessions: int = 3,
+    stream: Any = None,
     **settings: Any,
 ) -> ContinualTrainer:
     """Sessions of 18 images of two classes, in steps of 8."""
@@ -56,7 +57,7 @@ def build(
     values |= {"resume": "auto", "checkpoint_steps": 1} if der else {}
     probes = [StopAt(stop_at)] if stop_at else []
     run = TrainingSettings(output_dir=str(folder), **values)
-    return ContinualTrainer(backbone(dropout=0.0), processor(), method, Stream(sessions), run, probes, quiet=True)
+    return ContinualTrainer(backbone(dropout=0.0), processor(), method, stream or Stream(sessions), run, probes, quiet=True)
 
 
 def run(folder: Path) -> dict[str, Any]:

@@ -82,7 +82,9 @@ class Generator(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Factors:  # [S, E]
         """The factors of sessions with these embeddings."""
-        hidden = _states(embeddings, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.codes)  # [S, L, H]
+        hidden = _states(
+            embeddings.to(self.codes.dtype), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.codes
+        )  # [S, L, H]
         pairs: list[tuple[Tensor, Tensor]] = [(hidden, hidden)] * len(self.shapes)
         for shape in sorted(set(self.shapes)):
             places = [place for place, other in enumerate(self.shapes) if other == shape]

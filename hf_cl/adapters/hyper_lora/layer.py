@@ -46,11 +46,12 @@ class HyperLoraLayer(TunerLayer):
         self.fixed: dict[str, Made] = {}
         """Adapter -> factors that stand in for generated ones; of a host."""
         self._made: dict[str, Made] = {}
+        self._facts: dict[str, Tensor] = {}
         self._kept: Tensor | None = None
         self.in_features, self.out_features = base_layer.in_features, base_layer.out_features
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_made": {}}  # a copy begins without the graph of the last forward
+        return {**super().__getstate__(), "_made": {}, "_facts": {}}  # a copy begins without the graph of the last forward
 
     def generator(self, adapter_name: str) -> Generator:
         """Of an adapter that this layer hosts."""
@@ -71,7 +72,7 @@ class HyperLoraLayer(TunerLayer):
         return self.by_query[name] and not known
 
     def rest(self) -> dict[str, Made]:
-        before, self._made = self._made, {}
+        before, self._made, self._facts = self._made, {}, {}
         return before
 
     def wake(self, before: dict[str, Made]) -> None:
@@ -92,11 +93,23 @@ class HyperLoraLayer(TunerLayer):
                 else:
                     which, factors = None, generator(self.embedding_of(name)[None])
             self._made[name] = Made(factors.pairs, which)
+            if not self.training:
+                self._facts.setdefault("session", self._session(name)[None] if which is None else which)
             graded = factors.hidden
         return graded
 
     def forget(self) -> None:
         self._made = {}
+
+    def take_facts(self) -> dict[str, Tensor]:
+        """For a head: the `session` of each image of the last forward, [B], or [1] where it is that of all."""
+        facts, self._facts = self._facts, {}
+        return facts
+
+    def _session(self, name: str) -> Tensor:
+        generator = self.generator(name)
+        number = self.chosen.get(name, generator.sessions - 1)
+        return torch.full((), number, dtype=torch.int64, device=generator.embedding.device)
 
     def embedding_of(self, name: str) -> Tensor:
         """[E] of the session that is chosen in eval mode, else of the newest."""

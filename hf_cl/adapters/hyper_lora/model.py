@@ -49,10 +49,14 @@ class HyperLoraModel(HeadedTuner):
         state_dict: Mapping[str, Tensor] | None = None,  # its keys would name the host alone: the config says where LoRA goes
     ) -> None:
         super().put_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage)
-        self._put_generator(model, adapter_name)
-        QueryPass.on(model, self.hosts())
+        generator = self._put_generator(model, adapter_name)
+        _settle(generator, self._host(adapter_name).base_layer, low_cpu_mem_usage)
+        hosts = self.hosts()
+        QueryPass.on(model, hosts)
+        if self._config(adapter_name).class_names:
+            self.head_wrapper().inform(hosts)
 
-    def _put_generator(self, model: nn.Module, adapter_name: str) -> None:
+    def _put_generator(self, model: nn.Module, adapter_name: str) -> Generator:
         """Once all layers are there: their shapes, and their order by depth and then by name, are the generator's."""
         config = self._config(adapter_name)
         found = {path: m for path, m in model.named_modules() if isinstance(m, HyperLoraLayer) and adapter_name in m.scaling}
@@ -61,13 +65,12 @@ class HyperLoraModel(HeadedTuner):
         layers = [found[path] for path in paths]
         host = layers[0]
         generator = Generator([(layer.in_features, layer.out_features) for layer in layers], config, query_width(model))
-        if not generator.embedding.is_meta:  # low_cpu_mem_usage: the file's tensors take their places
-            generator.to(next(host.base_layer.parameters()).device)
         generator.requires_grad_(adapter_name in self.active_adapters and not config.inference_mode)
         host.hyper_lora_generator[adapter_name] = generator.train(host.training)
         host.by_query[adapter_name] = config.session_inference == "prototype"
         for place, layer in enumerate(layers):
             layer.places[adapter_name] = (host, place)
+        return generator
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None and model_config["model_type"] in ("clip", "siglip"):
@@ -155,7 +158,8 @@ class HyperLoraModel(HeadedTuner):
     # Several adapters, and none
     def delete_adapter(self, adapter_name: str) -> None:
         others = sorted(name for name in self.peft_config if name != adapter_name)
-        if others and adapter_name in self.active_adapters:
+        merged = any(adapter_name in host.merged_adapters for host in self.hosts())  # peft refuses below
+        if others and adapter_name in self.active_adapters and not merged:
             # peft lets each layer choose its next adapter, and a layer that only this adapter has would choose none
             self.set_adapter(others[0])
         super().delete_adapter(adapter_name)
@@ -194,6 +198,19 @@ class HyperLoraModel(HeadedTuner):
             pairs = generator(generator.embeddings()[number][None]).pairs
         factors = {path: (a[0], b[0]) for path, (a, b) in zip(config.layer_paths or (), pairs, strict=True)}
         save_lora(Path(folder), config, factors, name, self.model)
+
+
+def _settle(generator: Generator, base_layer: nn.Module, low_cpu_mem_usage: bool) -> None:
+    """Where peft would put it: parameters in the base's type, which it casts afterwards, and without memory until a file is read."""
+    weight = next(base_layer.parameters())
+    if low_cpu_mem_usage:
+        for name, parameter in list(generator.named_parameters()):
+            setattr(generator, name, nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad))
+    if generator.embedding.is_meta:
+        return
+    generator.to(weight.device)
+    for parameter in generator.parameters():  # means and past embeddings stay float32
+        parameter.data = parameter.data.to(weight.dtype)
 
 
 def _check_paths(config: HyperLoraConfig, paths: list[str]) -> None:

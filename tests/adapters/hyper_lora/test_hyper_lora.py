@@ -206,3 +206,19 @@ def test_unload_takes_the_hook_off_and_a_copy_is_its_own():
     assert not torch.equal(logits(twin), logits(model))
     plain = model.unload()
     assert not plain.vit._forward_pre_hooks and not plain.vit._forward_hooks
+
+
+def test_an_image_is_classified_among_the_classes_of_its_session():
+    model = three_sessions(head={"type": "session_linear"})
+    tuner = model.base_model
+    head = tuner.head_wrapper().head("default")
+    head.session_of.copy_(torch.tensor([0, 0, 1, 1, 2, 2]))
+    queries = tuner.queries(images())
+    tuner.write_means("default", 0, torch.stack([queries[1], -queries[1], queries[0], queries[3], queries[2], -queries[2]]))
+    assert [number // 2 for number in logits(model).argmax(1).tolist()] == [1, 0, 2, 1]
+    tuner.set_session(0)
+    assert set((logits(model).argmax(1) // 2).tolist()) == {0}
+    outputs = model.train()(images()).logits  # in training all rows are what they are
+    assert outputs.max() - outputs.min() < 100 and not head.given
+    tuner.grow("default", NAMES[6:7])
+    assert head.session_of.tolist() == [0, 0, 1, 1, 2, 2, 3]
