@@ -213,7 +213,7 @@ RUNS: dict[str, Run] = {
         partial(compose, losses={name: {} for name in ("l2_anchor", "ewc", "feature_distillation", "prediction_distillation")}, epochs=1)
     ),
     "memories": Run(
-        partial(compose, losses={"early_learning": {}, "slope_cap": {}}, rule={"type": "perp_grad"}, epochs=1),
+        partial(compose, losses={"early_learning": {}, "slope_cap": {}, "masked_views": {}}, rule={"type": "perp_grad"}, epochs=1),
         probes=(partial(SoftmaxCollapse, every=1), SuspectedLabels, SharpnessProbe, Calibration),
     ),
     # methods with several phases, losses, parts

@@ -23,6 +23,7 @@ from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.mask_norm import MaskNorm
 from hf_cl.losses.masked_cross_entropy import MaskedCrossEntropy
+from hf_cl.losses.masked_views import MaskedViewContrast
 from hf_cl.losses.mvp import MvpLoss
 from hf_cl.losses.nuclear_norm import NuclearNorm
 from hf_cl.losses.orthogonal_prompts import OrthogonalPrompts
@@ -62,6 +63,7 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "experience_replay": ExperienceReplay,
     "balanced_softmax": BalancedSoftmax,
     "logit_replay": LogitReplay,
+    "masked_views": MaskedViewContrast,
     "feature_replay": FeatureReplay,
     "generated_factors": GeneratedFactors,
     "contrastive_keys": ContrastiveKeys,
@@ -95,6 +97,7 @@ __all__ = [
     "LogitReplay",
     "MaskNorm",
     "MaskedCrossEntropy",
+    "MaskedViewContrast",
     "MvpLoss",
     "NuclearNorm",
     "OrthogonalPrompts",

@@ -32,7 +32,7 @@ def prd(
     *,
     epochs: int = 20,
     base_epochs: int | None = None,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.02,
     prototype_lr: float = 0.01,
     weight_decay: float = 1e-4,
     r: int = 8,
@@ -111,7 +111,7 @@ class PrdSettings(AdapterSettings):
     """Epochs of each session."""
     base_epochs: int | None = None
     """Epochs of session 0; absent: as of the others."""
-    learning_rate: float = 0.05
+    learning_rate: float = 0.02
     """Of LoRA and projector; SGD with momentum 0.9."""
     prototype_lr: float = 0.01
     """Of the prototypes; SGD without momentum and decay."""
