@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from hf_cl.adapters.low_rank import is_low_rank
+
 OPEN_CLIP = "open_clip"
 
 _IMAGE_FAMILIES = {"vit": "vit", "deit": "deit", "dinov2": "dinov2", "timm_wrapper": "timm", OPEN_CLIP: OPEN_CLIP}
@@ -117,8 +119,13 @@ def check_supported(peft_type: str, model: nn.Module) -> None:
 def signature(model: Any) -> dict[str, Any]:
     """Model type, width and depth of the base: what must agree between the model an adapter was trained on and the one it is put on.
 
-    Width and depth are None where the base's config does not name them (a UNet, a model without a config).
+    `transform` is there where the base was made of another one: "low_rank". Width and depth are None where the base's config does not name
+    them (a UNet, a model without a config).
     """
+    return {**_shape(model), **({"transform": "low_rank"} if is_low_rank(model) else {})}
+
+
+def _shape(model: Any) -> dict[str, Any]:
     family = family_of(model)
     if family == OPEN_CLIP:
         transformer = vision_tower(model).transformer
@@ -142,15 +149,16 @@ def check_signature(expected: dict[str, Any], model: nn.Module) -> None:
     found = signature(model)
     # a lone tower and the same tower in the full model take the same adapter
     same_type = str(expected.get("model_type", "")).removesuffix("_vision") == str(found["model_type"]).removesuffix("_vision")
-    if same_type and all(expected.get(key) == found[key] for key in ("hidden_size", "depth")):
+    if same_type and all(expected.get(key) == found.get(key) for key in ("hidden_size", "depth", "transform")):
         return
     raise ValueError(f"The adapter was made for {_words(expected)}; this base is {_words(found)}. Load the base that the adapter names.")
 
 
 def _words(sig: dict[str, Any]) -> str:
+    compressed = ", compressed to low rank" if sig.get("transform") == "low_rank" else ""
     if sig.get("hidden_size") is None and sig.get("depth") is None:
-        return str(sig.get("model_type"))
-    return f"{sig.get('model_type')} (width {sig.get('hidden_size')}, {sig.get('depth')} layers)"
+        return f"{sig.get('model_type')}{compressed}"
+    return f"{sig.get('model_type')} (width {sig.get('hidden_size')}, {sig.get('depth')} layers{compressed})"
 
 
 def classifier_path(model: nn.Module) -> str:

@@ -11,12 +11,13 @@ from peft import get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor, nn
 
-from hf_cl._peft import BaseTuner, TunerLayer
+from hf_cl._peft import BaseTuner
 from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
 from hf_cl.adapters.head_wrapper import HeadWrapper
+from hf_cl.adapters.low_rank import LowRankLinear
 from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.text_logits import place_text_logits, remove_text_logits, sync_text_labels
@@ -132,6 +133,15 @@ class HeadedTuner(BaseTuner):
         remove_text_logits(model)
         return model
 
+    def _check_merge_allowed(self) -> None:
+        super()._check_merge_allowed()
+        layers: dict[str, Any] = dict(self.model.named_modules())
+        if pair := next((name for name, m in layers.items() if isinstance(getattr(m, "base_layer", None), LowRankLinear)), None):
+            raise ValueError(
+                f"The base is compressed to low rank, and a change of the whole matrix at {pair} has no place in its two factors. Use the "
+                "adapter as it is, or `hf-cl export ADAPTER DIR --form onnx`."
+            )
+
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """As peft's; labels follow."""
         super().set_adapter(adapter_name, inference_mode)
@@ -144,7 +154,8 @@ class HeadedTuner(BaseTuner):
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # at unload peft's own copies `.weight`, which a block or an attention module does not have
-        if isinstance(child, TunerLayer) and new_module is child.base_layer and "weight" not in new_module._parameters:
+        is_its_own = new_module is getattr(child, "base_layer", None)
+        if is_its_own and "weight" not in new_module._parameters:
             setattr(parent, child_name, new_module)
         else:
             super()._replace_module(parent, child_name, new_module, child)

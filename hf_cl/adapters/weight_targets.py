@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from hf_cl.adapters.low_rank import is_low_rank, ranks
 from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.adapters.tuner import HeadedTuner
 
@@ -52,7 +54,16 @@ class WeightTargets(HeadedTuner):
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None and peft_config.exclude_modules is None and model_config["model_type"].startswith("siglip"):
             peft_config.exclude_modules = r"(.*\.)?head\..*"  # the pooling head: an nn.MultiheadAttention, and unused by the classifier
-        return super()._prepare_adapter_config(peft_config, model_config)
+        config: Any = super()._prepare_adapter_config(peft_config, model_config)
+        if not isinstance(config.target_modules, str) and is_low_rank(self.model):
+            config.target_modules = self._pairs_apart(config.target_modules or ())
+        return config
+
+    def _pairs_apart(self, names: Iterable[str]) -> set[str]:
+        """On a base of low rank a weight is two: names of pairs become those of their halves."""
+        pairs = ranks(self.model)
+        hit = {name for name in names if any(f".{pair}".endswith(f".{name}") for pair in pairs)}
+        return {*(set(names) - hit), *(f"{name}.{half}" for name in hit for half in ("down", "up"))}
 
     def check_target(self, config: Any, target: nn.Module, name: str) -> None:
         """Raise ValueError, naming the module, where its weight cannot be changed by a layer around it."""

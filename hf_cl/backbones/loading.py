@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
+from hf_cl.backbones.low_rank import is_low_rank_folder, load_low_rank
 from hf_cl.backbones.open_clip import OPEN_CLIP_PREFIX, load_open_clip, open_clip_processor
 
 DEMO, DEMO_CLIP = "demo", "demo_clip"
@@ -46,7 +47,7 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
 
     Args:
         name: a Hub id or folder of any `AutoModelForImageClassification` architecture, `open_clip:<model>/<weights>`,
-            `demo`, or `demo_clip`, of which this is the image tower.
+            `demo`, or `demo_clip`, of which this is the image tower, or a folder that `hf-cl compress` wrote.
         revision: the Hub revision of the base.
 
     Raises ValueError, naming what was asked, where there is no such base.
@@ -54,6 +55,8 @@ def load_backbone(name: str, *, revision: str | None = None) -> nn.Module:
     if name.startswith(OPEN_CLIP_PREFIX):
         return load_open_clip(name.removeprefix(OPEN_CLIP_PREFIX))
     where = place_of(name)
+    if is_low_rank_folder(where):
+        return load_low_rank(where, num_labels=0)
     try:
         kind = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False).model_type
         labels = 1 if kind.startswith("siglip") else 0  # transformers 5.23 cannot build SigLIP's class without labels

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hf_cl.cli import data, train, sweep, tune, ensemble, demo
 from hf_cl.cli import predict, evaluate, app_page
 from hf_cl.cli import report, compare, list_, env
-from hf_cl.cli import push, export, classes
+from hf_cl.cli import push, export, compress, classes
 
 # isort: on
 from hf_cl.cli.app import app
