@@ -10,6 +10,8 @@ from typing import Any
 
 HALF, ALL = 0.5, 0.8
 """Accuracy on suspected labels from which they begin to be memorised, and from which they are."""
+LEARNED = 0.9
+"""Accuracy on the other labels from which these are learned."""
 
 
 def validation_summary(losses: Sequence[float], accuracies: Sequence[float], epochs: Sequence[int] | None = None) -> dict[str, Any]:
@@ -36,8 +38,8 @@ def validation_summary(losses: Sequence[float], accuracies: Sequence[float], epo
 
 
 def memorisation_summary(suspects: Sequence[float], others: Sequence[float], epochs: Sequence[int] | None = None) -> dict[str, Any]:
-    """`memorised` (the last training accuracy on suspected labels), `memorised_from` (the first epoch with half of them) and `others_from`
-    (the same of the other labels); None where it never came.
+    """`memorised` (last training accuracy on suspected labels), `memorised_from` (first epoch with half of them), `others_learned` (first
+    epoch with nine tenths of the others); None where it never came.
 
     Args:
         suspects, others: training accuracy on suspected and on other labels by epoch; empty where there are no suspects.
@@ -45,11 +47,11 @@ def memorisation_summary(suspects: Sequence[float], others: Sequence[float], epo
     """
     numbers = range(max(len(suspects), len(others))) if epochs is None else epochs
 
-    def first(trace: Sequence[float]) -> int | None:
-        return next((epoch for epoch, value in zip(numbers, trace, strict=True) if value >= HALF), None)
+    def first(trace: Sequence[float], least: float) -> int | None:
+        return next((epoch for epoch, value in zip(numbers, trace, strict=True) if value >= least), None)
 
     return {
         "memorised": suspects[-1] if suspects else None,
-        "memorised_from": first(suspects) if suspects else None,
-        "others_from": first(others) if others else None,
+        "memorised_from": first(suspects, HALF) if suspects else None,
+        "others_learned": first(others, LEARNED) if others else None,
     }

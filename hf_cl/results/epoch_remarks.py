@@ -31,8 +31,9 @@ def epoch_remarks(probes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for one in sessions_of(probes, "memorization"):
         if one["memorised"] is not None and one["memorised"] >= ALL and one["session"] in long and _late(one):
             sentences.append(
-                f"Session {one['session']}: {one['suspects']} labels that looked wrong before training were learned by heart: half of them "
-                f"by epoch {one['memorised_from'] + 1}, the others' half by epoch {one['others_from'] + 1}. `hf-cl data` shows such labels."
+                f"Session {one['session']}: {one['suspects']} labels that looked wrong before training (on clean data: hard pictures) were "
+                f"learned by heart: half of them not before epoch {one['memorised_from'] + 1}, when nine tenths of the others were learned "
+                f"by epoch {one['others_learned'] + 1}. hf-cl data shows such labels."
             )
     return sentences
 
@@ -49,7 +50,8 @@ def _too_long(one: Mapping[str, Any]) -> bool:
 
 
 def _late(one: Mapping[str, Any]) -> bool:
-    return one["others_from"] is not None and one["memorised_from"] is not None and one["memorised_from"] > one["others_from"]
+    """Hard pictures are learned beside the others; wrong labels after them."""
+    return one["others_learned"] is not None and one["memorised_from"] is not None and one["memorised_from"] > one["others_learned"]
 
 
 def _trained_long(session: int, one: Mapping[str, Any]) -> str:

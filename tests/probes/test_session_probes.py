@@ -36,15 +36,15 @@ def test_numbers_are_those_of_the_reference():
     np.testing.assert_allclose(others, REFERENCE["other_accuracy"], atol=1e-12)
     learned = memorisation_summary(suspects.tolist(), others.tolist())
     assert learned["memorised"] == pytest.approx(float(REFERENCE["memorised"]), abs=1e-12)
-    assert learned["memorised_from"] == int(REFERENCE["memorised_from"]) and learned["others_from"] == 4
+    assert (learned["memorised_from"], learned["others_learned"]) == (int(REFERENCE["memorised_from"]), 8)
 
 
 def test_epochs_that_were_not_looked_at_count_too():
     found = validation_summary([2.0, 1.0, 1.5], [0.1, 0.4, 0.3], [4, 9, 11])
     assert found["best_epoch"] == 9 and found["epochs_wasted"] == 2 and found["accuracy_lost"] == pytest.approx(0.1)
     assert set(validation_summary([], []).values()) == {None}
-    assert memorisation_summary([0.2, 0.6], [0.9, 1.0], [1, 3]) == {"memorised": 0.6, "memorised_from": 3, "others_from": 1}
-    assert memorisation_summary([], []) == {"memorised": None, "memorised_from": None, "others_from": None}
+    assert memorisation_summary([0.2, 0.6], [0.9, 1.0], [1, 3]) == {"memorised": 0.6, "memorised_from": 3, "others_learned": 1}
+    assert memorisation_summary([], []) == {"memorised": None, "memorised_from": None, "others_learned": None}
 
 
 def one(session, **values):
@@ -54,18 +54,23 @@ def one(session, **values):
 
 def test_sentences_say_what_was_seen_and_no_more():
     learned = {"measured": [0, 59], "suspect_accuracy": [0.1, 0.9], "other_accuracy": [0.4, 1.0]}
-    heart = {"session": 3, "suspects": 40, "memorised": 0.9, "memorised_from": 20, "others_from": 2, **learned}
+    heart = {"session": 3, "suspects": 40, "memorised": 0.9, "memorised_from": 20, "others_learned": 9, **learned}
     probes = {"epochs": {"sessions": [one(3)]}, "memorization": {"sessions": [heart]}}
     assert epoch_remarks(probes) == [
         "Session 3: best at epoch 7 of 60; the rest cost 1.6 points on validation images. 7 epochs would do.",
-        "Session 3: 40 labels that looked wrong before training were learned by heart: half of them by epoch 21, the others' half by epoch "
-        "3. `hf-cl data` shows such labels.",
+        "Session 3: 40 labels that looked wrong before training (on clean data: hard pictures) were learned by heart: half of them not "
+        "before epoch 21, when nine tenths of the others were learned by epoch 10. hf-cl data shows such labels.",
     ]
     good = [one(0, epochs_wasted=0, best_epoch=59), one(1, relative_degradation=0.01), one(2, best_epoch=None)]
     fine = {"epochs": {"sessions": good}, "memorization": {"sessions": [{**heart, "session": 0}]}}
     assert epoch_remarks(fine) == ["No session was trained too long: validation losses were lowest, or nearly, at the end."]
     assert len(epoch_remarks({"epochs": {"sessions": [one(t) for t in range(30)]}})) == 6
-    for hard in ({"memorised": 0.7}, {"memorised_from": 2}, {"memorised": None, "memorised_from": None, "suspects": 0}):
+    for hard in (
+        {"memorised": 0.7},
+        {"memorised_from": 9},
+        {"others_learned": None},
+        {"memorised": None, "memorised_from": None, "suspects": 0},
+    ):
         values = {**probes, "memorization": {"sessions": [{**heart, **hard}]}}
         assert len(epoch_remarks(values)) == 1, hard
     assert epoch_remarks({}) == []
@@ -160,7 +165,7 @@ def test_flipped_labels_are_learned_last_and_by_heart(seed):
     assert "best at epoch" in said and "learned by heart" in said
 
 
-def test_clean_labels_and_strong_decay_are_not_called_learned_by_heart():
+def test_clean_labels_under_strong_decay_are_not_called_learned_by_heart():
     reports, _, _ = trained(0, flipped=0.0, decay=10.0, epochs=20)
     assert not any("by heart" in sentence for sentence in epoch_remarks(reports))
 

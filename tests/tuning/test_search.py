@@ -183,7 +183,7 @@ def test_it_finds_an_optimum_and_keeps_a_base_that_nothing_beats(tmp_path):
         assert chosen.best.full is not None
         told.append(chosen.best.full.worth)  # what choosing by these images reports
         true.append(flat.truth(chosen.best.values))
-    assert near >= 8 and kept >= 8, (near, kept)
+    assert near >= 9 and kept >= 8, (near, kept)
     assert np.mean(told) > np.mean(true) + 0.005  # the best of several is lucky: another set of images would say less
 
 
