@@ -115,8 +115,9 @@ def train(words: list[str], report: bool = False) -> None:
     tiny = {field.name: TINY[field.name] for field in fields(settings) if field.name in TINY and getattr(settings, field.name) is not None}
     if settings.dataset == "digits" and not report:
         tiny |= {"num_base_classes": 5, "classes_per_session": 5}
-    text_head = (settings.method().adapter.head or {}).get("type") == "text"
-    if text_head or not (settings.dataset == "digits" or Path(settings.dataset).exists()):
+    head = settings.method().adapter.head or {}
+    from_hub = head.get("type") == "text" or head.get("text_model") not in (None, "demo_clip")
+    if from_hub or not (settings.dataset == "digits" or Path(settings.dataset).exists()):
         return
     trainer = fit(replace(settings, backbone="demo", **tiny), quiet=True)
     if report:

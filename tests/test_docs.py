@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
@@ -28,6 +29,7 @@ from hf_cl.rules import RULES
 from hf_cl.run import config_names, parse_settings
 from hf_cl.scenarios import CLASS_ORDERS, SCENARIOS
 from hf_cl.tuning.arguments import LISTS, SINGLE
+from hf_cl.tuning.tune import TuneOptions
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -79,7 +81,7 @@ def test_the_snippets_run_and_leave_what_the_pages_say(tmp_path, monkeypatch):
     runs = {
         "README": {"demo", "first", "means", "photos", "digits"} | copied,
         "docs-quick_start": {"demo", "first", "second", "means"},
-        "docs-choosing_a_method": {"demo", "frozen", "model"} | compared,
+        "docs-choosing_a_method": {"demo", "frozen", "model", "photos-ordered"} | compared,
         "docs-defend_a_model": {"demo", "data", "tune", "means", "lora-0", "lora-1", "lora-2", "three", "one", "compare.html"},
         "notebooks-quick_start": {"demo", "notebook"},
     }
@@ -165,6 +167,7 @@ def test_settings_and_options_exist(document):
     options = {option.removeprefix("--") for command in SUBCOMMANDS.values() for parameter in command.params for option in parameter.opts}
     scripts = [path.read_text() for folder in ("benchmarks", "tests/faults") for path in (ROOT / folder).rglob("*.py")]
     options |= {"help", "version", "status", *(flag.removeprefix("--") for flag in (*LISTS, *SINGLE))}  # of hf-cl itself and of sweep
+    options |= {option.name for option in dataclasses.fields(TuneOptions)}
     options |= {"num_machines", "machine_rank", "main_process_ip", "config"}  # of accelerate launch, and of every method
     options |= {*re.findall(r'add_argument\("--(\w+)"', "\n".join(scripts))}
     assert named <= SETTINGS | options, named - SETTINGS - options

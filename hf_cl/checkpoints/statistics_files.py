@@ -119,7 +119,7 @@ def save_statistics(folder: Path, saved: SavedStatistics) -> None:
     tensors |= {"pooled": pooled.contiguous()} if pooled is not None else {}
     tensors |= {_HEAD + name: tensor.detach().cpu().contiguous() for name, tensor in saved.head.items()}
     facts = {"format_version": _FORMAT_VERSION, "class_names": [*saved.class_names], **summary}
-    (folder / STATISTICS_FILE).write_bytes(save(tensors, {"format": "pt", "class_statistics": json.dumps(facts)}))
+    (folder / STATISTICS_FILE).write_bytes(save(tensors, {"class_statistics": json.dumps(facts)}))
 
 
 def load_statistics(folder: Path) -> SavedStatistics:

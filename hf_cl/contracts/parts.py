@@ -79,7 +79,7 @@ class Part:
     needs_first_session: str = ""
     """Why it must have seen session 0, so that no run with it starts from an adapter, in a clause; empty where it need not."""
     name: str = ""
-    """Under which its report stands."""
+    """Under which its report stands; a loss and a probe need one."""
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """After the head has grown, before the session's optimizer is made."""

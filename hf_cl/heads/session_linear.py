@@ -18,8 +18,8 @@ keep their order among themselves."""
 
 
 class SessionLinearHead(LinearHead):
-    """Rows of different sessions were trained on features of different adapters and never against each other, so they are not compared: an
-    image is classified among the classes of the session that the adapter found for it.
+    """An image is classified among the classes of the session that the adapter found for it. Rows of different sessions were trained on
+    features of different adapters and never against each other, so they are not compared.
 
     `session` is what HYPER_LORA hands out in eval mode; without it (in training, on another adapter) this is the linear head.
 

@@ -58,7 +58,8 @@ class NoveltyScore:
         facts = {"format_version": _FORMAT_VERSION, "kind": self.kind, "classes": self.classes}
         facts |= {"threshold": self.threshold, "auroc": self.auroc}
         held = dict(self.tensors) or {"nothing": torch.zeros(1)}
-        return save({name: tensor.contiguous() for name, tensor in held.items()}, {"format": "pt", "novelty": json.dumps(facts)})
+        # one entry, since safetensors writes several in an order of chance, and equal runs have equal files
+        return save({name: tensor.contiguous() for name, tensor in held.items()}, {"novelty": json.dumps(facts)})
 
 
 def fitted_score(kind: Kind, statistics: ClassStatistics, classes: int) -> NoveltyScore:

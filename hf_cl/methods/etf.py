@@ -41,7 +41,7 @@ def etf(
     head: Mapping[str, Any] | None = None,
     memory: Mapping[str, Any] | None = None,
 ) -> Method:
-    """The projector of an `ETFHead` on features of the untouched backbone, trained by dot regression; from session 1 on every class of a
+    """The projector of an `ETFHead` on features of the untouched backbone, trained by dot regression. From session 1 on every class of a
     batch weighs the same, and the mean features of earlier classes are trained on again.
 
     Args:

@@ -44,7 +44,7 @@ def mamba_fscil(
     head: Mapping[str, Any] | None = None,
     memory: Mapping[str, Any] | None = None,
 ) -> Method:
-    """Session 0 trains the main branch of a `SelectiveScanProjector` by dot regression; after it that branch rests, and the new one trains
+    """Session 0 trains the main branch of a `SelectiveScanProjector` by dot regression. After it that branch rests, and the new one trains
     on the session's shots and the mean maps of all earlier classes, while it is kept quiet on those of session 0.
 
     All of it on maps of the untouched backbone, which are computed once per session. The paper trains its backbone on session 0, with SGD;

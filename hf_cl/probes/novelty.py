@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from hf_cl.contracts import FeatureSet, ImageDataset, Probe, Session, Trainer
@@ -136,6 +135,8 @@ def _evenly(data: ImageDataset, count: int) -> ImageDataset:
 
 def _numbers(known: Tensor, unknown: Tensor, threshold: float) -> dict[str, float]:
     """Of scores of known and of unknown pictures."""
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415 (brings pandas and pyarrow along)
+
     labels = torch.cat([torch.zeros(len(known)), torch.ones(len(unknown))])
     strict = float(known.double().quantile(0.95))
     return {

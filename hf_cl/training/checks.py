@@ -195,7 +195,7 @@ def _check_kind(parts: Sequence[Any], kind: type[LossTerm | Probe], where: str) 
         if not isinstance(part, kind):
             found = f"the class {part.__name__}, not an object of it" if isinstance(part, type) else f"a {type(part).__name__}"
             raise ValueError(f"{where} needs subclasses of hf_cl.contracts.{kind.__name__}; got {found}.")
-        if not isinstance(getattr(part, "name", None), str):
+        if not isinstance(part.name, str) or not part.name:
             raise ValueError(f"{where}: {type(part).__name__} has no name; give the class one, such as name = 'mine'.")
         if isinstance(part, LossTerm) and not isinstance(part.needs, frozenset | set):
             raise ValueError(f"Loss {part.name!r}: needs must be a set of words, got {part.needs!r}.")

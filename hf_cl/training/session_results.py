@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hf_cl.backbones import TextHead
 from hf_cl.checkpoints.tensors import digest_before_head
-from hf_cl.contracts import Part, Session
+from hf_cl.contracts import Part, Probe, Session
 from hf_cl.metrics import SessionCounts, StabilityTraces, summarize_traces
 from hf_cl.probes import StabilityProbe
 from hf_cl.results.class_confusion import write_confusion
@@ -164,8 +164,8 @@ def _report(part: Part) -> dict[str, Any]:
         return json.loads(json.dumps(report, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{type(part).__name__} {part.name!r}: report() must give a dict of what JSON can hold, numbers, text, lists, dicts, None: "
-            f"{error}."
+            f"{'Probe' if isinstance(part, Probe) else type(part).__name__} {part.name!r}: report() must give a dict of what JSON can "
+            f"hold, numbers, text, lists, dicts, None: {error}."
         ) from error
 
 

@@ -162,7 +162,7 @@ def test_nothing_on_the_terminal_is_obeyed(text):
 
 def test_predictions_on_the_terminal_are_text(monkeypatch, tmp_path):
     class Loaded:
-        def rows(self, images, *_):
+        def rows(self, images, *_, **__):
             return [Row(image, [Prediction("\x1b]0;evil\x07 \u202egnp", 0.5)]) for image in images]
 
     monkeypatch.setattr("hf_cl.hub.load.load", lambda *args, **kwargs: Loaded())

@@ -290,7 +290,7 @@ def test_an_adapter_that_peft_saved_gets_the_processor_of_its_base(local, base_f
     saved = shutil.copytree(local / "adapters" / "session-1", tmp_path / "saved")
     (saved / "preprocessor_config.json").unlink()
     assert load(saved).processor.to_dict() == hf_cl.load_processor(str(base_folder)).to_dict()
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "hf_cl.hub.load"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "hf_cl.hub.classifier"]
     assert "has no image processor beside it" in said
 
 

@@ -56,7 +56,7 @@ def test_phases_after_session_0():
 
 
 def test_it_is_a_setting_of_every_method_that_trains_an_adapter():
-    without = {"linear_probe", "nearest_class_mean", "frozen", "clip_fusion", "dkvb", "etf", "maxsim", "mamba_fscil"}
+    without = {"linear_probe", "nearest_class_mean", "frozen", "clip_fusion", "dkvb", "etf", "maxsim", "mamba_fscil", "mvp"}
     for name in METHODS:
         fields = getattr(settings_class(name), "__dataclass_fields__", {})  # as its file says them, without torch
         assert ("adapt_sessions" in fields) == (name not in without), name
