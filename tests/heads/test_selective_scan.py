@@ -163,7 +163,7 @@ def adapted(suppress: float, seed: int) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
 def test_suppression_keeps_the_new_branch_quiet_on_base_classes(seed):
-    """Accuracy on base classes is not asserted: on this data it falls with the suppression (mean of five seeds 0.88, without it 1.00)."""
+    """Accuracy on base classes is not asserted: on this data it falls with the suppression (mean of five seeds 0.88, without it 0.995)."""
     (quiet, _, novel), (loud, _, loud_novel) = adapted(100.0, seed), adapted(0.0, seed)
     assert quiet < loud / 3 and novel > loud_novel - 0.02
 
