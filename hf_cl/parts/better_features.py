@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_cl.contracts import FeatureSet, Head, ImageDataset, Part, Session, Trainer
+from hf_cl.contracts import Part, Session, Trainer
 from hf_cl.heads.held_back import held_back
+from hf_cl.heads.without_some import WithoutSome
 from hf_cl.memory.class_statistics import ClassStatistics
 
 logger = logging.getLogger(__name__)
@@ -54,8 +55,8 @@ class BetterFeatures(Part):
         if len(session.class_names) < ENOUGH_CLASSES:
             self._found = {"kept": "trained", "why": f"session 0 has fewer than {ENOUGH_CLASSES} classes: not compared"}
             return
-        trained = _hits(trainer, session, trainer.features_of(session.train))  # [n]
-        untouched = _hits(trainer, session, trainer.features_of(session.train, role="pretrained"))
+        trained = _hits(trainer, session)  # [n]
+        untouched = _hits(trainer, session, "pretrained")
         gain = trained - untouched
         error = float(gain.std() / len(gain) ** 0.5)
         better = float(gain.mean()) > error
@@ -89,28 +90,10 @@ class BetterFeatures(Part):
         self._found = dict(state["found"])
 
 
-def _hits(trainer: Trainer, session: Session, features: FeatureSet) -> Tensor:
+def _hits(trainer: Trainer, session: Session, role: str | None = None) -> Tensor:
     """[m] 1 where a copy of the head, fitted to four fifths of the images, names a held-back one rightly."""
-    held = held_back(features.labels, features.index, trainer.seed, session.id).to(features.labels.device)  # [n]
-    rows = FeatureSet(features.features[~held], features.labels[~held], features.index[~held])
+    data = trainer.features_of(session.train, role=role)
+    held = held_back(data.labels, data.index, trainer.seed, session.id).to(data.labels.device)  # [n]
     head: Any = copy.deepcopy(trainer.head)
-    head.end_session(_FourFifths(trainer, head, rows), session)
-    return (head.eval()(features.features[held]).argmax(1) == features.labels[held]).double().cpu()
-
-
-class _FourFifths:
-    """The trainer as a head sees it that may look at these rows alone."""
-
-    def __init__(self, trainer: Trainer, head: Head, rows: FeatureSet) -> None:
-        self._trainer, self._rows, self.head = trainer, rows, head
-        self.statistics = ClassStatistics(head.statistics)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trainer, name)
-
-    def features_of(self, dataset: ImageDataset) -> FeatureSet:
-        return self._rows
-
-    def class_statistics(self, session: Session) -> ClassStatistics:
-        self.statistics.count_session(session.id, self.head.embed(self._rows.features), self._rows.labels, self._rows.index)
-        return self.statistics
+    head.end_session(WithoutSome(trainer, head, session, ~held, lambda: ClassStatistics(head.statistics), role), session)
+    return (head.eval()(data.features[held]).argmax(1) == data.labels[held]).double().cpu()

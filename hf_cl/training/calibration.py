@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
-from hf_cl.contracts import FeatureSet, Head, ImageDataset, Part, Session, Trainer
+from hf_cl.contracts import Head, Part, Session, Trainer
 from hf_cl.heads.held_back import held_back
-from hf_cl.memory.class_statistics import ClassStatistics
+from hf_cl.heads.without_some import WithoutSome
 from hf_cl.training.frozen import evaluating
 
 logger = logging.getLogger(__name__)
@@ -114,41 +114,7 @@ def _of_a_trial(trial: Head, trainer: Trainer, session: Session) -> tuple[Tensor
     held[own] = held_back(labels[own], index[own], trainer.seed, session.id)
     if held.any():
         assert isinstance(trial, Part)
-        trial.end_session(_WithoutSome(trainer, trial, session, ~held), session)  # pyright: ignore[reportArgumentType]
+        view: Any = WithoutSome(trainer, trial, session, ~held, lambda: trainer.class_statistics(session).before(session.id))
+        trial.end_session(view, session)
     chosen = held.nonzero()[:, 0]
     return trial.eval()(data.features[chosen.to(data.features.device)]).cpu().double(), labels[chosen]
-
-
-class _WithoutSome:
-    """The trainer as it would be, had some images of the session never come.
-
-    Args:
-        head: that is fitted.
-        rest: [n] bool, the images that came.
-    """
-
-    def __init__(self, trainer: Trainer, head: Head, session: Session, rest: Tensor) -> None:
-        self._trainer, self.head, self._session, self._rest = trainer, head, session, rest.nonzero()[:, 0]
-        self._statistics: ClassStatistics | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trainer, name)
-
-    def features_of(self, dataset: ImageDataset, **how: Any) -> FeatureSet:
-        found = self._trainer.features_of(dataset, **how)
-        if dataset is not self._session.train:
-            return found
-        return FeatureSet(*(rows[self._rest.to(rows.device)] for rows in (found.features, found.labels, found.index)))
-
-    def class_statistics(self, session: Session) -> ClassStatistics:
-        if self._statistics is None:
-            data = self.features_of(session.train)
-            own = data.labels >= session.own.start
-            found: ClassStatistics = self._trainer.class_statistics(session).before(session.id)
-            found.count_session(session.id, self.head.embed(data.features[own]), data.labels[own], data.index[own])
-            self._statistics = found
-        return self._statistics
-
-    @property
-    def statistics(self) -> ClassStatistics:
-        return self.class_statistics(self._session)

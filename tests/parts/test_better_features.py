@@ -13,7 +13,7 @@ from tiny import SIZE
 from transformers import ViTConfig, ViTForImageClassification
 
 from hf_cl.adapters import SaraConfig
-from hf_cl.contracts import FeatureSet
+from hf_cl.heads.without_some import WithoutSome
 from hf_cl.methods import adapt_sessions, lora, ovor, sara
 from hf_cl.methods.baselines import LoraSettings
 from hf_cl.parts import better_features
@@ -36,7 +36,7 @@ def judged(monkeypatch):
     def found(trained: float, untouched: float):
         hits = iter([trained, untouched])
 
-        def drawn(trainer, session, features: FeatureSet):
+        def drawn(trainer, session, role=None):
             count = round(100 * next(hits))
             return torch.tensor([1.0] * count + [0.0] * (100 - count), dtype=torch.float64)
 
@@ -86,14 +86,14 @@ def test_a_gain_of_no_more_than_its_standard_error_is_none(monkeypatch, tmp_path
 def test_the_head_is_judged_on_images_that_it_was_not_fitted_to(monkeypatch, tmp_path):
     monkeypatch.setattr(better_features, "ENOUGH_CLASSES", 2)
     seen = []
-    fit = better_features._FourFifths.class_statistics
+    fit = WithoutSome.class_statistics
 
     def spied(self, session):
         store = fit(self, session)
-        seen.append(len(self._rows.labels))
+        seen.append(len(self._rest))
         return store
 
-    monkeypatch.setattr(better_features._FourFifths, "class_statistics", spied)
+    monkeypatch.setattr(WithoutSome, "class_statistics", spied)
     trainer = build("LoRA", tmp_path, train=12, method=adapt_sessions(lora(epochs=1, head=SHARED), "first_if_better"))
     found = trainer.fit().probes["better_features"]
     assert seen == [20, 20]  # of 24 images, 2 of each class's 12 are held back
