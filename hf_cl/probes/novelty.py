@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_cl.contracts import FeatureSet, ImageDataset, Probe, Session, Trainer
+from hf_cl.contracts import FeatureSet, Probe, Session, Trainer
 from hf_cl.heads.fitted import own_rows
 from hf_cl.heads.held_back import held_back
 from hf_cl.memory.novelty import NOVELTY_FILE, Kind, NoveltyScore, fitted_score
-from hf_cl.probes.subset import Subset
+from hf_cl.probes.judged import evenly
 
 
 class Novelty(Probe):
@@ -63,7 +63,7 @@ class Novelty(Probe):
             raise ValueError("A threshold of the energy is found on images that were held out: say --validation_fraction 0.1.")
         if self._score is None or not session.new_class_names or not len(session.tests[-1].data):
             return  # after a resume inside a session what was found comes with the state
-        unknown = self._scored(trainer, self._score, trainer.features_of(_evenly(session.tests[-1].data, self.images)))
+        unknown = self._scored(trainer, self._score, trainer.features_of(evenly(session.tests[-1].data, self.images)))
         self._sessions.append({"before_session": session.id, **_numbers(self._known, unknown, self._score.threshold)})
 
     def end_session(self, trainer: Trainer, session: Session) -> None:
@@ -77,7 +77,7 @@ class Novelty(Probe):
         threshold = max(self._thresholds, default=float(torch.finfo(torch.float32).max))
         self._score = replace(score, threshold=threshold)
         share = max(1, self.images // len(session.tests))
-        known = [trainer.features_of(_evenly(test.data, share)) for test in session.tests if len(test.data)]
+        known = [trainer.features_of(evenly(test.data, share)) for test in session.tests if len(test.data)]
         self._known = torch.cat([self._scored(trainer, self._score, each) for each in known])
 
     def _held_out(self, trainer: Trainer, session: Session, score: NoveltyScore) -> Tensor:
@@ -125,12 +125,6 @@ class Novelty(Probe):
         self._score = None if found is None else NoveltyScore(self.kind, found["classes"], found["tensors"], found["threshold"])
         self._thresholds, self._sessions = list(state["thresholds"]), list(state["sessions"])
         self._known = state["known"]
-
-
-def _evenly(data: ImageDataset, count: int) -> ImageDataset:
-    """At most `count` images of a data set."""
-    total = len(data)
-    return data if total <= count else Subset(data, [int((i + 0.5) * total / count) for i in range(count)])
 
 
 def _numbers(known: Tensor, unknown: Tensor, threshold: float) -> dict[str, float]:
