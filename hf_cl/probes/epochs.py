@@ -5,18 +5,18 @@ Shapes: n validation images, C classes seen so far.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from hf_cl.contracts import ImageDataset, Probe, Session, Trainer
+from hf_cl.contracts import Session, Trainer
 from hf_cl.metrics import validation_summary
+from hf_cl.probes.each_epoch import EachEpoch
 from hf_cl.probes.judged import evenly, logits_of
 
 LEAST = 1e-12
 """Probabilities below it count as it."""
 
 
-class EpochProbe(Probe):
+class EpochProbe(EachEpoch):
     """Loss and accuracy on the session's validation images after every epoch: "best at epoch 7 of 60; the rest cost 1.6 points".
 
     After Xue et al., "To Repeat or Not To Repeat: Insights from Scaling LLM under Token-Crisis" (NeurIPS 2023), for whom more epochs over
@@ -36,14 +36,7 @@ class EpochProbe(Probe):
     name = "epochs"
 
     def __init__(self, every: int = 1, images: int = 1000) -> None:
-        if every < 1 or images < 1:
-            raise ValueError(f"EpochProbe: every and images must be at least 1, got {every} and {images}.")
-        self.every, self.images = every, images
-        self._data: ImageDataset | None = None
-        self._begun = 0
-        """Epochs of this session that have begun."""
-        self._trace: dict[str, list[Any]] = {}
-        self._sessions: list[dict[str, Any]] = []
+        super().__init__(every, images)
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         data = trainer.validation_of(session)
@@ -54,15 +47,8 @@ class EpochProbe(Probe):
         self._data, self._begun = evenly(data, self.images), 0
         self._trace = {"measured": [], "validation_loss": [], "validation_accuracy": [], "accuracy_all_classes": []}
 
-    def begin_epoch(self, trainer: Trainer, epoch: int) -> None:
-        """Of the epoch that has just ended: the contract has no hook at an epoch's end."""
-        if self._begun and self._begun % self.every == 0:
-            self._look(trainer, trainer.session)
-        self._begun += 1
-
     def end_session(self, trainer: Trainer, session: Session) -> None:
-        if self._begun:
-            self._look(trainer, session)
+        self._last_look(trainer, session)
         trace = self._trace
         found = validation_summary(trace["validation_loss"], trace["validation_accuracy"], trace["measured"])
         self._sessions.append({"session": session.id, "epochs": self._begun, **trace, **found})
@@ -83,10 +69,3 @@ class EpochProbe(Probe):
         last = self._sessions[-1] if self._sessions else {}
         numbers = {key: last.get(key) for key in validation_summary([], [])}
         return {**numbers, "sessions": list(self._sessions)}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"sessions": self._sessions, "trace": self._trace, "begun": self._begun}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._sessions, self._begun = [*state["sessions"]], int(state["begun"])
-        self._trace = {key: [*values] for key, values in state["trace"].items()}

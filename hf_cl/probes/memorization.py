@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_cl.contracts import ImageDataset, Probe, Session, Trainer, is_head
+from hf_cl.contracts import ImageDataset, Session, Trainer, is_head
 from hf_cl.memory.leave_one_out import LeaveOneOut, suspicion
 from hf_cl.metrics import memorisation_summary
+from hf_cl.probes.each_epoch import EachEpoch
 from hf_cl.probes.judged import logits_of, positions
 from hf_cl.probes.subset import Subset
 
 LISTED = 1000
 
 
-class MemorizationProbe(Probe):
+class MemorizationProbe(EachEpoch):
     """Training accuracy on labels that looked wrong before the session, and on the others, after every epoch.
 
     After Doshi et al., "To grok or not to grok: Disentangling generalization and memorization on corrupted algorithmic datasets" (ICLR
@@ -42,15 +43,9 @@ class MemorizationProbe(Probe):
     name = "memorization"
 
     def __init__(self, every: int = 1, images: int = 2000) -> None:
-        if every < 1 or images < 1:
-            raise ValueError(f"MemorizationProbe: every and images must be at least 1, got {every} and {images}.")
-        self.every, self.images = every, images
-        self._data: ImageDataset | None = None
+        super().__init__(every, images)
         self._suspected = torch.zeros(0, dtype=torch.bool)  # [n] of the images that are looked at
         self._found: list[list[Any]] = []
-        self._begun = 0
-        self._trace: dict[str, list[Any]] = {}
-        self._sessions: list[dict[str, Any]] = []
 
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         train, own = session.train, session.own
@@ -89,15 +84,8 @@ class MemorizationProbe(Probe):
         ]
         return marked, listed
 
-    def begin_epoch(self, trainer: Trainer, epoch: int) -> None:
-        """Of the epoch that has just ended: the contract has no hook at an epoch's end."""
-        if self._begun and self._begun % self.every == 0:
-            self._look(trainer, trainer.session)
-        self._begun += 1
-
     def end_session(self, trainer: Trainer, session: Session) -> None:
-        if self._begun:
-            self._look(trainer, session)
+        self._last_look(trainer, session)
         trace = self._trace
         found = memorisation_summary(trace["suspect_accuracy"], trace["other_accuracy"], trace["measured"])
         number = int(self._suspected.sum())
@@ -120,16 +108,9 @@ class MemorizationProbe(Probe):
         return {key: last.get(key) for key in ("suspects", "memorised", "memorised_from")} | {"sessions": list(self._sessions)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "sessions": self._sessions,
-            "trace": self._trace,
-            "begun": self._begun,
-            "suspected": self._suspected,
-            "found": self._found,
-        }
+        return {**super().state_dict(), "suspected": self._suspected, "found": self._found}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The images that are looked at are those of `begin_session`, which has chosen them again."""
-        self._sessions, self._begun, self._found = [*state["sessions"]], int(state["begun"]), [*state["found"]]
-        self._trace = {key: [*values] for key, values in state["trace"].items()}
-        self._suspected = state["suspected"].cpu()
+        super().load_state_dict(state)
+        self._suspected, self._found = state["suspected"].cpu(), [*state["found"]]
