@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftConfig
@@ -18,13 +17,12 @@ from hf_cl.adapters.async_lora.states import RoleStates
 from hf_cl.adapters.bases import check_supported
 from hf_cl.adapters.lora_files import save_lora
 from hf_cl.adapters.quantised import refuse_quantised
+from hf_cl.adapters.query_value import QueryValueTuner
 from hf_cl.heads import PoolerHead
 from hf_cl.hints import refuse
 
-_VISION_QUERY_VALUE = r"^(?!.*\btext_model\b).*\blayers\.({blocks})\.self_attn\.[qv]_proj$"
 
-
-class AsyncLoraModel(RolePlayer):
+class AsyncLoraModel(RolePlayer, QueryValueTuner):
     """Asynchronous LoRA on the vision tower of ViT, DeiT, Dinov2, CLIP and SigLIP models.
 
     One backbone plays all roles: the student (LoRA and copies), the teacher (average of the copies, no LoRA), both as they were at the end
@@ -34,9 +32,6 @@ class AsyncLoraModel(RolePlayer):
     prefix: str = "async_lora_"
     trained_fields = ("unfrozen",)
     tuner_layer_cls = AsyncLoraLayer
-    target_module_mapping: dict[str, list[str]] = {
-        kind: ["q_proj", "v_proj"] for kind in ("vit", "deit", "dinov2", "clip_vision_model", "siglip_vision_model")
-    }
 
     can_be_emptied = True
 
@@ -82,16 +77,6 @@ class AsyncLoraModel(RolePlayer):
         if pooler and isinstance(head, PoolerHead):
             head.load_pooler(pooler)
             states.pretrained = {name: pooler[name.rpartition(".")[2]] for name in self._pooler(adapter_name)}
-
-    def _prepare_adapter_config(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, peft_config: AsyncLoraConfig, model_config: dict[str, Any]
-    ) -> PeftConfig:
-        if peft_config.target_modules is None and model_config["model_type"] in ("clip", "siglip"):
-            # a regex, since suffixes would hit both towers; peft ignores layers_to_transform beside one, so it names the blocks
-            blocks = peft_config.layers_to_transform
-            numbers = r"\d+" if blocks is None else "|".join(map(str, blocks))  # pyright: ignore[reportArgumentType]
-            peft_config.target_modules, peft_config.layers_to_transform = _VISION_QUERY_VALUE.format(blocks=numbers), None
-        return super()._prepare_adapter_config(peft_config, model_config)
 
     def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride] (peft's own tuners do the same)
         self,

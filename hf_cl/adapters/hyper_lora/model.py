@@ -16,13 +16,11 @@ from hf_cl.adapters.hyper_lora.layer import HyperLoraLayer, Made
 from hf_cl.adapters.lora_files import save_lora
 from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.adapters.query_pass import QueryPass, query_width
-from hf_cl.adapters.tuner import HeadedTuner
+from hf_cl.adapters.query_value import QueryValueTuner
 from hf_cl.hints import refuse
 
-_VISION_QUERY_VALUE = r"^(?!.*\btext_model\b).*\blayers\.({blocks})\.self_attn\.[qv]_proj$"
 
-
-class HyperLoraModel(HeadedTuner):
+class HyperLoraModel(QueryValueTuner):
     """Generated LoRA on the vision tower of ViT, DeiT, Dinov2, CLIP and SigLIP models.
 
     Train mode takes the factors of the newest session. Eval mode finds an image's session by its query, a pass of the untouched tower,
@@ -31,9 +29,6 @@ class HyperLoraModel(HeadedTuner):
 
     prefix: str = "hyper_lora_"
     tuner_layer_cls: Any = HyperLoraLayer
-    target_module_mapping: dict[str, list[str]] = {
-        kind: ["q_proj", "v_proj"] for kind in ("vit", "deit", "dinov2", "clip_vision_model", "siglip_vision_model")
-    }
 
     # Injection
     def check_config(self, config: HyperLoraConfig) -> None:
@@ -71,14 +66,6 @@ class HyperLoraModel(HeadedTuner):
         for place, layer in enumerate(layers):
             layer.places[adapter_name] = (host, place)
         return generator
-
-    def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
-        if peft_config.target_modules is None and model_config["model_type"] in ("clip", "siglip"):
-            # a regex, since suffixes would hit both towers; peft ignores layers_to_transform beside one, so it names the blocks
-            blocks = peft_config.layers_to_transform
-            numbers = r"\d+" if blocks is None else "|".join(map(str, blocks))
-            peft_config.target_modules, peft_config.layers_to_transform = _VISION_QUERY_VALUE.format(blocks=numbers), None
-        return super()._prepare_adapter_config(peft_config, model_config)
 
     def _create_and_replace(  # pyright: ignore[reportIncompatibleMethodOverride] (peft's own tuners do the same)
         self,
