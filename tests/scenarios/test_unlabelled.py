@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import datasets
 import pytest
 
@@ -39,7 +41,7 @@ def test_tables_with_labels_or_without(write_parquet, caplog, labelled):
 
 
 def test_a_hub_data_set(table, monkeypatch, caplog):
-    parts = {"train": table([0, 1]), "unlabeled": table([None] * 3), "valid": table([1])}
+    parts: Any = {"train": table([0, 1]), "unlabeled": table([None] * 3), "valid": table([1])}
     monkeypatch.setattr(datasets, "load_dataset", lambda path, name, revision: datasets.DatasetDict(parts))
     found = read_unlabelled("owner/birds:clean@v1")
     assert reds(found) == [0, 0, 10, 10, 20] and "left out: valid." in caplog.text
