@@ -126,7 +126,7 @@ def taught(sessions: Sequence[tuple[Session, FeatureSet, FeatureSet]], phases: S
                     outputs = Outputs(features, head(features), features)
                     context = Context(batch, (outputs,), trainer.session, epoch, step, frozen=lambda role, view=-1: outputs)  # noqa: B023
                     optimizer.zero_grad()
-                    sum(loss.weight_at(epoch) * loss(context) for loss in terms).backward()
+                    torch.stack([loss.weight_at(epoch) * loss(context) for loss in terms]).sum().backward()
                     optimizer.step()
                     step += 1
                     for loss in terms:
