@@ -52,16 +52,18 @@ def selective_scan(
         chunked: within 64 places all states are computed together, by doubling, and no Python loop goes over tokens; else one place after
             the other, with less memory.
 
-    Returns y [B, d, L] and the last state [B, d, N].
+    Returns y [B, d, L], of the type of u, and the last state [B, d, N], in float32 at least, as everything in between.
     """
-    delta = F.softplus(delta if delta_bias is None else delta + delta_bias[:, None])
-    decays = (delta[..., None] * a[:, None]).exp()  # [B, d, L, N]
-    inputs = (delta * u)[..., None] * b.transpose(1, 2)[:, None]  # [B, d, L, N]
-    with torch.autocast(u.device.type, enabled=False):
-        y, last = (_chunked if chunked else _loop)(decays, inputs, c.to(inputs.dtype))  # [B, d, L], [B, d, N]
-    if d is not None:
-        y = y + d[:, None] * u
-    return (y if z is None else y * F.silu(z)), last
+    kind, wide = u.dtype, torch.promote_types(u.dtype, torch.float32)
+    with torch.autocast(u.device.type, enabled=False):  # products of many steps: in float32, as Mamba's
+        u, delta, b, c = (tensor.to(wide) for tensor in (u, delta, b, c))
+        delta = F.softplus(delta if delta_bias is None else delta + delta_bias[:, None])
+        decays = (delta[..., None] * a[:, None]).exp()  # [B, d, L, N]
+        inputs = (delta * u)[..., None] * b.transpose(1, 2)[:, None]  # [B, d, L, N]
+        y, last = (_chunked if chunked else _loop)(decays, inputs, c)  # [B, d, L], [B, d, N]
+        if d is not None:
+            y = y + d[:, None] * u
+        return (y if z is None else y * F.silu(z)).to(kind), last
 
 
 def _loop(decays: Tensor, inputs: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,17 +77,14 @@ def _loop(decays: Tensor, inputs: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 def _chunked(decays: Tensor, inputs: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     state, found = torch.zeros_like(inputs[:, :, :1]), []
     for decay, given, out in zip(decays.split(CHUNK, 2), inputs.split(CHUNK, 2), c.split(CHUNK, 2), strict=True):
-        passed, states = (
-            torch.cat([torch.ones_like(state), decay], 2),
-            torch.cat([state, given], 2),
-        )  # the place before the chunk is its first
+        # The place before the chunk is its first. Then each place takes over what the one `reach` before it has gathered, which is
+        # stable, since decays are below 1.
+        passed, states = torch.cat([torch.ones_like(state), decay], 2), torch.cat([state, given], 2)
         reach = 1
-        while (
-            reach < states.shape[2]
-        ):  # a place takes over what the place `reach` before it has gathered; decays are below 1, so it is stable
-            near, far = passed[:, :, :reach], passed[:, :, reach:]
-            states = torch.cat([states[:, :, :reach], torch.addcmul(states[:, :, reach:], far, states[:, :, :-reach])], 2)
-            passed = torch.cat([near, far * passed[:, :, :-reach]], 2)
+        while reach < states.shape[2]:
+            far, earlier = passed[:, :, reach:], states[:, :, :-reach]
+            states = torch.cat([states[:, :, :reach], torch.addcmul(states[:, :, reach:], far, earlier)], 2)
+            passed = torch.cat([passed[:, :, :reach], far * passed[:, :, :-reach]], 2)
             reach *= 2
         state = states[:, :, -1:]
         found.append((states[:, :, 1:] * out.transpose(1, 2)[:, None]).sum(-1))  # [B, d, chunk]
@@ -174,7 +173,7 @@ class SelectiveScanProjector(nn.Module):
         mid_dim: M; None: 2 D.
         layers, layers_new: of the two MLPs.
         d_state, dt_rank, d_conv: of the scan.
-        form: of the scan; "auto": chunked on a GPU, else a loop.
+        form: of the scan; "auto": a loop on a CPU, which has less to wait for and less memory, and chunked on any other device.
     """
 
     def __init__(
@@ -214,7 +213,7 @@ class SelectiveScanProjector(nn.Module):
         self._facts: Sequence[Tensor] = ()
 
     def forward(self, maps: Tensor) -> Tensor:  # [B, H, W, D] -> [B, E]
-        chunked = self.form == "chunked" or (self.form == "auto" and maps.is_cuda)
+        chunked = self.form == "chunked" or (self.form == "auto" and maps.device.type != "cpu")
         out, (_, *main) = self.main(maps, chunked)
         out = out + self.residual(maps.mean((1, 2)))
         if self.adapts:

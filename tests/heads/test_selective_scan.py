@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fake_device import FakeDevice, device
 
 from hf_cl.heads import build_head
 from hf_cl.heads import selective_scan as module
@@ -197,3 +198,33 @@ def test_what_the_losses_make_of_one_kind_alone_and_of_another_head():
 def test_a_wrong_setting_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         build_head({"type": "etf", "num_classes_total": 4, **settings}, 16, 2)
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked"])
+def test_autocast_leaves_the_scan_in_float32(form):
+    torch.manual_seed(0)
+    projector, maps = SelectiveScanProjector(16, 16, 3, d_state=4, dt_rank=3, form=form), torch.randn(4, 3, 3, 16)
+    want = projector(maps)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = projector(maps)
+    assert found.isfinite().all() and (found - want).norm() < 0.01 * want.norm()
+    found.float().sum().backward()
+    assert projector.main.block.A_log.grad.isfinite().all()
+
+
+def test_a_device_takes_the_chunked_form_and_a_cpu_the_loop(monkeypatch):
+    torch.manual_seed(0)
+    projector, maps, taken = SelectiveScanProjector(6, 8, 3, d_state=4, dt_rank=3), torch.randn(2, 3, 3, 6), []
+
+    def noted(form: str):
+        scan = getattr(module, form)
+        return lambda *tensors: (taken.append(form), scan(*tensors))[1]
+
+    for form in ("_loop", "_chunked"):
+        monkeypatch.setattr(module, form, noted(form))
+    want = projector(maps)
+    assert taken == ["_loop", "_loop"]  # of two branches
+    with FakeDevice(swap=False):
+        found = projector.to(device())(maps.to(device())).cpu()
+    assert taken[2:] == ["_chunked", "_chunked"]
+    torch.testing.assert_close(found, want)
