@@ -96,8 +96,10 @@ def test_the_neck_of_the_reference(number, novel, separate):
     gate = official(facts["scan_gate"])
     close(gate, found["out_main"])
     is_base = torch.from_numpy(found["labels"] < found["num_base"])
-    losses = [100 * mean_norm(gate, is_base), -novel * mean_norm(gate, ~is_base)]
-    losses += [separate[new] * likeness(facts[f"scan_{name}{'_new' * new}"], is_base) for new in (0, 1) for name in ("dt", "b", "c")]
+    squares, entries = gate.square().flatten(1).sum(1), gate[0].numel()
+    losses = [100 * mean_norm(squares, entries, is_base), -novel * mean_norm(squares, entries, ~is_base)]
+    rows = [(separate[new], facts[f"scan_{name}{'_new' * new}"].mean(2)) for new in (0, 1) for name in ("dt", "b", "c")]
+    losses += [weight * likeness(row, is_base, ~is_base) for weight, row in rows]
     close(losses[0], found["loss_loss_supp_base"])
     close(losses[-3], found["loss_loss_sep_dts_new"])
     total = sum(losses) + out.square().mean()
@@ -151,7 +153,7 @@ def adapted(suppress: float, seed: int) -> tuple[float, float, float]:
             optimizer.zero_grad()
             loss = 5 * ((head.embed(rows) * head.targets(labels)).sum(1) - 1).square().mean()
             if facts := head.take_extras():
-                loss = loss + term(SimpleNamespace(extras=facts, labels=labels))  # pyright: ignore[reportArgumentType]
+                loss = loss + term(SimpleNamespace(extras=facts, labels=labels, batch={"index": torch.arange(len(labels))}))  # pyright: ignore[reportArgumentType]
             loss.backward()
             optimizer.step()
     with torch.no_grad():
@@ -172,7 +174,7 @@ def test_suppression_keeps_the_new_branch_quiet_on_base_classes(seed):
 def test_what_the_losses_make_of_one_kind_alone_and_of_another_head():
     head = head_of().train()
     head(torch.randn(4, 2, 2, 16))
-    context = SimpleNamespace(extras=head.take_extras(), labels=torch.arange(4))
+    context = SimpleNamespace(extras=head.take_extras(), labels=torch.arange(4), batch={"index": torch.arange(4)})
     for term in (BranchSuppression(), BranchSeparation(main=0.5, new=0.5)):
         term.begin_session(SimpleNamespace(head=head), SimpleNamespace(id=0, class_names="abcdef"))  # pyright: ignore[reportArgumentType]
         value = term(context)  # pyright: ignore[reportArgumentType]
@@ -182,7 +184,7 @@ def test_what_the_losses_make_of_one_kind_alone_and_of_another_head():
         assert other.state_dict() == {"base": 6}
         with pytest.raises(ValueError, match="for an etf head with projector: selective_scan"):
             term.begin_session(SimpleNamespace(head=torch.nn.Linear(2, 2)), None)  # pyright: ignore[reportArgumentType]
-    assert BranchSeparation(main=0.5, new=0.5).needs == set(EXTRAS[1:])
+    assert BranchSeparation(main=0.5, new=0.5).needs == {"index", *EXTRAS[1:]}
 
 
 @pytest.mark.parametrize(
