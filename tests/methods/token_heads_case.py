@@ -1,4 +1,4 @@
-"""Runs of fixed targets and token heads in float64: `token_heads_case.py RESULT.json`, by two processes or none.
+"""Runs of fixed targets and token heads in float64: `token_heads_case.py FOLDER METHOD`, by two processes or one.
 
 Sessions of nine images in batches of four, so that one of two processes has no share of the last step; and from session 1 on mean features
 of earlier classes among them.
@@ -6,8 +6,6 @@ of earlier classes among them.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -52,14 +50,7 @@ def run(folder: Path, name: str) -> None:
     ContinualTrainer(backbone(dropout=0.0), processor(), method, Odd(3), settings, quiet=True).fit()
 
 
-def main(result: Path) -> None:
-    torch.set_num_threads(1)
-    for name in METHODS:
-        run(result.parent / "two", name)
-    if os.environ["RANK"] == "0":
-        result.write_text(json.dumps({"processes": os.environ["WORLD_SIZE"]}))
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    torch.set_num_threads(1)
+    run(Path(sys.argv[1]), sys.argv[2])
     leave_group()
