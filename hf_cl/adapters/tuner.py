@@ -17,7 +17,7 @@ from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
 from hf_cl.adapters.head_wrapper import HeadWrapper
-from hf_cl.adapters.low_rank import LowRankLinear
+from hf_cl.adapters.low_rank_linear import LowRankLinear
 from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.text_logits import place_text_logits, remove_text_logits, sync_text_labels
