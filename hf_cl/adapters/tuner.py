@@ -17,7 +17,7 @@ from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
 from hf_cl.adapters.head_wrapper import HeadWrapper
-from hf_cl.adapters.low_rank import LowRankLinear
+from hf_cl.adapters.low_rank_linear import LowRankLinear
 from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.pseudo_words import has_words, place_words, remove_words, words_of
 from hf_cl.adapters.query_pass import QueryPass
