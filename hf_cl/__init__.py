@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         GladModel,
         HyperLoraConfig,
         HyperLoraModel,
+        LowRankConfig,
+        LowRankModel,
         MaskTuningConfig,
         MaskTuningModel,
         OnePromptConfig,
@@ -50,6 +52,7 @@ _ADAPTERS = (
     *("CompanderConfig", "CompanderModel"),
     *("MaskTuningConfig", "MaskTuningModel"),
     *("DstConfig", "DstModel"),
+    *("LowRankConfig", "LowRankModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
@@ -79,6 +82,8 @@ __all__ = [
     "GladModel",
     "HyperLoraConfig",
     "HyperLoraModel",
+    "LowRankConfig",
+    "LowRankModel",
     "MaskTuningConfig",
     "MaskTuningModel",
     "OnePromptConfig",

@@ -43,6 +43,7 @@ from hf_cl.methods import (
     L2PSettings,
     MaskTuningSettings,
     MvpSettings,
+    PelaSettings,
     coact,
     compose,
     cpe_clip,
@@ -236,6 +237,7 @@ RUNS: dict[str, Run] = {
     "dst": Run(lambda: DstSettings(**DST).method(), waits=DST_WAITS),
     "mask_tuning": Run(lambda: MaskTuningSettings(rule="none", head=LINEAR, epochs=1, learning_rate=0.01, sessions="stack").method()),
     "r-amt": Run(lambda: MaskTuningSettings(epochs=1).method(), both("clip"), "clip"),
+    "pela": Run(lambda: PelaSettings(epochs=2, learning_rate=1e-3, deviation_weight=0.5, adapt_sessions="all", head=LINEAR).method()),
     "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),
     # towers
     **{f"lora, {tower.__name__}": Run(partial(lora, epochs=1, r=4), tower) for tower in (clip_vision, siglip_vision)},
