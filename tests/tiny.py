@@ -35,6 +35,7 @@ from hf_cl.adapters import (
     OnePromptConfig,
     PromptPoolConfig,
     SaraConfig,
+    SessionNormConfig,
 )
 
 SIDE = 32
@@ -108,6 +109,7 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
     "MASK_TUNING": MaskTuningConfig,
     "DST": lambda **kwargs: DstConfig(**{"density": 0.1, **kwargs}),
     "COMPANDER": lambda **kwargs: CompanderConfig(**{"learn": True, **kwargs}),
+    "SESSION_NORM": lambda **kwargs: SessionNormConfig(**{"conditioning": "table", "domains": ["day", "night"], **kwargs}),
 }
 """peft type -> a config for the tiny bases; keywords override."""
 
@@ -124,6 +126,9 @@ OTHER: dict[str, Callable[..., Any]] = {
     "DST": lambda **kwargs: DstConfig(density=0.03, init="erk", target_modules=["q_proj", "fc1"], **kwargs),
     "MASK_TUNING": lambda **kwargs: MaskTuningConfig(threshold=0.1, init_value=0.2, target_modules=["q_proj", "fc1"], **kwargs),
     "COMPANDER": lambda **kwargs: CompanderConfig(mode="residual", target_modules=["q_proj", "fc1"], **kwargs),
+    "SESSION_NORM": lambda **kwargs: SessionNormConfig(
+        conditioning="interpolate", codes={"0": 0, "9": 9}, domains=["0"], layers_to_transform=[1], **kwargs
+    ),
 }
 """A second config of each type, of another size."""
 

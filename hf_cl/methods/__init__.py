@@ -20,6 +20,7 @@ from hf_cl.methods.ovor import OvorSettings, ovor
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
+from hf_cl.methods.session_norm import SessionNormSettings, session_norm
 from hf_cl.methods.slca import SlcaSettings, slca
 from hf_cl.settings import RunSettings
 
@@ -47,6 +48,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "coda_prompt": CodaPromptSettings,
     "hyper_lora": HyperLoraSettings,
     "mvp": MvpSettings,
+    "session_norm": SessionNormSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -76,6 +78,7 @@ __all__ = [
     "OvorSettings",
     "PrdSettings",
     "SaraSettings",
+    "SessionNormSettings",
     "SlcaSettings",
     "adapt_sessions",
     "clip_fusion",
@@ -98,5 +101,6 @@ __all__ = [
     "ovor",
     "prd",
     "sara",
+    "session_norm",
     "slca",
 ]
