@@ -2,9 +2,9 @@
 
     python benchmarks/domain_images.py ./cifar100_small ./cifar_domains --classes 20
 
-Every picture is in one domain, so no picture is trained on twice and none is tested in another look: of each class the first is a photo as it
-is, the second has its hues turned by a third of the circle, the third is blurred, the fourth has a quarter of its contrast, and so on. For
-folders of parquet files with the columns of `uoft-cs/cifar100` and files that are called after their split; the looks are kornia's.
+Every picture is in one domain, so no picture is trained on twice and none is tested in another look: of each class the first is a photo
+as it is, the second has its hues turned by a third of the circle, the third is blurred, the fourth has a quarter of its contrast, and so
+on. For folders of parquet files with the columns of `uoft-cs/cifar100` and files that are called after their split; the looks are kornia's.
 """
 
 from __future__ import annotations

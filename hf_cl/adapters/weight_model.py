@@ -11,7 +11,7 @@ from hf_cl.adapters.weight_targets import WeightTargets
 
 
 class WeightModel(WeightTargets):
-    """Puts its layer, a `WeightLayer` most of the time, around every target. Such adapters merge; what several give together says the layer."""
+    """Puts a layer, most often a `WeightLayer`, around every target. Such adapters merge; what several give together says the layer."""
 
     tuner_layer_cls: Any
 

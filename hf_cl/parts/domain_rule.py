@@ -88,7 +88,13 @@ class DomainRule(Part):
         return {"images": self._counts.int().tolist()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sessions": list(self._sessions), "all_new": self._all_new, "counts": self._counts, "sums": self._sums, "squares": self._squares}
+        return {
+            "sessions": list(self._sessions),
+            "all_new": self._all_new,
+            "counts": self._counts,
+            "sums": self._sums,
+            "squares": self._squares,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._sessions, self._all_new = list(state["sessions"]), state["all_new"]

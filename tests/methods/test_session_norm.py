@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +54,26 @@ class Domains:
         self.count = sessions
         self.protocol = {
             **dict.fromkeys(("shots", "index_list", "classes_per_session")),
-            **{"name": "domain_incremental", "dataset": "noise", "num_base_classes": 2, "class_order": "natural", "class_order_seed": 0},
-            **{"test_split": "test", "validation_fraction": 0.0},
+            "name": "domain_incremental",
+            "dataset": "noise",
+            "num_base_classes": 2,
+            "class_order": "natural",
+            "class_order_seed": 0,
+            "test_split": "test",
+            "validation_fraction": 0.0,
         }
 
     def __iter__(self) -> Any:
         tests = []
         for t in range(self.count):
-            tests.append(Test(f"session-{t}", InDomain([t] * 8, 1000 * t + 500), (0, 1), (0, 1)))
+            tested: Any = InDomain([t] * 8, 1000 * t + 500)
+            trained: Any = InDomain([t] * 12, 1000 * t)
+            tests.append(Test(f"session-{t}", tested, (0, 1), (0, 1)))
             yield Session(
                 id=t,
                 class_names=self.class_names,
                 new_class_names=() if t else self.class_names,
-                train=InDomain([t] * 12, 1000 * t),
+                train=trained,
                 tests=tuple(tests),
                 domain_names=LOOKS[: t + 1],
             )
@@ -96,7 +104,7 @@ def test_a_session_trains_the_norms_of_its_domain_and_leaves_the_others(whole):
     folder, made, _ = whole
     saved = adapters(folder / "run")
     scales = [[tensor for name, tensor in state.items() if name.endswith("session_norm_scale")] for state in saved]
-    for before, after in zip(scales, scales[1:], strict=False):
+    for before, after in pairwise(scales):
         for old, new in zip(before, after, strict=True):
             assert len(new) == len(old) + 1 and torch.equal(new[:-1], old) and new[-1].any()
     assert made.tuner.peft_config["default"].domains == list(LOOKS)

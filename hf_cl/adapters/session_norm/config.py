@@ -55,7 +55,9 @@ class SessionNormConfig(WeightConfig, PeftConfig):
         check_count("the number of domains", len(names), MAX_ROWS, "more than a table of norms is for")
         if self.conditioning != "interpolate":
             if self.codes is not None:
-                raise ValueError(f"codes are the numbers that conditioning: interpolate goes by; {self.conditioning} reads none. Leave them out.")
+                raise ValueError(
+                    f"codes are the numbers that conditioning: interpolate goes by; {self.conditioning} reads none. Leave them out."
+                )
         elif len(set((self.codes or {}).values())) < 2:
             raise ValueError(
                 "conditioning: interpolate goes by a number for each domain, of which two at least differ: codes: {night: 0, noon: 12}. "
@@ -94,5 +96,7 @@ class SessionNormConfig(WeightConfig, PeftConfig):
         known = (self.codes or {}).values()
         low, high = min(known), max(known)
         if not low <= code <= high:
-            raise ValueError(f"{code:g} lies outside of the codes that were trained, {low:g} to {high:g}, where nothing is known of the norms.")
+            raise ValueError(
+                f"{code:g} lies outside of the codes that were trained, {low:g} to {high:g}, where nothing is known of the norms."
+            )
         return 4 * (code - low) / (high - low) - 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -61,17 +62,21 @@ class SessionNormModel(WeightModel):
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         if peft_config.target_modules is None:
-            peft_config.target_modules = TARGETS.get(family_of(self.model))
-            if peft_config.target_modules is None:
+            pattern = TARGETS.get(family_of(self.model))
+            if pattern is None:
                 raise ValueError(
                     f"hf_cl does not know the norms of {type(self.model).__name__}; name them: target_modules: [norm1, norm2]."
                 )
+            norms = (nn.LayerNorm, SessionNormLayer)  # the latter where another adapter is there
+            modules = self.model.named_modules()
+            peft_config.target_modules = {name for name, m in modules if isinstance(m, norms) and re.fullmatch(pattern, name)}
         return super()._prepare_adapter_config(peft_config, model_config)
 
     def check_kind(self, config: Any, target: nn.Module, name: str) -> None:
         if not isinstance(target, nn.LayerNorm) or type(target).__name__ not in KNOWN:
             raise ValueError(
-                f"SESSION_NORM adapts LayerNorms over the last dimension; {name!r} is a {type(target).__name__}. Leave it out of target_modules."
+                f"SESSION_NORM adapts LayerNorms over the last dimension; {name!r} is a {type(target).__name__}. Leave it out of "
+                "target_modules."
             )
         tensors = dict(target.named_parameters(recurse=False))
         if {"weight", "bias"} - tensors.keys() or len(target.normalized_shape) != 1:
