@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from aligned_probe import AlignedProbeSettings
 from shira_baseline import ShiraSettings
 
 from hf_cl.methods import METHODS
 from hf_cl.results.results import Results
 from hf_cl.run import parse_settings, quiet_libraries, train
 
-KNOWN = {**METHODS, "shira": ShiraSettings}
+KNOWN = {**METHODS, "aligned_probe": AlignedProbeSettings, "shira": ShiraSettings}
 
 
 def settings_of(row: Mapping[str, Any], common: Mapping[str, Any], **own: Any) -> Any:

@@ -19,6 +19,7 @@ from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_
 from hf_cl.adapters.head_wrapper import HeadWrapper
 from hf_cl.adapters.low_rank import LowRankLinear
 from hf_cl.adapters.pooled import check_pool
+from hf_cl.adapters.query_pass import QueryPass
 from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.text_logits import place_text_logits, remove_text_logits, sync_text_labels
 from hf_cl.adapters.token_map import check_tokens
@@ -180,6 +181,10 @@ class HeadedTuner(BaseTuner):
     def take_extras(self) -> dict[str, Tensor]:
         """What `extras` names, of the last forward; handed out once, so that no graph outlives its step."""
         return {}
+
+    def query_pass(self) -> QueryPass | None:
+        """What asks the untouched tower before each forward; None for an adapter that does not choose by the image."""
+        return None
 
     def head_wrapper(self) -> HeadWrapper:
         """The wrapper at the classifier's place.
