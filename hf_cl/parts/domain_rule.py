@@ -51,7 +51,8 @@ class DomainRule(Part):
 
     def before_statistics(self, trainer: Trainer, session: Session) -> None:
         """Under a table the norms of earlier domains rest: where all of the session's are new, what was kept of earlier images holds."""
-        config: Any = trainer.tuner.peft_config[trainer.tuner.active_adapters[0]]
+        tuner: Any = trainer.tuner
+        config = tuner.peft_config[tuner.active_adapters[0]]
         if config.conditioning == "table" and self._all_new:
             trainer.statistics.apply_linear(None, torch.zeros(1), classes=())  # looked after, and nothing to move
 
