@@ -3,7 +3,7 @@
     accelerate launch recipes/session_norm.py --config recipes/configs/session_norm/demo.yaml --output_dir runs/session_norm
     accelerate launch recipes/session_norm.py --config recipes/configs/session_norm/own_images.yaml --dataset ./my_photos
 
-Norms by domain are for streams whose sessions come from different cameras, sites or styles, as in recipes/configs/session_norm/domains.yaml.
+Norms by domain are for streams whose sessions come from different cameras, sites or styles: recipes/configs/session_norm/domains.yaml.
 """
 
 import sys

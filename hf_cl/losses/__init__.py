@@ -19,6 +19,7 @@ from hf_cl.losses.experience_replay import ExperienceReplay
 from hf_cl.losses.feature_distillation import FeatureDistillation
 from hf_cl.losses.feature_replay import FeatureReplay
 from hf_cl.losses.generated_factors import GeneratedFactors
+from hf_cl.losses.image_draws import image_uniforms, image_words
 from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.mask_norm import MaskNorm
@@ -116,6 +117,8 @@ __all__ = [
     "Teacher",
     "VirtualOutliers",
     "ZeroShotKL",
+    "image_uniforms",
+    "image_words",
     "kth_squared_distance",
     "supervised_contrastive",
     "symmetric_cross_entropy",
