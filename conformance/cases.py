@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hf_cl.adapters import (
@@ -12,6 +12,7 @@ from hf_cl.adapters import (
     DstConfig,
     GladConfig,
     HyperLoraConfig,
+    LowRankConfig,
     MaskTuningConfig,
     OnePromptConfig,
     PromptPoolConfig,
@@ -187,6 +188,12 @@ def _on_weights(kind: str, config: type, family: str, **common: Any) -> list[Cas
     ]
 
 
+def _low_rank(family: str) -> list[Case]:
+    """Factors of a lower rank than the weight give something else from the start."""
+    cases = _on_weights("LOW_RANK", LowRankConfig, family)
+    return [replace(case, without=frozenset({IDENTITY})) for case in cases]
+
+
 def _custom() -> list[Case]:
     """peft's own models: layers on a Linear or Conv2d ask for no ViT."""
     glad = {
@@ -215,10 +222,17 @@ def _custom() -> list[Case]:
         ("SESSION_NORM", SessionNormConfig, {}, {"MLP norms": ("MLP_LayerNorm", {"target_modules": ["layernorm0"]})}),
         ("COMPANDER", CompanderConfig, {}, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
     )
+    low_rank = {
+        "MLP name": ("MLP", {"target_modules": "lin0"}),
+        "MLP modules to save": ("MLP", {"target_modules": ["lin0"], "modules_to_save": ["lin1"]}),
+    }
     return [
-        Case(kind, "custom", name, config, {**common, **settings}, model)
-        for kind, config, common, cases in types
-        for name, (model, settings) in cases.items()
+        *(Case("LOW_RANK", "custom", name, LowRankConfig, of, model, frozenset({IDENTITY})) for name, (model, of) in low_rank.items()),
+        *(
+            Case(kind, "custom", name, config, {**common, **settings}, model)
+            for kind, config, common, cases in types
+            for name, (model, settings) in cases.items()
+        ),
     ]
 
 
@@ -240,6 +254,7 @@ CASES = [
     *_on_weights("DST", DstConfig, "clip_vision", init="erk", **SARA),
     *_on_weights("MASK_TUNING", MaskTuningConfig, "vit", **MASK),
     *_on_weights("MASK_TUNING", MaskTuningConfig, "clip_vision", sessions="stack", **MASK),
+    *[case for family in ("vit", "clip_vision") for case in _low_rank(family)],
     *_custom(),
 ]
 BY_ID = {case.id: case for case in CASES}

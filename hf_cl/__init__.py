@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         GladModel,
         HyperLoraConfig,
         HyperLoraModel,
+        LowRankConfig,
+        LowRankModel,
         MaskTuningConfig,
         MaskTuningModel,
         OnePromptConfig,
@@ -53,6 +55,7 @@ _ADAPTERS = (
     *("CompanderConfig", "CompanderModel"),
     *("MaskTuningConfig", "MaskTuningModel"),
     *("DstConfig", "DstModel"),
+    *("LowRankConfig", "LowRankModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
@@ -82,6 +85,8 @@ __all__ = [
     "GladModel",
     "HyperLoraConfig",
     "HyperLoraModel",
+    "LowRankConfig",
+    "LowRankModel",
     "MaskTuningConfig",
     "MaskTuningModel",
     "OnePromptConfig",

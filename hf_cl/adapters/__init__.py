@@ -11,6 +11,7 @@ from hf_cl.adapters.cpe_clip import CPEClipConfig, CPEClipModel
 from hf_cl.adapters.dst import DstConfig, DstModel
 from hf_cl.adapters.glad import GladConfig, GladModel, plain_lora
 from hf_cl.adapters.hyper_lora import HyperLoraConfig, HyperLoraModel
+from hf_cl.adapters.low_rank import LowRankConfig, LowRankModel
 from hf_cl.adapters.mask_tuning import MaskTuningConfig, MaskTuningModel
 from hf_cl.adapters.one_prompt import OnePromptConfig, OnePromptModel
 from hf_cl.adapters.prompt_pool import PromptPoolConfig, PromptPoolModel
@@ -26,6 +27,7 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "compander": CompanderConfig,
     "mask_tuning": MaskTuningConfig,
     "dst": DstConfig,
+    "low_rank": LowRankConfig,
     "lora": plain_lora,
     "prompt_pool": PromptPoolConfig,
     "hyper_lora": HyperLoraConfig,
@@ -63,6 +65,8 @@ __all__ = [
     "GladModel",
     "HyperLoraConfig",
     "HyperLoraModel",
+    "LowRankConfig",
+    "LowRankModel",
     "MaskTuningConfig",
     "MaskTuningModel",
     "OnePromptConfig",

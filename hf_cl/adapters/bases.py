@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from hf_cl.adapters.low_rank import is_low_rank
+from hf_cl.adapters.low_rank_linear import is_low_rank
 
 OPEN_CLIP = "open_clip"
 
@@ -51,6 +51,7 @@ SUPPORT: dict[str, dict[str, str]] = {
     },
     "GLAD": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip"), YES),
     "COMPANDER": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
+    "LOW_RANK": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
     "MASK_TUNING": {
         **dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", ANY), YES),
         "open_clip": "its attention holds q, k and v in one parameter, so their weights have no layers of their own; "

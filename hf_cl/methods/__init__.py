@@ -17,6 +17,7 @@ from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.maxsim import MaxsimSettings, maxsim
 from hf_cl.methods.mvp import MvpSettings, mvp
 from hf_cl.methods.ovor import OvorSettings, ovor
+from hf_cl.methods.pela import PelaSettings, pela
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
@@ -37,6 +38,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "sara": SaraSettings,
     "mask_tuning": MaskTuningSettings,
     "dst": DstSettings,
+    "pela": PelaSettings,
     "slca": SlcaSettings,
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
@@ -76,6 +78,7 @@ __all__ = [
     "MvpSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
+    "PelaSettings",
     "PrdSettings",
     "SaraSettings",
     "SessionNormSettings",
@@ -99,6 +102,7 @@ __all__ = [
     "mvp",
     "nearest_class_mean",
     "ovor",
+    "pela",
     "prd",
     "sara",
     "session_norm",

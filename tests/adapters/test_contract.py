@@ -320,6 +320,11 @@ GOLDEN_KEYS = {
         "base_model.model.classifier.weight",
         *(f"base_model.model.vit.layers.{i}.attention.{p}_proj.mask_tuning_bits" for i in range(6) for p in "qkvo"),
     },
+    "LOW_RANK": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        *(f"base_model.model.vit.{leaf}.low_rank_{part}" for leaf in MATRICES for part in ("down", "up", "bias")),
+    },
     "COMPANDER": {
         "base_model.model.classifier.bias",
         "base_model.model.classifier.weight",
