@@ -44,6 +44,7 @@ from hf_cl.methods import (
     MaskTuningSettings,
     MvpSettings,
     PelaSettings,
+    SessionNormSettings,
     coact,
     compose,
     cpe_clip,
@@ -237,6 +238,7 @@ RUNS: dict[str, Run] = {
     "dst": Run(lambda: DstSettings(**DST).method(), waits=DST_WAITS),
     "mask_tuning": Run(lambda: MaskTuningSettings(rule="none", head=LINEAR, epochs=1, learning_rate=0.01, sessions="stack").method()),
     "r-amt": Run(lambda: MaskTuningSettings(epochs=1).method(), both("clip"), "clip"),
+    "session_norm": Run(lambda: SessionNormSettings(epochs=1).method()),
     "pela": Run(lambda: PelaSettings(epochs=2, learning_rate=1e-3, deviation_weight=0.5, adapt_sessions="all", head=LINEAR).method()),
     "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),
     # towers
