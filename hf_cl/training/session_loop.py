@@ -34,7 +34,7 @@ from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.calibration import Calibration
-from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_strategy, check_unused
+from hf_cl.training.checks import check_method, check_parts, check_strategy, check_unused
 from hf_cl.training.coming_sessions import check_coming, declared_statistics
 from hf_cl.training.compiling import compile_backbone
 from hf_cl.training.deterministic import deterministic
@@ -53,6 +53,7 @@ from hf_cl.training.run import ADAPTER
 from hf_cl.training.run_folder import RunFolder
 from hf_cl.training.run_state import RunState
 from hf_cl.training.services import Services
+from hf_cl.training.session_checks import check_optimizer
 from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.session_results import SessionResults, protocol_record
 from hf_cl.training.start import Start
