@@ -41,6 +41,7 @@ GROUPS = {
     "data": "input",
     "predict": "prediction",
     "loop": "loop",
+    "scan": "scan",
     "scale": "scale",
     "start": "startup",
     "gpu": "gpu",
