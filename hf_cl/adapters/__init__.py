@@ -37,6 +37,7 @@ GIVEN = (
         "head",
         "format_version",
         "base_signature",
+        "small",
         "layer_paths",
         "peft_type",
         "auto_mapping",
