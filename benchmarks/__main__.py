@@ -40,6 +40,7 @@ GROUPS = {
     "data": "input",
     "predict": "prediction",
     "loop": "loop",
+    "scan": "scan",
     "scale": "scale",
     "start": "startup",
     "gpu": "gpu",

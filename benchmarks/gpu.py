@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import ViTImageProcessor
 
-from benchmarks import by_hand, ours, steps, two_pass
+from benchmarks import by_hand, ours, scan, steps, two_pass
 from benchmarks.measure import MIB, Call, LivePeak, Options, Row, flops, now, paired, seconds
 from benchmarks.streams import Stream
 from hf_cl import ContinualTrainer, TrainingSettings
@@ -52,6 +52,7 @@ def rows(options: Options) -> Iterator[Row]:
             yield Row("gpu", f"{kind}, peak memory of a step beyond weights, {size}", "LoRA", memory[kind] / memory["LoRA"], "", detail)
         yield _with_input(size, flops(lambda: plain(fixed)), options)
         yield from two_pass.rows(Options(options.device, [size], options.repeats))
+        yield from scan.rows(options)
         yield _compiled(size, options)
     finally:
         ours.BATCH[size], ours.PRECISION = batch, "no"

@@ -9,7 +9,7 @@ from peft import LoraConfig
 
 from benchmarks.measure import MIB, Options, Row, flops
 from benchmarks.sara_memory import TARGETS, Build, Case, adapted, equal_density, vit
-from hf_cl.adapters import CompanderConfig, DstConfig, MaskTuningConfig, SaraConfig
+from hf_cl.adapters import CompanderConfig, DstConfig, LowRankConfig, MaskTuningConfig, SaraConfig
 
 LAYERS, BATCH, RANK = 2, 4, 16
 NAMES = {"saved": "saved for backward", "peak": "peak beyond weights", "optimizer": "optimizer state"}
@@ -21,6 +21,7 @@ def builds(density: float) -> dict[str, Build]:
         "DST": adapted(LAYERS, DstConfig(target_modules=TARGETS, density=density)),
         "MASK_TUNING": adapted(LAYERS, MaskTuningConfig(target_modules=TARGETS)),
         "COMPANDER": adapted(LAYERS, CompanderConfig(target_modules=TARGETS, r=RANK, lora_alpha=RANK)),
+        "LOW_RANK": adapted(LAYERS, LowRankConfig(target_modules=TARGETS)),
     }
 
 

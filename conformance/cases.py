@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hf_cl.adapters import (
@@ -12,10 +12,12 @@ from hf_cl.adapters import (
     DstConfig,
     GladConfig,
     HyperLoraConfig,
+    LowRankConfig,
     MaskTuningConfig,
     OnePromptConfig,
     PromptPoolConfig,
     SaraConfig,
+    SessionNormConfig,
 )
 
 
@@ -156,6 +158,21 @@ def _sara(family: str) -> list[Case]:
     ]
 
 
+def _session_norm(family: str) -> list[Case]:
+    def case(name: str, *without: str, **settings: Any) -> Case:
+        return Case("SESSION_NORM", family, name, SessionNormConfig, settings, without=frozenset(without))
+
+    norm = "layer_norm1" if family == "clip_vision" else "layernorm_before"
+    return [
+        case("default"),
+        case("list", target_modules=[norm]),
+        case("regex", target_modules=rf".*layers\.1\.{norm}"),
+        case("modules to save", modules_to_save=["classifier"]),
+        case("interpolate", conditioning="interpolate", codes={"night": 0.0, "noon": 12.0}, domains=["night"]),
+        case("head", IDENTITY, **HEAD),
+    ]
+
+
 def _on_weights(kind: str, config: type, family: str, **common: Any) -> list[Case]:
     """Types whose layers stand around Linears."""
 
@@ -169,6 +186,12 @@ def _on_weights(kind: str, config: type, family: str, **common: Any) -> list[Cas
         case("modules to save", modules_to_save=["classifier"]),
         case("head", IDENTITY, **HEAD),
     ]
+
+
+def _low_rank(family: str) -> list[Case]:
+    """Factors of a lower rank than the weight give something else from the start."""
+    cases = _on_weights("LOW_RANK", LowRankConfig, family)
+    return [replace(case, without=frozenset({IDENTITY})) for case in cases]
 
 
 def _custom() -> list[Case]:
@@ -196,12 +219,20 @@ def _custom() -> list[Case]:
         ("SARA", SaraConfig, SARA, sara),
         ("DST", DstConfig, SARA, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
         ("MASK_TUNING", MaskTuningConfig, MASK, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
+        ("SESSION_NORM", SessionNormConfig, {}, {"MLP norms": ("MLP_LayerNorm", {"target_modules": ["layernorm0"]})}),
         ("COMPANDER", CompanderConfig, {}, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
     )
+    low_rank = {
+        "MLP name": ("MLP", {"target_modules": "lin0"}),
+        "MLP modules to save": ("MLP", {"target_modules": ["lin0"], "modules_to_save": ["lin1"]}),
+    }
     return [
-        Case(kind, "custom", name, config, {**common, **settings}, model)
-        for kind, config, common, cases in types
-        for name, (model, settings) in cases.items()
+        *(Case("LOW_RANK", "custom", name, LowRankConfig, of, model, frozenset({IDENTITY})) for name, (model, of) in low_rank.items()),
+        *(
+            Case(kind, "custom", name, config, {**common, **settings}, model)
+            for kind, config, common, cases in types
+            for name, (model, settings) in cases.items()
+        ),
     ]
 
 
@@ -211,13 +242,19 @@ CASES = [
     *_prompt_pool("vit", "attention"),
     *_prompt_pool("clip_vision", "self_attn"),
     *_cpe_clip(),
-    *[case for family in ("vit", "clip_vision") for make in (_async_lora, _hyper_lora, _glad, _sara) for case in make(family)],
+    *[
+        case
+        for family in ("vit", "clip_vision")
+        for make in (_async_lora, _hyper_lora, _glad, _sara, _session_norm)
+        for case in make(family)
+    ],
     *_on_weights("COMPANDER", CompanderConfig, "vit"),
     *_on_weights("COMPANDER", CompanderConfig, "clip_vision", mode="residual"),
     *_on_weights("DST", DstConfig, "vit", **SARA),
     *_on_weights("DST", DstConfig, "clip_vision", init="erk", **SARA),
     *_on_weights("MASK_TUNING", MaskTuningConfig, "vit", **MASK),
     *_on_weights("MASK_TUNING", MaskTuningConfig, "clip_vision", sessions="stack", **MASK),
+    *[case for family in ("vit", "clip_vision") for case in _low_rank(family)],
     *_custom(),
 ]
 BY_ID = {case.id: case for case in CASES}

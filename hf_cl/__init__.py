@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         GladModel,
         HyperLoraConfig,
         HyperLoraModel,
+        LowRankConfig,
+        LowRankModel,
         MaskTuningConfig,
         MaskTuningModel,
         OnePromptConfig,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
         PromptPoolModel,
         SaraConfig,
         SaraModel,
+        SessionNormConfig,
+        SessionNormModel,
     )
     from hf_cl.adapters.sara import sara_lr
     from hf_cl.adapters.text_logits import set_tokenizer
@@ -47,9 +51,11 @@ __version__ = "0.1.0"
 _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
     *("HyperLoraConfig", "HyperLoraModel"),
+    *("SessionNormConfig", "SessionNormModel"),
     *("CompanderConfig", "CompanderModel"),
     *("MaskTuningConfig", "MaskTuningModel"),
     *("DstConfig", "DstModel"),
+    *("LowRankConfig", "LowRankModel"),
     *("OnePromptConfig", "OnePromptModel", "PromptPoolConfig", "PromptPoolModel", "SaraConfig", "SaraModel"),
 )
 _LAZY = {
@@ -79,6 +85,8 @@ __all__ = [
     "GladModel",
     "HyperLoraConfig",
     "HyperLoraModel",
+    "LowRankConfig",
+    "LowRankModel",
     "MaskTuningConfig",
     "MaskTuningModel",
     "OnePromptConfig",
@@ -87,6 +95,8 @@ __all__ = [
     "PromptPoolModel",
     "SaraConfig",
     "SaraModel",
+    "SessionNormConfig",
+    "SessionNormModel",
     "TrainingSettings",
     "heads",
     "load",

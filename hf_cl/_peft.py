@@ -121,13 +121,14 @@ class TensorlessLayer(nn.Module, BaseTunerLayer):
 
 
 @contextmanager
-def bypassed(model: nn.Module) -> Iterator[None]:
-    """Run `model` without its adapters and heads.
+def bypassed(*models: nn.Module) -> Iterator[None]:
+    """Run these, or the models that they are part of, without their adapters and heads.
 
     Unlike `PeftModel.disable_adapter()` it leaves requires_grad alone: peft's sets it on every active adapter tensor at exit, so that
     parameters which a phase has frozen would train again.
     """
-    switched = [m for m in model.modules() if isinstance(m, (BaseTunerLayer, AuxiliaryTrainingWrapper)) and not m.disable_adapters]
+    modules = [module for model in models for module in model.modules()]
+    switched = [m for m in modules if isinstance(m, (BaseTunerLayer, AuxiliaryTrainingWrapper)) and not m.disable_adapters]
     for module in switched:
         module._disable_adapters = True
     try:

@@ -43,6 +43,8 @@ from hf_cl.methods import (
     L2PSettings,
     MaskTuningSettings,
     MvpSettings,
+    PelaSettings,
+    SessionNormSettings,
     coact,
     compose,
     cpe_clip,
@@ -236,6 +238,8 @@ RUNS: dict[str, Run] = {
     "dst": Run(lambda: DstSettings(**DST).method(), waits=DST_WAITS),
     "mask_tuning": Run(lambda: MaskTuningSettings(rule="none", head=LINEAR, epochs=1, learning_rate=0.01, sessions="stack").method()),
     "r-amt": Run(lambda: MaskTuningSettings(epochs=1).method(), both("clip"), "clip"),
+    "session_norm": Run(lambda: SessionNormSettings(epochs=1).method()),
+    "pela": Run(lambda: PelaSettings(epochs=2, learning_rate=1e-3, deviation_weight=0.5, adapt_sessions="all", head=LINEAR).method()),
     "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),
     # towers
     **{f"lora, {tower.__name__}": Run(partial(lora, epochs=1, r=4), tower) for tower in (clip_vision, siglip_vision)},

@@ -23,7 +23,7 @@ LEVELS = [
     {"checkpoints"},
     {"training"},
     {"methods"},
-    {"hub"},
+    {"hub", "contrib"},
     {"run"},
     {"tuning", "data_check"},
     {"demo", "app"},

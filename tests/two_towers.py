@@ -1,4 +1,4 @@
-"""Tiny models with two towers, of every kind that takes a text head, and a tokenizer of forty words."""
+"""Tiny models with two towers, of every kind that takes a text head, and a tokenizer of fifty words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, SiglipC
 SIDE = 32
 CONTEXT = 24
 BOS, EOS, DOT = 62, 63, 5
-WORDS = {f"w{i}": i for i in range(10, 50)} | {"a": 6, "photo": 7, "of": 8}
+STONES = ("quartz", "basalt", "gneiss", "marble", "slate", "chalk")
+WORDS = {f"w{i}": i for i in range(10, 50)} | {"a": 6, "photo": 7, "of": 8} | {stone: 50 + i for i, stone in enumerate(STONES)}
 NAMES = ["w10", "w11 w12", "w13", "w14_w15_w16", "w17"]
 TEXT = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 64}
 VISION = {"hidden_size": 48, "num_attention_heads": 6, "intermediate_size": 96, "image_size": SIDE, "patch_size": 8}

@@ -11,10 +11,12 @@ from hf_cl.adapters.cpe_clip import CPEClipConfig, CPEClipModel
 from hf_cl.adapters.dst import DstConfig, DstModel
 from hf_cl.adapters.glad import GladConfig, GladModel, plain_lora
 from hf_cl.adapters.hyper_lora import HyperLoraConfig, HyperLoraModel
+from hf_cl.adapters.low_rank import LowRankConfig, LowRankModel
 from hf_cl.adapters.mask_tuning import MaskTuningConfig, MaskTuningModel
 from hf_cl.adapters.one_prompt import OnePromptConfig, OnePromptModel
 from hf_cl.adapters.prompt_pool import PromptPoolConfig, PromptPoolModel
 from hf_cl.adapters.sara import SaraConfig, SaraModel
+from hf_cl.adapters.session_norm import SessionNormConfig, SessionNormModel
 
 ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "one_prompt": OnePromptConfig,
@@ -25,9 +27,11 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "compander": CompanderConfig,
     "mask_tuning": MaskTuningConfig,
     "dst": DstConfig,
+    "low_rank": LowRankConfig,
     "lora": plain_lora,
     "prompt_pool": PromptPoolConfig,
     "hyper_lora": HyperLoraConfig,
+    "session_norm": SessionNormConfig,
 }
 """The `type` of an adapter's spec -> what makes its config; the other entries of the spec are options of the config."""
 GIVEN = (
@@ -39,6 +43,7 @@ GIVEN = (
         "base_signature",
         "small",
         "layer_paths",
+        "domains",
         "peft_type",
         "auto_mapping",
         "peft_version",
@@ -61,6 +66,8 @@ __all__ = [
     "GladModel",
     "HyperLoraConfig",
     "HyperLoraModel",
+    "LowRankConfig",
+    "LowRankModel",
     "MaskTuningConfig",
     "MaskTuningModel",
     "OnePromptConfig",
@@ -69,4 +76,6 @@ __all__ = [
     "PromptPoolModel",
     "SaraConfig",
     "SaraModel",
+    "SessionNormConfig",
+    "SessionNormModel",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from hf_cl.adapters.low_rank import is_low_rank
+from hf_cl.adapters.low_rank_linear import is_low_rank
 
 OPEN_CLIP = "open_clip"
 
@@ -51,12 +51,16 @@ SUPPORT: dict[str, dict[str, str]] = {
     },
     "GLAD": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip"), YES),
     "COMPANDER": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
+    "LOW_RANK": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
     "MASK_TUNING": {
         **dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", ANY), YES),
         "open_clip": "its attention holds q, k and v in one parameter, so their weights have no layers of their own; "
         "load the same weights as a transformers CLIP model",
     },
     "DST": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
+    "SESSION_NORM": dict.fromkeys(
+        ("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES
+    ),
     "SARA": dict.fromkeys(("vit", "deit", "dinov2", "clip_vision", "siglip_vision", "clip", "siglip", "timm", "open_clip", ANY), YES),
 }
 """peft type -> base family -> "" where it works, else the reason why it does not. A family without an entry has that of `ANY`, and is

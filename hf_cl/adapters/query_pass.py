@@ -9,12 +9,14 @@ Shapes: B batch, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from hf_cl.adapters.bases import OPEN_CLIP, family_of, signature, vision_tower
 from hf_cl.adapters.modes import evaluating
@@ -70,6 +72,8 @@ class QueryPass:
         self.layers: Sequence[Asks] = ()
         self._tower = (tower,)  # a tuple: the hook is no part of the tower's modules
         self._inside = False
+        self._kept: Any = None
+        """Inside of `keeping`: pixels, by identity -> {(kind, version of the pixels): query}."""
         self._pending: set[int] = set()
         self._before: list[list[Any] | None] = []
         self._handles = [
@@ -86,14 +90,49 @@ class QueryPass:
         found.layers = layers
         return found
 
-    def query(self, pixel_values: Tensor) -> Tensor:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": None}  # known by identity, which a copy does not have
+
+    def query(self, pixel_values: Tensor, kind: Query = "output") -> Tensor:
         """[B, 3, S, S] -> [B, D] the query alone, without the forward that it is asked for."""
         before = [layer.rest() for layer in self.layers]
         try:
-            return self._query("output", self._tower[0], (pixel_values,), {})
+            return self._query(kind, self._tower[0], (pixel_values,), {})
         finally:
             for layer, state in zip(self.layers, before, strict=True):
                 layer.wake(state)
+
+    def input_of(self, layer: nn.Module, pixel_values: Tensor) -> Tensor:
+        """What a layer of the tower would be given for these images, in eval mode and without gradient; nothing behind it runs."""
+        self._inside = True
+        try:
+            with torch.no_grad(), evaluating(self._tower[0]):
+                return _before(layer, self._tower[0], (pixel_values,), {})
+        finally:
+            self._inside = False
+
+    def kinds(self) -> list[Query]:
+        """Which queries the next forward will ask for, in the mode that the layers are in."""
+        asked: list[Query | None] = [layer.needs_query() for layer in self.layers if layer.asks()]
+        different = dict.fromkeys(asked)
+        return [kind for kind in different if kind is not None]
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Inside, a tensor of pixels that comes again has the query that it had, or that `tell` says, without a pass.
+
+        For whoever knows that the untouched tower stays as it is meanwhile: several updates on a batch, a rule that looks at it twice,
+        tests whose queries are kept. Pixels are known by identity, and as long as nobody writes into them; a query goes with its pixels.
+        """
+        before, self._kept = self._kept, WeakTensorKeyDictionary()
+        try:
+            yield
+        finally:
+            self._kept = before
+
+    def tell(self, pixel_values: Tensor, kind: Query, query: Tensor) -> None:
+        """Inside of `keeping`: the query [B, D] of these pixels."""
+        self._kept.setdefault(pixel_values, {})[kind, pixel_values._version] = query
 
     def remove(self) -> None:
         """Take the hooks off the tower."""
@@ -119,11 +158,20 @@ class QueryPass:
         for layer in asking:
             kind = layer.needs_query()
             if kind not in queries:
-                queries[kind] = self._query(kind, tower, args, kwargs)  # pyright: ignore[reportArgumentType]
+                queries[kind] = self._known_or_asked(kind, tower, args, kwargs)  # pyright: ignore[reportArgumentType]
             made = layer.answer(queries[kind])
             if graded and made is not None and made.requires_grad:
                 self._pending.add(id(layer))
                 made.register_hook(partial(self._settle, layer))
+
+    def _known_or_asked(self, kind: Query, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        pixels = args[0] if args else kwargs["pixel_values"]
+        if self._kept is None or pixels.is_inference():  # an inference tensor does not tell whether it was written to
+            return self._query(kind, tower, args, kwargs)
+        known = self._kept.setdefault(pixels, {})
+        if (kind, pixels._version) not in known:
+            known[kind, pixels._version] = self._query(kind, tower, args, kwargs)
+        return known[kind, pixels._version]
 
     def _query(self, kind: Query, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         self._inside = True
@@ -166,17 +214,32 @@ class _Reached(Exception):
         self.tokens = tokens
 
 
+def _before(layer: nn.Module, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The input of a layer."""
+
+    def stop(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        raise _Reached(inputs[0])
+
+    handle = layer.register_forward_pre_hook(stop)
+    try:
+        tower(*args, **kwargs)
+    except _Reached as reached:
+        return reached.tokens
+    finally:
+        handle.remove()
+    raise RuntimeError(f"{type(tower).__name__} has not run {type(layer).__name__}.")
+
+
 def _class_token(kind: Query, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:  # [B, D]
     """After the last block, or after the one before it, which then is the last that runs."""
     block = max((m for m in tower.modules() if isinstance(m, nn.ModuleList)), key=len)[-1]
-
-    def before(block: nn.Module, inputs: tuple[Any, ...]) -> None:
-        raise _Reached(inputs[0])
+    if kind == "penultimate":
+        return _before(block, tower, args, kwargs)[:, 0]
 
     def after(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         raise _Reached(output[0] if isinstance(output, tuple) else output)
 
-    handle = block.register_forward_pre_hook(before) if kind == "penultimate" else block.register_forward_hook(after)
+    handle = block.register_forward_hook(after)
     try:
         tower(*args, **kwargs)
     except _Reached as reached:

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from hf_cl._peft import BaseTunerLayer
 from hf_cl.adapters.class_tokens import ClassTokens
 from hf_cl.adapters.config import HeadedConfig
+from hf_cl.adapters.pseudo_words import Words, words_of
 from hf_cl.adapters.towers import encode_texts
+from hf_cl.adapters.vocabulary import vocabulary_words
 from hf_cl.contracts import Head
 from hf_cl.heads.text import TextHeadSpec
+from hf_cl.hints import nearest
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class TextHead(Head):
     of `training_classes`; the other columns are -inf. In evaluation, without gradient, all classes are encoded once and kept until a
     weight, the active adapter or a name changes, or a training step is made. (A weight written through `.data` needs `clear_cache`.)
 
+    A class that has learned words (`hf_cl.adapters.pseudo_words`) is read with these in the place of its name.
+
     Args:
         model: the base with the adapter inside.
         config: the adapter's config; its class names are the head's, and grow with the tuner.
@@ -65,6 +70,11 @@ class TextHead(Head):
         self.config, self.spec = config, TextHeadSpec.of(config.head or {})
         self._model = (model,)  # a tuple: the head must not register the model it belongs to
         self.tokens = ClassTokens(model, tokenizer, config.reserved_text_positions(model))
+        self.words = words_of(model, config)
+        """Learned words; a module of the base, so that they travel in the adapter. None under a head without."""
+        if self.words is not None:
+            self.tokens.mark(self.spec.template, self.spec.words_per_class)
+        self._known: list[tuple[Tensor, int, frozenset[int]]] = []
         self.training_classes: range | None = None
         """Classes whose columns are computed in training; None: all. Set it to the session's where no loss reads the others."""
         self._unseen: list[str] = []
@@ -132,13 +142,38 @@ class TextHead(Head):
     def _encode(self, classes: range) -> Tensor:
         model = self._model[0]
         device = next(model.parameters()).device
-        embeddings = encode_texts(model, self.tokens.batch(classes, device))  # pyright: ignore # [c, E]
+        batch = self.tokens.batch(classes, device, self.learned)  # pyright: ignore
+        embeddings = encode_texts(model, batch._replace(words=self._words_in(classes)))  # [c, E]
         with torch.autocast(device.type, enabled=False):
             return unit(embeddings)  # [c, E]
+
+    @property
+    def learned(self) -> frozenset[int]:
+        """The classes that have learned words. Waits for the device where they have changed."""
+        if self.words is None:
+            return frozenset()
+        vectors = self.words.vectors
+        version = 0 if vectors.is_inference() else vectors._version
+        for known, then, found in self._known:
+            if known is vectors and then == version:
+                return found
+        found = frozenset(torch.nonzero(~vectors.isnan().flatten(1).any(1)).flatten().tolist())
+        self._known = [(vectors, version, found), *self._known[:1]]  # the present ones, and those of a frozen state
+        return found
+
+    def _words_in(self, classes: range) -> Words | None:
+        """Those of some classes. One that came after the state which runs goes by its name there."""
+        if self.words is None or self.learned.isdisjoint(classes):
+            return None
+        own = self.words.vectors[classes.start : classes.stop]  # [at most c, W, D]
+        vectors = F.pad(own, (0, 0, 0, 0, 0, len(classes) - len(own)), value=torch.nan)  # [c, W, D]
+        return Words(vectors.nan_to_num(), ~vectors.isnan().flatten(1).any(1), self.tokens.marker)
 
     @torch.compiler.disable  # pyright: ignore[reportArgumentType]
     def _from_cache(self, classes: range) -> Tensor:
         state, tensors = _fingerprint(self._model[0], classes)
+        if self.words is not None:
+            tensors = [*tensors, (self.words.vectors, self.words.vectors._version)]
         for cached in self._cache:
             if cached.fits(state, tensors):
                 return cached.features
@@ -160,10 +195,18 @@ def check_class_names(model: nn.Module, config: HeadedConfig, tokenizer: Any, cl
         tokenizer: the base's own.
         class_names: every class that is going to be taught or tested.
 
-    Raises ValueError, naming the class, for a name that is empty, says the same as another one, or is too long for the text context.
+    Raises ValueError, naming the class, for a name that is empty, says the same as another one, or is too long for the text context, and
+    for learned words that do not fit there, or of a class that does not come.
     """
-    texts = TextHeadSpec.of(config.head or {}).texts(class_names)
-    ClassTokens(model, tokenizer, config.reserved_text_positions(model)).add(class_names, texts)
+    spec, tokens = TextHeadSpec.of(config.head or {}), ClassTokens(model, tokenizer, config.reserved_text_positions(model))
+    tokens.add(class_names, spec.texts(class_names))
+    if not isinstance(spec.learned_words, str):
+        for name in spec.learned_words:
+            if name not in class_names:
+                raise ValueError(f"learned_words names {name!r}, which is none of the classes.{nearest(name, class_names)}")
+    words = vocabulary_words(tokenizer) if spec.learns_words else {}
+    if spec.learns_words and any(spec.wants_words(name, words) for name in class_names):
+        tokens.mark(spec.template, spec.words_per_class)
 
 
 def unit(embeddings: Tensor) -> Tensor:

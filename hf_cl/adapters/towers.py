@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from hf_cl.adapters.bases import OPEN_CLIP, family_of
+from hf_cl.adapters.pseudo_words import Words, placed
 
 
 class TextBatch(NamedTuple):
@@ -17,6 +18,8 @@ class TextBatch(NamedTuple):
 
     input_ids: Tensor  # [C, T]
     attention_mask: Tensor | None  # [C, T]
+    words: Words | None = None
+    """What stands at the markers among the ids."""
 
 
 def encode_images(model: nn.Module, pixel_values: Tensor, **inputs: Any) -> Tensor:
@@ -29,6 +32,11 @@ def encode_images(model: nn.Module, pixel_values: Tensor, **inputs: Any) -> Tens
 
 def encode_texts(model: nn.Module, texts: TextBatch) -> Tensor:
     """[C, T] -> [C, E], not normalised."""
+    with placed(model, texts.words):
+        return _encoded(model, texts)
+
+
+def _encoded(model: nn.Module, texts: TextBatch) -> Tensor:
     tower: Any = model
     if family_of(model) == OPEN_CLIP:
         return tower.encode_text(texts.input_ids)

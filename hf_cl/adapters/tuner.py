@@ -18,8 +18,10 @@ from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import check_count
 from hf_cl.adapters.files import Entry, bare, check_entries, entries_of, naming, read_header
 from hf_cl.adapters.head_wrapper import HeadWrapper
-from hf_cl.adapters.low_rank import LowRankLinear
+from hf_cl.adapters.low_rank_linear import LowRankLinear
 from hf_cl.adapters.pooled import check_pool
+from hf_cl.adapters.pseudo_words import has_words, place_words, remove_words, words_of
+from hf_cl.adapters.query_pass import QueryPass
 from hf_cl.adapters.small.arrival import CODES, await_codes, place_of, stop_waiting, whole_entries, whole_tensors
 from hf_cl.adapters.small.tensors import read_table
 from hf_cl.adapters.text_head import check_text_head
@@ -125,6 +127,8 @@ class HeadedTuner(BaseTuner):
         headed = config.class_names and not config.has_text_head  # a text head is the model's own text tower
         if headed:
             self._place_head(model, adapter_name, config)
+        if config.has_text_head:
+            place_words(model, adapter_name, config)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         if headed:
             self.head_wrapper().attach_switch()
@@ -155,11 +159,17 @@ class HeadedTuner(BaseTuner):
         placed = [m for m in self.model.modules() if isinstance(m, HeadWrapper)]
         temperature = placed[0].temperature if placed else None
         wrappers = [wrapper for wrapper in placed if wrapper.source != "features"]
-        if wrappers and (args[0] if args else kwargs.get("merge", True)):
+        merges = args[0] if args else kwargs.get("merge", True)
+        if wrappers and merges:
             what = {"pooled": "pooled output (pool: pooled)", "tokens": "patch tokens"}[wrappers[0].source]
             raise ValueError(
                 f"This head reads the vision tower's {what}, which a plain model does not give its classifier, so "
                 "nothing can be merged that would classify alike. Use the adapter as it is, or `hf-cl export ADAPTER DIR --form onnx`."
+            )
+        if merges and has_words(self.model):
+            raise ValueError(
+                "Classes of this text head go by learned words, for which a plain model has no place, so nothing can be merged that would "
+                "classify alike. Use the adapter as it is, or `hf-cl export ADAPTER DIR --form onnx`."
             )
         model: Any = super()._unload_and_optionally_merge(*args, **kwargs)
         for wrapper in placed:
@@ -170,6 +180,7 @@ class HeadedTuner(BaseTuner):
             wrapper.enable_adapters(False)  # the base's labels
         settle_heads(model, temperature)
         remove_text_logits(model)
+        remove_words(model)
         return model
 
     def _check_merge_allowed(self) -> None:
@@ -211,9 +222,18 @@ class HeadedTuner(BaseTuner):
         """Let the active adapter change nothing: its features are the base's, through every loading route and merged. The head stays."""
         raise NotImplementedError(f"{type(self).__name__} does not implement empty")
 
+    @contextmanager
+    def given(self, batch: Mapping[str, Tensor], times: int = 1) -> Iterator[None]:
+        """While it lasts, forwards are of the images of `batch`, `times` over: an adapter that goes by more than pixels reads it there."""
+        yield
+
     def take_extras(self) -> dict[str, Tensor]:
         """What `extras` names, of the last forward; handed out once, so that no graph outlives its step."""
         return {}
+
+    def query_pass(self) -> QueryPass | None:
+        """What asks the untouched tower before each forward; None for an adapter that does not choose by the image."""
+        return None
 
     def head_wrapper(self) -> HeadWrapper:
         """The wrapper at the classifier's place.
@@ -236,10 +256,24 @@ class HeadedTuner(BaseTuner):
         before = config.classes_per_session or [len(config.class_names)]
         if config.has_text_head:
             config.class_names = [*config.class_names, *class_names]
+            words = words_of(self.model, config)
+            if words is not None:
+                words.grow(len(class_names))
             sync_text_labels(self.model)
         else:
             self.head_wrapper().grow(adapter_name, class_names)  # which extends the config's list of names
         config.classes_per_session = [*before, len(class_names)]
+
+    def grow_domains(self, adapter_name: str, domain_names: Sequence[str]) -> None:
+        """A session begins whose domains, and those before it, are these, as `Session.domain_names` has them. Nothing, for most adapters.
+
+        Called behind `grow`, and behind injection, also where no domain is new or none is known.
+        """
+
+    def set_domain(self, domain: str | float | None) -> None:
+        """Let the active adapters take all images for those of one domain. Raises ValueError for a type that has nothing for a domain."""
+        config: Any = next(iter(self.peft_config.values()))
+        raise ValueError(f"{config.peft_type.value} takes images of all domains alike; there is none to choose.")
 
 
 def check_fit(config: HeadedConfig, model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from hf_cl.adapters.low_rank import is_low_rank, ranks
+from hf_cl.adapters.low_rank_linear import is_low_rank, ranks
 from hf_cl.adapters.quantised import refuse_quantised
 from hf_cl.adapters.tuner import HeadedTuner
 

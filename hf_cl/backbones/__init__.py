@@ -1,5 +1,7 @@
 """One view of all bases."""
 
+from hf_cl.adapters.learned_words import LearnedWordsHead
+from hf_cl.adapters.pseudo_words import PseudoWords
 from hf_cl.adapters.text_classifier import TextHead, check_class_names
 from hf_cl.backbones.class_targets import texts_of
 from hf_cl.backbones.class_texts import EncodedNames, encode_names, reads_texts
@@ -15,7 +17,9 @@ __all__ = [
     "EncodedNames",
     "FeatureClassifier",
     "ImageClassifier",
+    "LearnedWordsHead",
     "OpenClipForImageClassification",
+    "PseudoWords",
     "TextHead",
     "check_class_names",
     "classifier_of",

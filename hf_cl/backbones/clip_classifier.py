@@ -12,10 +12,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from hf_cl.adapters.config import HeadedConfig
+from hf_cl.adapters.learned_words import LearnedWordsHead
 from hf_cl.adapters.text_classifier import TextHead, unit
 from hf_cl.adapters.towers import encode_images
 from hf_cl.backbones.image_classifier import ImageClassifier
 from hf_cl.contracts import Outputs
+from hf_cl.heads.text import TextHeadSpec
 
 
 class ClipClassifier(nn.Module):
@@ -33,7 +35,8 @@ class ClipClassifier(nn.Module):
     def __init__(self, model: nn.Module, config: HeadedConfig, tokenizer: Any, take_extras: Callable[[], dict[str, Tensor]] = dict) -> None:
         super().__init__()
         self.model, self.take_extras = model, take_extras
-        self.head = TextHead(model, config, tokenizer)
+        learns = TextHeadSpec.of(config.head or {}).learns_words
+        self.head = (LearnedWordsHead if learns else TextHead)(model, config, tokenizer)
 
     def forward(  # [B, 3, S, S] -> [B, E], [B, C], [B, E], extras [B, ...]
         self, pixel_values: Tensor

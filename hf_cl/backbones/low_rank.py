@@ -17,15 +17,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
-from hf_cl.adapters.low_rank import LowRankLinear, is_low_rank, rank_of, ranks
+from hf_cl.adapters.low_rank_linear import MIN_OUT_FEATURES, LowRankLinear, checked_rank, is_low_rank, ranks
 from hf_cl.adapters.weight_targets import WeightTargets
 
 WEIGHTS = "model.safetensors"
 KEY = "hf_cl_low_rank"
-"""In the config.json of a saved one: `ratio`, and `ranks` by module name."""
+"""In the config.json of a saved one: `ratio`, `ranks` by module name, and of what it was made."""
 
 
-def compress(model: Any, ratio: float = 2.0, target_modules: Sequence[str] | None = None, min_out_features: int = 10) -> Any:
+def compress(
+    model: Any,
+    ratio: float = 2.0,
+    target_modules: Sequence[str] | None = None,
+    min_out_features: int = MIN_OUT_FEATURES,
+    **about: Any,
+) -> Any:
     """A copy of the model with pairs in the place of its Linears, each of the best factors of its rank and 1/ratio of its entries.
 
     Args:
@@ -33,6 +39,7 @@ def compress(model: Any, ratio: float = 2.0, target_modules: Sequence[str] | Non
         ratio: by which each matrix shrinks.
         target_modules: names at the end of the modules' own; None: the Linears of attention and MLP.
         min_out_features: smaller ones are left alone.
+        about: what else the config tells of the compression, as JSON can hold it.
 
     Raises ValueError for a model that is compressed already or has adapters, a ratio that leaves nothing or saves nothing, names that hit
     no Linear, and weights that two modules share.
@@ -45,12 +52,24 @@ def compress(model: Any, ratio: float = 2.0, target_modules: Sequence[str] | Non
     names = target_modules or WeightTargets.target_module_mapping.get(kind, ())
     found = {name: module for name, module in model.named_modules() if any(f".{name}".endswith(f".{target}") for target in names)}
     _check(found, names, ratio)
+    large = {name: module for name, module in found.items() if module.out_features >= min_out_features}
+    sizes = {name: checked_rank(name, module.in_features, module.out_features, ratio) for name, module in large.items()}
+    return with_pairs(model, {name: LowRankLinear.of(large[name], rank) for name, rank in sizes.items()}, ratio=ratio, **about)
+
+
+def with_pairs(model: Any, pairs: Mapping[str, LowRankLinear], **about: Any) -> Any:
+    """A copy of the model with these pairs at the places of these names.
+
+    Args:
+        model: without adapters; it stays as it is.
+        pairs: module name -> pair, as `LowRankModel.pairs` gives them.
+        about: what else the config tells of the compression, as JSON can hold it.
+    """
     small = deepcopy(model)
-    for name, module in found.items():
-        if module.out_features >= min_out_features:
-            small.set_submodule(name, LowRankLinear.of(module, _rank(name, module, ratio)))
+    for name, pair in pairs.items():
+        small.set_submodule(name, pair)
     if isinstance(small, PreTrainedModel):
-        setattr(small.config, KEY, {"ratio": ratio, "ranks": ranks(small)})
+        setattr(small.config, KEY, {**about, "ranks": ranks(small)})
     return small
 
 
@@ -68,14 +87,6 @@ def _check(found: Mapping[str, nn.Module], names: Sequence[str], ratio: float) -
         raise ValueError(f"ratio must be above 1, got {ratio}: each matrix is left 1/ratio of its entries.")
 
 
-def _rank(name: str, linear: nn.Linear, ratio: float) -> int:
-    rank = rank_of(linear.in_features, linear.out_features, ratio)
-    if rank < 1:
-        largest = linear.in_features * linear.out_features / (linear.in_features + linear.out_features)
-        raise ValueError(f"ratio {ratio} leaves {name!r} no rank at all; at most {largest:.1f} does.")
-    return rank
-
-
 def expand(model: Any) -> Any:
     """A stock model of full size with the pairs multiplied out; the given one stays as it is."""
     large = deepcopy(model)
@@ -90,7 +101,11 @@ def save_low_rank(model: Any, folder: str | Path) -> None:
     """Write what `compress` made of a model of transformers: weights under the names the model has, and a config that names the pairs.
 
     transformers' own `save_pretrained` would write the names that older versions had, which its loader turns back for modules it knows.
+
+    Raises ValueError for a model that is not of transformers.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(f"{type(model).__name__} is no model of transformers, and a folder of a compressed one is read by its classes.")
     Path(folder).mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, Path(folder) / WEIGHTS, metadata={"format": "pt"})

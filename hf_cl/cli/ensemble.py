@@ -27,7 +27,10 @@ def ensemble(
     hard_labels: Annotated[
         float, typer.Option("--hard_labels", "--hard-labels", help="weight of the cross-entropy on labels beside the distillation")
     ] = 0.0,
-    images: Annotated[str | None, typer.Option(help="a folder of unlabelled images to distill on too, with --distill")] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="pictures to distill on too, without labels: a folder, a table or a Hub id, with --distill"),
+    ] = None,
     student: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="a setting of the student's instead of the first run's; repeatable")
     ] = None,
@@ -71,6 +74,7 @@ def _print(members: Members, results: Results, distilled: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from hf_cl.results.display import display_name  # noqa: PLC0415
+    from hf_cl.results.members import disagreement_sentence  # noqa: PLC0415
     from hf_cl.results.table import FittedTable, headlines, summary_table  # noqa: PLC0415
 
     console = Console()
@@ -86,3 +90,5 @@ def _print(members: Members, results: Results, distilled: bool) -> None:
         f"{name}, percent: {what} {len(each)} runs {100 * results.numbers[name]:.2f}; these alone {100 * sum(each) / len(each):.2f} in the "
         f"mean, {100 * max(each):.2f} the best of them ({display_name(best)})."
     )
+    if sentence := disagreement_sentence(results):
+        typer.echo(sentence)

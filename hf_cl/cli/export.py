@@ -36,6 +36,7 @@ def export(
     dataset: Annotated[
         str | None, typer.Option(help="small, skip_blocks: whose training pictures to compare predictions on; the run's own by default")
     ] = None,
+    domain: Annotated[str | None, typer.Option(help="the domain of all images, of an adapter that has norms for several")] = None,
     imports: Imports = None,
 ) -> None:
     """Write a merged model, ONNX, a stock LoRA adapter or a small one; it is loaded again and compared with the adapter."""
@@ -52,12 +53,14 @@ def export(
         compares = form == "small" or skip_blocks is not None or dataset is not None
         wishes = {
             "tell": typer.echo,
+            "bits": bits,
+            "keep": keep,
             "pictures": some_pictures(adapter, dataset, MOST) if compares else None,
             "max_bytes": None if max_bytes is None else byte_size(max_bytes),
             "skip_blocks": None if skip_blocks is None else _blocks(skip_blocks),
         }
         try:
-            place = write(adapter, folder, form, revision=revision, base_model=base_model, bits=bits, keep=keep, **wishes)
+            place = write(adapter, folder, form, revision=revision, base_model=base_model, domain=domain, **wishes)
         except RuntimeError as error:  # the export is not the adapter: no mistake of the user's, and no traceback either
             raise mistake(str(error)) from error
     typer.echo(f"{form}: {place}")

@@ -52,42 +52,43 @@ def selective_scan(
         chunked: within 64 places all states are computed together, by doubling, and no Python loop goes over tokens; else one place after
             the other, with less memory.
 
-    Returns y [B, d, L] and the last state [B, d, N].
+    Returns y [B, d, L], of the type of u, and the last state [B, d, N], in float32 at least, as everything in between.
     """
-    delta = F.softplus(delta if delta_bias is None else delta + delta_bias[:, None])
-    decays = (delta[..., None] * a[:, None]).exp()  # [B, d, L, N]
-    inputs = (delta * u)[..., None] * b.transpose(1, 2)[:, None]  # [B, d, L, N]
-    states = (_chunked if chunked else _loop)(decays, inputs)  # [B, d, L, N]
-    y = (states * c.transpose(1, 2)[:, None]).sum(-1)  # [B, d, L]
-    if d is not None:
-        y = y + d[:, None] * u
-    return (y if z is None else y * F.silu(z)), states[:, :, -1]
+    kind, wide = u.dtype, torch.promote_types(u.dtype, torch.float32)
+    with torch.autocast(u.device.type, enabled=False):  # products of many steps: in float32, as Mamba's
+        u, delta, b, c = (tensor.to(wide) for tensor in (u, delta, b, c))
+        delta = F.softplus(delta if delta_bias is None else delta + delta_bias[:, None])
+        decays = (delta[..., None] * a[:, None]).exp()  # [B, d, L, N]
+        inputs = (delta * u)[..., None] * b.transpose(1, 2)[:, None]  # [B, d, L, N]
+        y, last = (_chunked if chunked else _loop)(decays, inputs, c)  # [B, d, L], [B, d, N]
+        if d is not None:
+            y = y + d[:, None] * u
+        return (y if z is None else y * F.silu(z)).to(kind), last
 
 
-def _loop(decays: Tensor, inputs: Tensor) -> Tensor:
-    state, states = torch.zeros_like(inputs[:, :, 0]), []
-    for decay, given in zip(decays.unbind(2), inputs.unbind(2), strict=True):
-        state = decay * state + given
-        states.append(state)
-    return torch.stack(states, 2)
+def _loop(decays: Tensor, inputs: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    state, found = torch.zeros_like(inputs[:, :, 0]), []
+    for decay, given, out in zip(decays.unbind(2), inputs.unbind(2), c.unbind(2), strict=True):
+        state = torch.addcmul(given, decay, state)  # [B, d, N]
+        found.append(state @ out[..., None])  # [B, d, 1]
+    return torch.cat(found, 2), state
 
 
-def _chunked(decays: Tensor, inputs: Tensor) -> Tensor:
-    state, parts = None, []
-    for decay, given in zip(decays.split(CHUNK, 2), inputs.split(CHUNK, 2), strict=True):
-        passed, states = decay, given  # decays from the chunk's start to each place, states as from an empty start
+def _chunked(decays: Tensor, inputs: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    state, found = torch.zeros_like(inputs[:, :, :1]), []
+    for decay, given, out in zip(decays.split(CHUNK, 2), inputs.split(CHUNK, 2), c.split(CHUNK, 2), strict=True):
+        # The place before the chunk is its first. Then each place takes over what the one `reach` before it has gathered, which is
+        # stable, since decays are below 1.
+        passed, states = torch.cat([torch.ones_like(state), decay], 2), torch.cat([state, given], 2)
         reach = 1
-        while (
-            reach < states.shape[2]
-        ):  # a place takes over what the place `reach` before it has gathered; decays are below 1, so it is stable
-            earlier, through = F.pad(states, (0, 0, reach, 0))[:, :, :-reach], F.pad(passed, (0, 0, reach, 0), value=1.0)[:, :, :-reach]
-            states, passed = states + passed * earlier, passed * through
+        while reach < states.shape[2]:
+            far, earlier = passed[:, :, reach:], states[:, :, :-reach]
+            states = torch.cat([states[:, :, :reach], torch.addcmul(states[:, :, reach:], far, earlier)], 2)
+            passed = torch.cat([passed[:, :, :reach], far * passed[:, :, :-reach]], 2)
             reach *= 2
-        if state is not None:
-            states = states + passed * state[:, :, None]
-        state = states[:, :, -1]
-        parts.append(states)
-    return torch.cat(parts, 2)
+        state = states[:, :, -1:]
+        found.append((states[:, :, 1:] * out.transpose(1, 2)[:, None]).sum(-1))  # [B, d, chunk]
+    return torch.cat(found, 2), state[:, :, 0]
 
 
 class ScanBlock(nn.Module):
@@ -117,14 +118,18 @@ class ScanBlock(nn.Module):
             if silent:
                 self.in_proj.weight[inner:].zero_()
 
-    def forward(self, tokens: Tensor, chunked: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """[B, L, E] -> [B, L, d], and its gate [B, d, L], steps [B, R, L] and maps of the state [B, N, L] twice."""
-        u, z = self.in_proj(tokens).transpose(1, 2).chunk(2, 1)  # [B, d, L] each
-        u = F.silu(self.conv1d(F.pad(u, (self.d_conv - 1, 0))))
-        dt, b, c = self.x_proj(u.transpose(1, 2)).transpose(1, 2).split(self.sizes, 1)
-        delta = self.dt_proj.weight @ dt  # [B, d, L]
-        y, _ = selective_scan(u, delta, -self.A_log.exp(), b, c, self.D, z, self.dt_proj.bias, chunked=chunked)
-        return y.transpose(1, 2), (z, dt, b, c)
+    def forward(self, tokens: Tensor, orders: Tensor, chunked: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Places [B, L, E] in each of the orders [O, L] -> [B, O, L, d]; the gate [B, d, L] of the places, which no order changes, and of
+        the first order the steps [B, R, L] and maps of the state [B, N, L] twice."""
+        u, z = self.in_proj(tokens).chunk(2, 2)  # [B, L, d] each
+        ordered = u[:, orders].flatten(0, 1).transpose(1, 2)  # [O B, d, L]
+        gates = z[:, orders].flatten(0, 1).transpose(1, 2)
+        x = F.silu(self.conv1d(F.pad(ordered, (self.d_conv - 1, 0))))
+        dt, b, c = self.x_proj(x.transpose(1, 2)).transpose(1, 2).split(self.sizes, 1)
+        delta = self.dt_proj.weight @ dt  # [O B, d, L]
+        y, _ = selective_scan(x, delta, -self.A_log.exp(), b, c, self.D, gates, self.dt_proj.bias, chunked=chunked)
+        count = len(orders)
+        return y.transpose(1, 2).unflatten(0, (-1, count)), (z.transpose(1, 2), dt[::count], b[::count], c[::count])
 
 
 class Branch(nn.Module):
@@ -152,10 +157,8 @@ class Branch(nn.Module):
     def forward(self, maps: Tensor, chunked: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """[B, H, W, D] -> [B, d], and the gate [B, d, L] summed over the orders, and steps and maps of the first order."""
         tokens = self.mlp(maps).flatten(1, 2) + self.position  # [B, L, E]
-        found, (z, *first) = self.block(tokens[:, self.orders].flatten(0, 1), chunked)  # [4 B, L, d] in the order of images
-        out = found.unflatten(0, (-1, 4)).sum(1).mean(1)  # [B, d]; a mean over places needs no order
-        gate = len(self.orders) * z.unflatten(0, (-1, 4))[:, 0]  # it is a function of the place alone, so all four are the same
-        return out, (gate, *(fact.unflatten(0, (-1, 4))[:, 0] for fact in first))
+        found, (z, *first) = self.block(tokens, self.orders, chunked)  # [B, 4, L, d]
+        return found.sum(1).mean(1), (len(self.orders) * z, *first)  # a mean over places needs no order
 
 
 class SelectiveScanProjector(nn.Module):
@@ -170,7 +173,7 @@ class SelectiveScanProjector(nn.Module):
         mid_dim: M; None: 2 D.
         layers, layers_new: of the two MLPs.
         d_state, dt_rank, d_conv: of the scan.
-        form: of the scan; "auto": chunked on a GPU, else a loop.
+        form: of the scan; "auto": a loop on a CPU, which has less to wait for and less memory, and chunked on any other device.
     """
 
     def __init__(
@@ -210,7 +213,7 @@ class SelectiveScanProjector(nn.Module):
         self._facts: Sequence[Tensor] = ()
 
     def forward(self, maps: Tensor) -> Tensor:  # [B, H, W, D] -> [B, E]
-        chunked = self.form == "chunked" or (self.form == "auto" and maps.is_cuda)
+        chunked = self.form == "chunked" or (self.form == "auto" and maps.device.type != "cpu")
         out, (_, *main) = self.main(maps, chunked)
         out = out + self.residual(maps.mean((1, 2)))
         if self.adapts:

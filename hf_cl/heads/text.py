@@ -5,11 +5,13 @@ The head itself is the model's text tower (`hf_cl.backbones.TextHead`); it has n
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from hf_cl.heads.fitted import check_count, check_number
 from hf_cl.hints import nearest
 
 CORRECTIONS = {"cra": "crab"}
@@ -26,6 +28,19 @@ class TextHeadSpec:
     """Logits are this times the cosine of image and text; "model": the base's own scale (and SigLIP's bias)."""
     clean_class_names: bool = True
     """Underscores become spaces, and known misspellings are corrected, in the texts alone: labels keep the names they have."""
+    learned_words: Literal["none", "auto", "all"] | Sequence[str] = "none"
+    """Classes that get words of their own, found from their training images, in the place of their names: "auto" those whose names hold no
+    word that the text tower knows (part numbers, codes), "all", or a list of names."""
+    words_per_class: int = 1
+    """Learned words of such a class."""
+    words_start: Literal["nearest", "name"] = "nearest"
+    """Where they begin: at what the nearest words of the vocabulary say, or at the tokens of the name."""
+    words_steps: int = 100
+    """Steps of Adam that find them."""
+    words_lr: float = 5e-3
+    """Its rate."""
+    words_pull: float = 0.0
+    """Weight of the squared distance to where they began; 0: none."""
 
     @classmethod
     def of(cls, head: Mapping[str, Any]) -> TextHeadSpec:
@@ -44,7 +59,35 @@ class TextHeadSpec:
         scale = spec.logit_scale
         if scale != "model" and (isinstance(scale, (bool, str)) or not scale > 0):
             raise ValueError(f"The logit_scale of a text head is a positive number or 'model', got {scale!r}.")
+        spec._check_words()
         return spec
+
+    def _check_words(self) -> None:
+        who, wanted = "A text head", self.learned_words
+        if isinstance(wanted, str):
+            named = wanted in ("none", "auto", "all")
+        else:
+            named = isinstance(wanted, Sequence) and len(wanted) > 0 and all(isinstance(name, str) for name in wanted)
+        if not named:
+            near = nearest(wanted, ("none", "auto", "all")) if isinstance(wanted, str) else ""
+            raise ValueError(f"{who}: learned_words is none, auto, all or a list of class names, got {wanted!r}.{near}")
+        if self.words_start not in ("nearest", "name"):
+            raise ValueError(f"{who}: words_start is nearest or name, got {self.words_start!r}.")
+        check_count(who, "words_per_class", self.words_per_class, 1, 64)
+        check_count(who, "words_steps", self.words_steps, 0, 10**6)
+        check_number(who, "words_lr", self.words_lr, math.ulp(0.0), math.inf, "a positive number")
+        check_number(who, "words_pull", self.words_pull, 0.0, math.inf, "a number from 0")
+
+    @property
+    def learns_words(self) -> bool:
+        """Whether some class may get learned words."""
+        return self.learned_words != "none"
+
+    def wants_words(self, class_name: str, vocabulary: Collection[str]) -> bool:
+        """Whether a class goes by learned words; `vocabulary` are the words that are one token of the text tower."""
+        if isinstance(self.learned_words, str):
+            return self.learned_words == "all" or (self.learned_words == "auto" and not _says_a_word(class_name, vocabulary))
+        return class_name in self.learned_words
 
     def text(self, class_name: str) -> str:
         """The text of one class."""
@@ -67,6 +110,11 @@ class TextHeadSpec:
                 )
             seen[text] = name
         return list(seen)
+
+
+def _says_a_word(class_name: str, vocabulary: Collection[str]) -> bool:
+    runs = re.findall(r"[^\W\d_]+", clean(class_name))
+    return any(word in vocabulary or word.lower() in vocabulary for word in runs)
 
 
 def check_text_head(head: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hf_cl.adapters.files import check_folder
+from hf_cl.adapters.pseudo_words import PLACE
 from hf_cl.checkpoints.statistics_files import STATISTICS_FILE
 from hf_cl.heads import build_head
 from hf_cl.hints import nearest
@@ -33,6 +34,7 @@ from hf_cl.results.picture_record import read_pictures
 MERGED_BY_MEAN = ("linear", "cosine", "prototype")
 """Heads with a vector per class, whose mean stands for the merged class."""
 _HEAD = "base_model.model."
+_WORDS = f"{_HEAD}{PLACE}.vectors"
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ def change_classes(
 
     Rows of classes that stay are the same to the bit. The vector of a merged class is the mean of those of its parts, weighted by the
     pictures they were trained on where the run's record is there: for prototypes that is the mean of all their pictures. Under a text head
-    the names are the classes. A head that is fitted is fitted anew to the merged statistics of its classes (`merged_head`). Sessions stay
-    as many as they were, with the classes that are left of each.
+    the names are the classes; one that has learned words keeps them whatever it is called, and a merged one goes by its name. A fitted
+    head is fitted anew to the merged statistics of its classes (`merged_head`). Sessions stay as many as they were, with the classes that
+    are left of each.
 
     Raises ValueError as `new_classes`, for a folder that exists, for what is no adapter of hf_cl, and for merging under a head that has
     more of a class than a vector where what it was fitted to is not beside the adapter, or was images.
@@ -121,6 +124,8 @@ def change_classes(
         else:
             own |= {name: _of_classes(own[name], axis, classes, counts) for name, axis in axes.items()}
         tensors |= {prefix + name: tensor for name, tensor in own.items()}
+    if _WORDS in tensors:
+        tensors[_WORDS] = _words_of(tensors[_WORDS], classes)
     _write(folder, target, config | {"class_names": [new.name for new in classes], "classes_per_session": _sizes(config, classes)}, tensors)
     write_atomically(target / "README.md", _card(str(adapter), config, names, classes, weighted=counts is not None, fitted=fitted))
     return classes
@@ -164,6 +169,12 @@ def _of_classes(tensor: Tensor, axis: int, classes: Sequence[NewClass], counts: 
         parts = rows[list(made.parts)].double()  # [parts, ...]
         new.append(torch.tensordot(weights / weights.sum(), parts, 1).to(tensor.dtype))
     return torch.stack(new).movedim(0, axis).contiguous()
+
+
+def _words_of(vectors: Tensor, classes: Sequence[NewClass]) -> Tensor:
+    """[C, W, D] learned words of the new classes; NaN for what was merged."""
+    merged = torch.full_like(vectors[0], torch.nan)
+    return torch.stack([vectors[made.parts[0]] if len(made.parts) == 1 else merged for made in classes])
 
 
 def _sizes(config: Mapping[str, Any], classes: Sequence[NewClass]) -> list[int]:

@@ -40,6 +40,13 @@ def average_of(log_probabilities: Tensor, average: Average = "probability") -> T
     return largest + (log_probabilities - largest).exp().mean(0).log()
 
 
+def disagreement(log_probabilities: Tensor) -> Tensor:  # [K, B, C] -> [B]
+    """How far K members are apart on each image, in nats: the mean of `KL(p_k || mean of all p)` (section 3.4 of Lakshminarayanan, Pritzel,
+    Blundell, NeurIPS 2017). 0 where all say the same; at most log K."""
+    mean = average_of(log_probabilities)  # [B, C]
+    return (log_probabilities.exp() * (log_probabilities - mean)).sum(-1).mean(0)
+
+
 class Ensemble(Predictor):
     """Classifiers of the same classes on one backbone, whose probabilities are averaged; `hf_cl.load([...])` makes one.
 
@@ -64,7 +71,11 @@ class Ensemble(Predictor):
         return self.logits_of(pixels)
 
     def logits_of(self, pixels: Tensor) -> Tensor:
-        return average_of(torch.stack([log_probabilities(member, pixels) for member in self.members]), self.average)  # [B, C]
+        return average_of(self.each(pixels), self.average)  # [B, C]
+
+    def each(self, pixels: Tensor) -> Tensor:  # [B, 3, S, S] -> [K, B, C]
+        """What each member says, as log-probabilities."""
+        return torch.stack([log_probabilities(member, pixels) for member in self.members])
 
 
 def log_probabilities(member: Classifier, pixels: Tensor) -> Tensor:  # [B, 3, S, S] -> [B, C]

@@ -82,6 +82,7 @@ def export(
     keep: float | None = None,
     skip_blocks: Sequence[int] | str | None = None,
     tell: Callable[[str], None] | None = None,
+    domain: str | None = None,
 ) -> Path:
     """Write an adapter in a form that needs no hf_cl, or less room, and check it.
 
@@ -106,6 +107,7 @@ def export(
         keep: the least share of predictions that must stay the same; 0.995 for `small`, 0.99 with `skip_blocks`.
         skip_blocks: for `merged`: positions of blocks to leave out, or "auto" for as many as `keep` allows.
         tell: is told what `small` and `skip_blocks` cost, which stands in the folder's README.md too.
+        domain: for all images, of an adapter that has norms for several (SESSION_NORM); a merged model needs it.
 
     Returns the folder. Raises ValueError, with the reason, for what a form
     cannot express, where too few predictions stay, for a folder that holds something, without the extra `onnx`, and what `load` raises;
@@ -122,6 +124,8 @@ def export(
         _check_extra()
     source = adapter_folder(adapter, revision)
     classifier = load(adapter, revision=revision, device="cpu", base_model=base_model)
+    if domain is not None:
+        classifier.set_domain(domain)
     try:
         told = FORMS[form](classifier, place, wish)
         if form == "small":

@@ -17,8 +17,10 @@ from hf_cl.losses.ensemble_distillation import EnsembleDistillation, Teacher
 from hf_cl.losses.ewc import EWC
 from hf_cl.losses.experience_replay import ExperienceReplay
 from hf_cl.losses.feature_distillation import FeatureDistillation
+from hf_cl.losses.feature_match import FeatureMatch
 from hf_cl.losses.feature_replay import FeatureReplay
 from hf_cl.losses.generated_factors import GeneratedFactors
+from hf_cl.losses.image_draws import image_uniforms, image_words
 from hf_cl.losses.l2_anchor import L2Anchor
 from hf_cl.losses.logit_replay import LogitReplay
 from hf_cl.losses.mask_norm import MaskNorm
@@ -38,6 +40,7 @@ from hf_cl.losses.stablemax import StableMax
 from hf_cl.losses.supervised_contrastive import ProjectedContrast, SupervisedContrastive, supervised_contrastive
 from hf_cl.losses.symmetric_cross_entropy import SymmetricCrossEntropy, symmetric_cross_entropy
 from hf_cl.losses.virtual_outliers import Outliers, VirtualOutliers, kth_squared_distance, synthesize_outliers, vor_penalty
+from hf_cl.losses.weight_deviation import WeightDeviation
 from hf_cl.losses.zero_shot_kl import ZeroShotKL
 
 LOSSES: dict[str, Callable[..., LossTerm]] = {
@@ -73,6 +76,8 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "dot_regression": DotRegression,
     "branch_suppression": BranchSuppression,
     "branch_separation": BranchSeparation,
+    "feature_match": FeatureMatch,
+    "weight_deviation": WeightDeviation,
 }
 """The `type` of a loss's spec -> what makes it; the other entries of the spec are its keyword arguments. `EnsembleDistillation` takes
 trained models, which no spec can name: `hf-cl ensemble --distill` makes it."""
@@ -91,6 +96,7 @@ __all__ = [
     "EnsembleDistillation",
     "ExperienceReplay",
     "FeatureDistillation",
+    "FeatureMatch",
     "FeatureReplay",
     "GeneratedFactors",
     "L2Anchor",
@@ -115,7 +121,10 @@ __all__ = [
     "SymmetricCrossEntropy",
     "Teacher",
     "VirtualOutliers",
+    "WeightDeviation",
     "ZeroShotKL",
+    "image_uniforms",
+    "image_words",
     "kth_squared_distance",
     "supervised_contrastive",
     "symmetric_cross_entropy",

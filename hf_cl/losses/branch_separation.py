@@ -1,17 +1,19 @@
 """Old and new classes steer the scan by different directions.
 
-Shapes: B batch, R width of a fact, L places.
+Shapes: R width of a fact, L places, M images of all processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hf_cl.contracts import Context
 from hf_cl.losses.branch_facts import OfBranches
+from hf_cl.losses.global_batch import as_own_share
 
 
 class BranchSeparation(OfBranches):
@@ -21,22 +23,21 @@ class BranchSeparation(OfBranches):
     """
 
     name = "branch_separation"
-    needs = frozenset({"scan_dt", "scan_b", "scan_c", "scan_dt_new", "scan_b_new", "scan_c_new"})
+    needs = frozenset({"index", "scan_dt", "scan_b", "scan_c", "scan_dt_new", "scan_b_new", "scan_c_new"})
 
     def __init__(self, main: float = 0.0, new: float = 1e-3, weight: float | Callable[[int], float] = 1.0) -> None:
         super().__init__()
         self.main, self.new, self.weight = main, new, weight
 
     def __call__(self, ctx: Context) -> Tensor:
-        is_base, facts = self.is_base(ctx), ctx.extras
-        total = self.new * sum(likeness(facts[f"scan_{name}_new"], is_base) for name in ("dt", "b", "c"))
-        if self.main:
-            total = total + self.main * sum(likeness(facts[f"scan_{name}"], is_base) for name in ("dt", "b", "c"))
-        assert isinstance(total, Tensor)
-        return total
+        branches = {"_new": self.new, **({"": self.main} if self.main else {})}
+        weights = {f"scan_{name}{branch}": weight for branch, weight in branches.items() for name in ("dt", "b", "c")}
+        rows, base, novel, valid = self.both_kinds(ctx, *(ctx.extras[name].mean(2) for name in weights))
+        likenesses = [weight * likeness(row, base, novel) for row, weight in zip(rows, weights.values(), strict=True)]
+        return as_own_share(torch.stack(likenesses).sum(), len(ctx.labels), valid)
 
 
-def likeness(fact: Tensor, is_base: Tensor) -> Tensor:
-    """Of [B, R, L]: |cos| / 2 of the two means over images and places; 0 where one kind has no image."""
-    rows, share = fact.mean(2), is_base[:, None].to(fact.dtype)  # [B, R]
-    return F.cosine_similarity((rows * share).sum(0), (rows * (1 - share)).sum(0), dim=0).abs() / 2
+def likeness(rows: Tensor, base: Tensor, novel: Tensor) -> Tensor:
+    """Of a fact's means over places [M, R]: |cos| / 2 of its means over the two kinds of image; 0 where one kind has none."""
+    sums = [(rows * kind[:, None]).sum(0) for kind in (base, novel)]  # [R] each
+    return F.cosine_similarity(*sums, dim=0).abs() / 2

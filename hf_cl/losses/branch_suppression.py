@@ -1,6 +1,6 @@
 """A branch for new classes that stays quiet on those of session 0.
 
-Shapes: B batch, d channels, L places.
+Shapes: d channels, L places, M images of all processes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_cl.contracts import Context
 from hf_cl.losses.branch_facts import OfBranches
+from hf_cl.losses.global_batch import as_own_share
 
 
 class BranchSuppression(OfBranches):
@@ -26,20 +27,27 @@ class BranchSuppression(OfBranches):
     """
 
     name = "branch_suppression"
-    needs = frozenset({"scan_gate"})
+    needs = frozenset({"index", "scan_gate"})
 
     def __init__(self, base: float = 100.0, novel: float = 1e-5, weight: float | Callable[[int], float] = 1.0) -> None:
         super().__init__()
         self.base, self.novel, self.weight = base, novel, weight
 
     def __call__(self, ctx: Context) -> Tensor:
-        gate, is_base = ctx.extras["scan_gate"], self.is_base(ctx)
-        return self.base * mean_norm(gate, is_base) - self.novel * mean_norm(gate, ~is_base)
+        gate = ctx.extras["scan_gate"]  # [B, d, L]
+        (squares,), base, novel, valid = self.both_kinds(ctx, gate.square().flatten(1).sum(1))
+        entries = gate[0].numel()
+        value = self.base * mean_norm(squares, entries, base) - self.novel * mean_norm(squares, entries, novel)
+        return as_own_share(value, len(gate), valid)
 
 
-def mean_norm(gate: Tensor, chosen: Tensor) -> Tensor:
-    """Frobenius norm of the chosen images' gates over their number of entries; 0, and without gradient, where there are none."""
-    squares = (gate.square().flatten(1).sum(1) * chosen).sum()
-    some = squares > 0
-    entries = (chosen.sum() * gate[0].numel()).clamp_min(1)
-    return torch.where(some, squares, 1.0).sqrt() * some / entries
+def mean_norm(squares: Tensor, entries: int, chosen: Tensor) -> Tensor:
+    """Frobenius norm of the chosen images' gates over their number of entries; 0, and without gradient, where there are none.
+
+    Args:
+        squares: [M] of each image's gate, summed over its `entries`.
+        chosen: [M] bool.
+    """
+    total = (squares * chosen).sum()
+    some = total > 0
+    return torch.where(some, total, 1.0).sqrt() * some / (chosen.sum() * entries).clamp_min(1)

@@ -25,7 +25,8 @@ class DotRegression(LossTerm):
         weight: a number, or a function of the phase's epoch.
         balanced: every class of a batch weighs the same, however many samples it has there: sample i by `B / (classes * n_y)`. Counted over
             all processes and within a micro-batch.
-        feature_mixup: the share of steps in which each feature is averaged with that of another image and pulled onto both targets.
+        feature_mixup: the share of steps in which each feature is averaged with that of another image of the batch, on whatever process,
+            and pulled onto both targets.
 
     Raises ValueError for a share that is none, and `begin_session` for another head.
     """
@@ -52,16 +53,18 @@ class DotRegression(LossTerm):
         self._trainer, self._head = trainer, trainer.head
 
     def __call__(self, ctx: Context) -> Tensor:
-        if self.feature_mixup and len(ctx.labels) > 1:
+        if self.feature_mixup:
             generator = self._trainer.generator_for("feature mixup", ctx.session.id, ctx.step)
             if float(torch.rand((), generator=generator)) < self.feature_mixup:
-                return self._mixed(ctx, torch.randperm(len(ctx.labels), generator=generator))
+                return self._mixed(ctx, generator)
         return self._onto(ctx.embedding, ctx.labels, ctx)
 
-    def _mixed(self, ctx: Context, order: Tensor) -> Tensor:
-        other = order.to(ctx.labels.device, non_blocking=True)
-        embedding = self._head.embed((ctx.features + ctx.features[other]) / 2)
-        return (self._onto(embedding, ctx.labels, ctx) + self._onto(embedding, ctx.labels[other], ctx)) / 2
+    def _mixed(self, ctx: Context, generator: torch.Generator) -> Tensor:
+        index = ctx.batch["index"]
+        (ids, features, labels), valid = gather_batch(index, index, ctx.features, ctx.labels)
+        other = partners(ids, valid, generator)[: len(index)]  # this process's own samples come first
+        embedding = self._head.embed((ctx.features + features[other]) / 2)
+        return (self._onto(embedding, ctx.labels, ctx) + self._onto(embedding, labels[other], ctx)) / 2
 
     def _onto(self, embedding: Tensor, labels: Tensor, ctx: Context) -> Tensor:
         squares = (dots(embedding, self._head.targets(labels)) - 1) ** 2  # [B]
@@ -73,6 +76,15 @@ class DotRegression(LossTerm):
 def dots(embedding: Tensor, targets: Tensor) -> Tensor:
     """[B, E], [B, E] -> [B], not below float32."""
     return (embedding.to(torch.promote_types(embedding.dtype, torch.float32)) * targets.to(embedding.device)).sum(1)
+
+
+def partners(ids: Tensor, valid: Tensor, generator: torch.Generator) -> Tensor:
+    """[M] for each sample of the global batch the place of another: a permutation that depends on the ids and the draw alone, so that it
+    is the same however the batch is cut over processes. Samples that are not `valid` keep to themselves."""
+    order = ids.masked_fill(~valid, torch.iinfo(ids.dtype).max).argsort()  # [M] places by id
+    keys = torch.rand(len(ids), generator=generator).to(ids.device, non_blocking=True)
+    drawn = order[keys.masked_fill(~valid[order], torch.inf).argsort()]  # [M]
+    return torch.empty_like(order).scatter_(0, order, drawn)
 
 
 def class_weights(index: Tensor, labels: Tensor) -> Tensor:

@@ -15,11 +15,10 @@ from torch.nn import functional as F
 
 from hf_cl.contracts import Context, LossTerm, Session, Trainer
 from hf_cl.losses.global_batch import as_own_share, gather_batch
+from hf_cl.losses.image_draws import image_words
 
 WIDTH = 128
 """Of the projection."""
-_STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
-"""SplitMix64's (Steele, Lea, Flood, OOPSLA 2014), as signed words."""
 
 
 def information(features: Tensor) -> Tensor:
@@ -54,18 +53,6 @@ def masked_contrast(first: Tensor, second: Tensor, temperature: float, ignored: 
     if ignored is not None:
         similarity = similarity.masked_fill(ignored, torch.finfo(similarity.dtype).min)
     return F.cross_entropy(similarity, torch.arange(len(first), device=first.device), reduction="mean")
-
-
-def draws(key: int, index: Tensor, count: int) -> Tensor:
-    """[B, count] words of 64 bits that are a function of key, sample id and place alone, computed where the ids are."""
-    places = torch.arange(count, device=index.device)
-    return _mixed(_mixed(index[:, None] * _STEP + key) + places * _STEP)
-
-
-def _mixed(word: Tensor) -> Tensor:
-    word = (word ^ (word >> 30 & (1 << 34) - 1)) * _FIRST
-    word = (word ^ (word >> 27 & (1 << 37) - 1)) * _SECOND
-    return word ^ (word >> 31 & (1 << 33) - 1)
 
 
 class MaskedViewContrast(LossTerm, nn.Module):  # pyright: ignore[reportIncompatibleMethodOverride]  # a loss's state is its own
@@ -144,11 +131,10 @@ class MaskedViewContrast(LossTerm, nn.Module):  # pyright: ignore[reportIncompat
 
     def masks(self, index: Tensor, width: int, step: int) -> Tensor:
         """[B, D] bool: what the first view does not see; the second sees nothing else."""
-        key = (self._seed + step * 0x9E3779B97F4A7C15) % 2**63
         if self._table is None:
-            order = draws(key, index, width).argsort(1)
+            order = image_words(self._seed, step, index, width).argsort(1)
             return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, : width // 2], True)
-        return self._table[draws(key, index, 1)[:, 0].remainder(width)]
+        return self._table[image_words(self._seed, step, index, 1)[:, 0].remainder(width)]
 
     def __call__(self, ctx: Context) -> Tensor:
         features = ctx.features.float()  # [B, D]

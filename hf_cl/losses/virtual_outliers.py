@@ -188,8 +188,14 @@ class VirtualOutliers(LossTerm):
 
     def begin_epoch(self, trainer: Trainer, epoch: int) -> None:
         features = trainer.features_of(trainer.session.train, augment=True).features  # [n, D]
+        self._outliers = self.synthesize(features, trainer)  # [O, D]
+        self._slice_size = max(1, len(self._outliers) // trainer.session.steps_per_epoch(trainer.phase.batch_size))
+        self._step = 0
+
+    def synthesize(self, features: Tensor, trainer: Trainer) -> Tensor:
+        """[n, D] features of the session -> [O, D] outliers of an epoch, the same on every process. A subclass may have its own."""
         offsets = torch.randn(self.num_offsets, features.shape[1], generator=trainer.generator)  # [M, D]
-        self._outliers = synthesize_outliers(
+        return synthesize_outliers(
             features,
             offsets,
             self._num_classes,
@@ -198,9 +204,7 @@ class VirtualOutliers(LossTerm):
             per_class=self.per_class,
             std=self.std,
             mode=self.mode,
-        ).vectors  # [O, D]
-        self._slice_size = max(1, len(self._outliers) // trainer.session.steps_per_epoch(trainer.phase.batch_size))
-        self._step = 0
+        ).vectors
 
     def __call__(self, ctx: Context) -> Tensor:
         return vor_penalty(

@@ -17,9 +17,11 @@ from hf_cl.methods.mask_tuning import MaskTuningSettings, mask_tuning
 from hf_cl.methods.maxsim import MaxsimSettings, maxsim
 from hf_cl.methods.mvp import MvpSettings, mvp
 from hf_cl.methods.ovor import OvorSettings, ovor
+from hf_cl.methods.pela import PelaSettings, pela
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
+from hf_cl.methods.session_norm import SessionNormSettings, session_norm
 from hf_cl.methods.slca import SlcaSettings, slca
 from hf_cl.settings import RunSettings
 
@@ -36,6 +38,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "sara": SaraSettings,
     "mask_tuning": MaskTuningSettings,
     "dst": DstSettings,
+    "pela": PelaSettings,
     "slca": SlcaSettings,
     "prd": PrdSettings,
     "dkvb": DkvbSettings,
@@ -47,6 +50,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "coda_prompt": CodaPromptSettings,
     "hyper_lora": HyperLoraSettings,
     "mvp": MvpSettings,
+    "session_norm": SessionNormSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -74,8 +78,10 @@ __all__ = [
     "MvpSettings",
     "NearestClassMeanSettings",
     "OvorSettings",
+    "PelaSettings",
     "PrdSettings",
     "SaraSettings",
+    "SessionNormSettings",
     "SlcaSettings",
     "adapt_sessions",
     "clip_fusion",
@@ -96,7 +102,9 @@ __all__ = [
     "mvp",
     "nearest_class_mean",
     "ovor",
+    "pela",
     "prd",
     "sara",
+    "session_norm",
     "slca",
 ]

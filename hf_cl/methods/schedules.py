@@ -23,6 +23,19 @@ def cosine_to(rates: Sequence[float], epochs: int, share: float) -> Schedule:
     return lambda epoch, step: [rate * (share + (1 - share) * (1 + math.cos(math.pi * epoch / epochs)) / 2) for rate in rates]
 
 
+def warmed(rate: float, warmup: int, epochs: int, steps_per_epoch: int) -> Schedule:
+    """Per step: a line up to the rate over `warmup` epochs, then a cosine from it to nearly 0 over the others."""
+    first, total = warmup * steps_per_epoch, epochs * steps_per_epoch
+
+    def schedule(epoch: int, step: int) -> list[float]:
+        done = epoch * steps_per_epoch + step
+        if done < first:
+            return [rate * (done + 1) / (first + 1)]
+        return [rate * (1 + math.cos(math.pi * (done - first) / max(total - first, 1))) / 2]
+
+    return schedule
+
+
 def stepped(rates: Sequence[float], at: int, share: float) -> Schedule:
     """The rates, and from epoch `at` on `share` of them."""
     return lambda epoch, step: [rate * (share if epoch >= at else 1.0) for rate in rates]

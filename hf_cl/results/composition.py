@@ -28,7 +28,7 @@ FILLED_IN = frozenset(
         "small",
     }
     | {"nnz_pattern", "weight_shapes", "task_type", "peft_version", "format_version", "has_inactive", "unfrozen", "init_token_ids"}
-    | {"target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "prompt_depth", "temperature", "small"}
+    | {"target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "prompt_depth", "temperature", "domains"}
 )
 """Fields of an adapter's config that injection or training writes (a method that is used again has them filled), and versions."""
 

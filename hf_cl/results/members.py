@@ -1,7 +1,9 @@
-"""Which runs make an ensemble: those of one stream of classes and images, on one backbone, whose adapters are all there."""
+"""Which runs make an ensemble: those of one stream of classes and images, on one backbone, whose adapters are all there; and how far apart
+its members are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from hf_cl.hints import refuse
 from hf_cl.results.comparison import OF_ALL_METHODS, protocol_of
 from hf_cl.results.display import flat, shown
+from hf_cl.results.results import Results
 from hf_cl.results.saved_run import Run
 from hf_cl.settings import MAY_CHANGE_ON_RESUME
 
@@ -48,6 +51,17 @@ def other_classes(first: Sequence[str], other: Sequence[str]) -> str:
     said = [f"{missing[0]!r} is missing"] if missing else []
     said += [f"{new[0]!r} is {'there instead' if missing else 'new'}"] if new else []
     return f"it has other classes: {', '.join(said)}."
+
+
+def disagreement_sentence(results: Results) -> str:
+    """How far the members of an ensemble are apart after the last session; "" where they were not asked one by one."""
+    found, count = results.probes.get("disagreement"), len(results.comparisons)
+    if found is None:
+        return ""
+    return (
+        f"The members disagree by {found['nats']:.2f} nats in the mean (0: all say the same; at most {math.log(count):.2f} for {count}). "
+        f"On {found['images']:.0%} of the test images they do not all name the same class: what averaging can change."
+    )
 
 
 def _what_it_was(run: Run) -> tuple[Any, ...]:

@@ -82,5 +82,5 @@ def inline_png(png: bytes) -> Markup:
 
 
 def _breakable(name: str) -> Markup:
-    """A name with underscores may break after them, and nowhere else."""
-    return escape(name).replace("_", Markup("_<wbr>"))
+    """A name breaks after underscores and slashes before it breaks anywhere else."""
+    return escape(name).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))

@@ -64,7 +64,7 @@ class Distillation:
     hard_labels: float = 0.0
     """Weight of the cross-entropy over all classes beside the distillation."""
     images: str | None = None
-    """A folder of unlabelled images, which every session trains on too."""
+    """Unlabelled images, which every session trains on too: a folder, a table, a Hub id, as `dataset` of a run; labels are not read."""
     student: Sequence[str] = ()
     """`KEY=VALUE`: settings of the first run's method that the student has otherwise."""
 
@@ -179,7 +179,8 @@ def _with_images(scenario: SessionStream, settings: RunSettings, how: Distillati
     """The stream with the unlabelled images, and what the title says of them."""
     if how.images is None:
         return scenario, ""
-    images = without_known(read_unlabelled(how.images, picture_check(settings.check_images, store)), scenario)
+    found = read_unlabelled(how.images, settings.image_column, picture_check(settings.check_images, store))
+    images = without_known(found, scenario)
     return beside(scenario, images), f" and {len(images)} unlabelled images"
 
 

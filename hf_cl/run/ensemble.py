@@ -8,10 +8,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from torch import Tensor, nn
 
@@ -20,14 +21,14 @@ from hf_cl.contracts import Head, Outputs, Scenario, Session
 from hf_cl.errors import refuse_unasked
 from hf_cl.hub.card import ModelCardInput, is_hub_id
 from hf_cl.hub.classifier import Opener, read_config
-from hf_cl.hub.ensemble import Average, Ensemble
+from hf_cl.hub.ensemble import Average, Ensemble, average_of, disagreement
 from hf_cl.hub.mean_adapter import write_mean
 from hf_cl.hub.published import PLOTS, write_run_card
 from hf_cl.own_parts import import_parts
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.examples import FEW, MANY
 from hf_cl.results.history import FILE, History
-from hf_cl.results.members import adapter_of, check_members
+from hf_cl.results.members import adapter_of, check_members, disagreement_sentence
 from hf_cl.results.report import write_report
 from hf_cl.results.results import Memory, MethodRecord, ParameterCounts, Results
 from hf_cl.results.saved_run import Run, read_run
@@ -122,11 +123,16 @@ def evaluate_ensemble(members: Members, average: Average | Literal["delta"] = "p
         images = ImageStream(store, settings, accelerator)
         opener = Opener(accelerator.device, shared=True)
         history = History(folder / FILE if accelerator.is_main_process else None)
+        apart: list[dict[str, Any]] = []
         for session in scenario:
             runs = [folder] if average == "delta" else [run.folder for run in members.runs]
             judge = _Judge([opener.open(adapter_of(run, session.id)) for run in runs], "log" if average == "log" else "probability")
             _measure(judge, session, scenario, images, accelerator, members, history)
+            apart.append({"session": session.id, **judge.apart(accelerator)})
         results = _results(members, scenario, history, accelerator, average)
+        if average != "delta":
+            results = replace(results, probes={"disagreement": {key: apart[-1][key] for key in ("nats", "images")} | {"sessions": apart}})
+            notes.append(disagreement_sentence(results))
         if accelerator.is_main_process:
             _write(folder, results, members, average, notes)
     return results
@@ -162,15 +168,25 @@ def check_data(scenario: Scenario, run: Run) -> None:
 
 
 class _Judge(nn.Module):
-    """The ensemble as evaluation asks it: logits whose softmax is the average."""
+    """The ensemble as evaluation asks it: logits whose softmax is the average. It counts how far the members are apart."""
 
     def __init__(self, members: Sequence[Any], average: Average) -> None:
         super().__init__()
         self.ensemble, self.head = Ensemble(members, average), Head()
+        self._sums = torch.zeros(3, device=members[0].device)  # nats, images that not all members call the same, images
 
     def outputs(self, pixel_values: Tensor) -> Outputs:  # [B, 3, S, S] -> [B, C]
-        logits = self.ensemble.logits_of(pixel_values)
+        each = self.ensemble.each(pixel_values)  # [K, B, C]
+        logits = average_of(each, self.ensemble.average)
+        named = each.argmax(-1)  # [K, B]
+        differ = (named != named[0]).any(0).float()  # [B]
+        self._sums += torch.stack([disagreement(each).sum(), differ.sum(), torch.ones_like(differ).sum()])
         return Outputs(features=logits, logits=logits, embedding=logits)
+
+    def apart(self, accelerator: Any) -> dict[str, float]:
+        """`nats` by which members disagree in the mean, and the share of `images` that they do not all call the same."""
+        nats, differ, images = accelerator.reduce(self._sums, reduction="sum").tolist()
+        return {"nats": nats / images, "images": differ / images}
 
     def name_unseen(self, class_names: Sequence[str]) -> None:
         """Let classes compete that no session teaches, where the members read names."""

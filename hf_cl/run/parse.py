@@ -58,7 +58,10 @@ def settings_of(settings_class: type[SettingsT], values: Mapping[str, Any], wher
 
 
 def _spelled_out(value: Any, annotation: str) -> Any:
-    """What short forms stand for: `tensorboard,wandb` for a list, `prototype` for a dict with a type."""
+    """What short forms stand for: `tensorboard,wandb` for a list, `prototype` for a dict with a type; and the word no, which YAML takes
+    for false."""
+    if value is False and "'no'" in annotation:
+        return "no"
     if not isinstance(value, str):
         return value
     if annotation.startswith("list[str]"):

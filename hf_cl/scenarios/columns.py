@@ -12,7 +12,7 @@ import datasets
 
 from hf_cl.errors import DataError, first_ten
 from hf_cl.hints import nearest
-from hf_cl.scenarios.image_set import ImageSet
+from hf_cl.scenarios.image_set import NO_LABEL, ImageSet
 from hf_cl.scenarios.image_store import ColumnStore, FileStore
 from hf_cl.scenarios.labels import LabelColumn, read_labels
 from hf_cl.scenarios.picture_files import suffixes
@@ -85,9 +85,7 @@ def _domains(name: str, split: str, tables: Sequence[Table], column: str) -> lis
 def find_columns(name: str, table: datasets.Dataset, image_column: str | None, label_column: str | None) -> tuple[str, str]:
     """(image column, label column), found by type, contents and name unless named. Raises DataError."""
     features = table.features
-    image = _named(name, features, image_column, "image_column", _holds_images) or _only(features, datasets.Image)
-    if image is None and not _of_type(features, datasets.Image):
-        image = _paths_column(table)
+    image = _named(name, features, image_column, "image_column", _holds_images) or _image_column(table)
     label = _named(name, features, label_column, "label_column", _holds_labels) or _only(features, datasets.ClassLabel)
     if label is None and image is not None and not _of_type(features, datasets.ClassLabel):
         label = _named(name, features, _called_label(features, image), "label_column", _holds_labels)
@@ -98,6 +96,27 @@ def find_columns(name: str, table: datasets.Dataset, image_column: str | None, l
             f"Name the column with {' and '.join(f'--{option}' for option in unclear)}."
         )
     return image, label
+
+
+def _image_column(table: datasets.Dataset) -> str | None:
+    """The one column of images, or of their paths where there are none; None where that cannot be told."""
+    if not _of_type(table.features, datasets.Image):
+        return _paths_column(table)
+    return _only(table.features, datasets.Image)
+
+
+def read_images(name: str, tables: Tables, image_column: str | None = None) -> ImageSet:
+    """The pictures of all tables, undecoded and without labels, whatever other columns there are.
+
+    `image_column`: taken where the tables do not tell it themselves. Raises DataError, listing the columns, where nothing tells it.
+    """
+    parts = [table for found in tables.values() for table in found]
+    first = parts[0].rows
+    column = _image_column(first) or (image_column if image_column in first.features else None)
+    if column is None or any(column not in table.rows.features for table in parts):
+        raise DataError(f"{name!r}: its columns do not tell which one holds the pictures: {_listing(first.features)}.")
+    nothing = [NO_LABEL] * sum(len(table.rows) for table in parts)
+    return ImageSet(_store(name, " and ".join(tables), parts, column, nothing, ()), nothing)
 
 
 def _named(name: str, features: datasets.Features, column: str | None, option: str, usable: Any) -> str | None:

@@ -33,22 +33,36 @@ def read_local(
     path: Path, name: str, image_column: str | None, label_column: str | None, test_split: str, domain_column: str | None = None
 ) -> Splits:
     """The splits of what lies at `path`, which exists. Raises DataError for what is no data, or two kinds of data at once."""
-    if path.is_file():
-        if not is_table(path):
-            raise DataError(f"{path} is neither a folder nor a table (parquet, arrow, csv, tsv, jsonl).")
-        return _splits_of(name, read_tables(path.parent, [path], test_split), image_column, label_column, domain_column)
-    root = _unwrapped(path, test_split)
-    if is_saved_dataset(root):
-        return _splits_of(name, read_saved_dataset(root), image_column, label_column, domain_column)
-    tables, pictures = table_files(root), picture_files(root)
-    if pictures.files and (metadata := [file for file in tables if file.stem.casefold() == METADATA]):
+    root = path if path.is_file() else _unwrapped(path, test_split)
+    pictures = None if path.is_file() or is_saved_dataset(root) else picture_files(root)
+    if pictures and pictures.files and (metadata := [file for file in table_files(root) if file.stem.casefold() == METADATA]):
         described = _read_metadata(root, name, metadata, pictures, label_column, domain_column, test_split)
         if described is not None:
             return described
-    used = _usable(root, tables, pictures)
-    if used:
-        return _splits_of(name, read_tables(root, used, test_split), image_column, label_column, domain_column)
+    tables = tables_at(root, test_split, pictures)
+    if tables is not None:
+        return _splits_of(name, tables, image_column, label_column, domain_column)
     return read_image_folder(root, test_split, pictures)
+
+
+def tables_at(path: Path, test_split: str = "test", pictures: PictureFiles | None = None) -> Tables | None:
+    """The tables that are the data at `path`, which exists; None where photos are.
+
+    Args:
+        path: a table, a folder that `datasets` saved, or a folder of tables or photos.
+        test_split: a split of the user's own name.
+        pictures: the photos below the folder, where they have been listed.
+
+    Raises DataError for a file that is no table, and for tables with pictures and photos at once.
+    """
+    if path.is_file():
+        if not is_table(path):
+            raise DataError(f"{path} is neither a folder nor a table (parquet, arrow, csv, tsv, jsonl).")
+        return read_tables(path.parent, [path], test_split)
+    if is_saved_dataset(path):
+        return read_saved_dataset(path)
+    used = _usable(path, table_files(path), pictures or picture_files(path))
+    return read_tables(path, used, test_split) if used else None
 
 
 def _splits_of(name: str, tables: Tables, image_column: str | None, label_column: str | None, domain_column: str | None) -> Splits:

@@ -22,7 +22,8 @@ from hf_cl.contracts import ImageDataset, Session
 from hf_cl.metrics import COUNTS, CalibrationBins, SessionCounts, count_correct
 from hf_cl.results.examples import FEW, NEAREST, ExamplePicker, write_examples
 from hf_cl.training.image_stream import ImageStream
-from hf_cl.training.kept_features import KeptFeatures
+from hf_cl.training.kept_features import FeatureBatch, KeptFeatures
+from hf_cl.training.kept_queries import KeptQueries, told
 
 
 class Scored(NamedTuple):
@@ -62,6 +63,7 @@ def evaluate_candidates(
     class_names: Sequence[str],
     accelerator: Accelerator,
     examples: int = FEW,
+    queries: KeptQueries | None = None,
 ) -> Tested:
     """For tests whose candidates are their own (base-to-novel, other data sets): accuracy by name, and the number of images.
 
@@ -69,7 +71,7 @@ def evaluate_candidates(
     """
     sizes = [len(test.data) for test in session.tests]
     correct, picker, bins = np.zeros(len(sizes), np.int64), ExamplePicker(sizes, examples), CalibrationBins()
-    for batch in scored(classifier, images, session, accelerator):
+    for batch in scored(classifier, images, session, accelerator, queries=queries):
         for number in np.unique(batch.tests):
             own, candidates = batch.tests == number, session.tests[number].candidates
             scores, labels = np.full_like(batch.scores[own], -np.inf), batch.labels[own]
@@ -92,15 +94,17 @@ def evaluate_session(
     accelerator: Accelerator,
     kept: KeptFeatures | None = None,
     examples: int = FEW,
+    queries: KeptQueries | None = None,
 ) -> tuple[SessionCounts, CalibrationBins]:
     """Counts over all tests of the session, summed over the processes, each of which sees its share of the images.
 
     With `kept`, of images whose features it has the head alone runs: for a session before which nothing before the head has changed.
+    With `queries`, an adapter that chooses by the untouched tower asks it once per image and run.
     Leaves `examples` images of each kind with what the model says in the run folder (`hf_cl.results.examples`).
     """
     counts, bins = SessionCounts(classes_per_session, [test.own for test in session.tests]), CalibrationBins()
     picker = ExamplePicker([len(test.data) for test in session.tests], examples)
-    for batch in scored(classifier, images, session, accelerator, kept):
+    for batch in scored(classifier, images, session, accelerator, kept, queries):
         counts.add(batch.tests, batch.scores, batch.labels)
         bins += CalibrationBins.of(batch.probabilities[:, 0], batch.scores.argmax(axis=1) == batch.labels)
         picker.add(batch.tests, batch.scores, batch.labels, batch.positions, batch.nearest, batch.probabilities)
@@ -110,7 +114,12 @@ def evaluate_session(
 
 @torch.no_grad()
 def scored(
-    classifier: AnyClassifier, images: ImageStream, session: Session, accelerator: Accelerator, kept: KeptFeatures | None = None
+    classifier: AnyClassifier,
+    images: ImageStream,
+    session: Session,
+    accelerator: Accelerator,
+    kept: KeptFeatures | None = None,
+    queries: KeptQueries | None = None,
 ) -> Iterator[Scored]:
     """This process's share of all test images of a session with their logits, in eval mode.
 
@@ -121,7 +130,12 @@ def scored(
     classifier.eval()
     datasets = [test.data for test in session.tests]
     before: _OnDevice | None = None
-    for batch in _forwards(classifier, images, datasets, accelerator) if kept is None else _heads(classifier, kept, datasets, accelerator):
+    found = (
+        _forwards(classifier, images, datasets, accelerator, queries)
+        if kept is None
+        else _heads(classifier, kept.batches(classifier, datasets, queries), accelerator)
+    )
+    for batch in found:
         if before is not None:
             yield _on_the_cpu(before)
         before = batch
@@ -131,18 +145,23 @@ def scored(
 
 
 def _forwards(
-    classifier: AnyClassifier, images: ImageStream, datasets: Sequence[ImageDataset], accelerator: Accelerator
+    classifier: AnyClassifier,
+    images: ImageStream,
+    datasets: Sequence[ImageDataset],
+    accelerator: Accelerator,
+    queries: KeptQueries | None,
 ) -> Iterator[_OnDevice]:
-    for batch in images.test_batches(datasets):
-        with accelerator.autocast():
-            logits = classifier.outputs(batch.values["pixel_values"]).logits  # [B, C]
-        yield _OnDevice(batch.tests, batch.positions, logits, batch.values["labels"], *_most_probable(classifier, logits))
+    with told(queries, datasets) as tell:
+        for batch in images.test_batches(datasets):
+            if tell is not None:
+                tell(batch.values["pixel_values"], batch.positions, batch.tests)
+            with accelerator.autocast():
+                logits = classifier.outputs(batch.values["pixel_values"]).logits  # [B, C]
+            yield _OnDevice(batch.tests, batch.positions, logits, batch.values["labels"], *_most_probable(classifier, logits))
 
 
-def _heads(
-    classifier: AnyClassifier, kept: KeptFeatures, datasets: Sequence[ImageDataset], accelerator: Accelerator
-) -> Iterator[_OnDevice]:
-    for batch in kept.batches(classifier, datasets):
+def _heads(classifier: AnyClassifier, batches: Iterator[FeatureBatch], accelerator: Accelerator) -> Iterator[_OnDevice]:
+    for batch in batches:
         with accelerator.autocast():
             logits = classifier.logits_of(batch.features)  # [B, C]
         yield _OnDevice(batch.tests, batch.positions, logits, batch.labels, *_most_probable(classifier, logits))

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from hf_cl.adapters.modes import evaluating
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset
 from hf_cl.images.transfer import to_device
@@ -17,6 +18,7 @@ from hf_cl.training.feature_files import FeatureFiles
 from hf_cl.training.feature_shelf import FeatureShelf
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.kept_queries import KeptQueries, told
 
 
 class FeatureCache:
@@ -29,6 +31,7 @@ class FeatureCache:
         images, classifier, frozen: of the run.
         before_head: all that features depend on and that may change, by name.
         files: those of `--feature_cache`, which outlive the run; None without it.
+        queries: of test images, which what looks at them again need not ask for; None where the adapter asks nothing.
     """
 
     def __init__(
@@ -38,8 +41,9 @@ class FeatureCache:
         frozen: FrozenStates,
         before_head: Callable[[], Mapping[str, Tensor]],
         files: FeatureFiles | None = None,
+        queries: KeptQueries | None = None,
     ) -> None:
-        self.images, self.classifier, self.frozen, self.files, self.epoch = images, classifier, frozen, files, 0
+        self.images, self.classifier, self.frozen, self.files, self.queries, self.epoch = images, classifier, frozen, files, queries, 0
         self._sets: dict[tuple[int, bool, str | None], tuple[ImageDataset, FeatureSet]] = {}
         self._before_head, self._then, self._doubted = before_head, dict[str, Tensor](), False
         """`_then`: copies of what lay before the head when the features that are kept were computed."""
@@ -65,7 +69,9 @@ class FeatureCache:
                 self._then = {name: tensor.detach().clone() for name, tensor in self._before_head().items()}
             outputs = self.classifier.outputs if role is None else partial(self.frozen.run, role)
             epoch, shelf = (self.epoch, None) if augment else (None, self.shelf(role))
-            found = self.images.features(self.classifier, dataset, epoch=epoch, outputs=outputs, shelf=shelf)
+            plain = role is None and not augment and self.queries is not None and self.queries.known(dataset)
+            with evaluating(self.classifier), told(self.queries if plain else None, [dataset]) as tell:
+                found = self.images.features(self.classifier, dataset, epoch, outputs, shelf, before=tell)
             self._sets[key] = dataset, found
         return self._sets[key][1]
 

@@ -78,12 +78,21 @@ class FeatureFiles:
         if buffers != self._buffers or role not in (None, "pretrained") or (role is None and adapter != self._adapter):
             return None
         with_adapter = role is None and adapter is not None
-        facts = self._facts | {"buffers": buffers, "adapter": {"tensors": adapter, "config": self._config} if with_adapter else None}
+        return self._shelf_of(
+            self._facts | {"buffers": buffers, "adapter": {"tensors": adapter, "config": self._config} if with_adapter else None}
+        )
+
+    def _shelf_of(self, facts: Mapping[str, Any]) -> FeatureShelf:
         text = json.dumps(facts, sort_keys=True, default=_plain)
         name = hashlib.sha256(text.encode()).hexdigest()[:32]
         if name not in self._shelves:
             self._shelves[name] = FeatureShelf(self.folder / name, about=text)
         return self._shelves[name]
+
+    def query_shelf(self, kind: str) -> FeatureShelf | None:
+        """Of the queries by which an adapter chooses, which are the bare backbone's, taken where `kind` says."""
+        buffers, _ = self._now()
+        return self._shelf_of(self._facts | {"pool": None, "buffers": buffers, "adapter": None, "query": kind})
 
     def _now(self) -> tuple[str, str | None]:
         """Digests of buffers and of the adapter's tensors; None for an adapter without any."""

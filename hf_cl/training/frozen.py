@@ -48,4 +48,6 @@ class FrozenStates:
                 known = sorted({"pretrained", *self.snapshots, *self.tuner.roles})
                 raise ValueError(f"frozen({role!r}): there is no such state; this run has {known}. A loss names in `needs` what it reads.")
             tensors = {f"model.{name.removeprefix(PEFT_ROOT)}": tensor for name, tensor in self.snapshots[role].items()}
-            return Outputs(*torch.func.functional_call(self.classifier, tensors, (pixel_values,)))
+            # a module that is registered twice (words, in the base and in the text head) would be swapped twice and put back wrongly; the
+            # snapshot names every module's tensors, so nothing has to be tied
+            return Outputs(*torch.func.functional_call(self.classifier, tensors, (pixel_values,), tie_weights=False))

@@ -45,6 +45,10 @@ class Replay(NamedTuple):
     """Step of the epoch -> positions among the memory's images that are added to it; None: they are shuffled in with the session's."""
 
 
+Before = Callable[[Tensor, Sequence[int]], None]
+"""Is given the pixels [B, 3, S, S] of a forward that is about to come, and their positions in the data set."""
+
+
 class FeatureRows(NamedTuple):
     """Features of some images of a data set, on the device."""
 
@@ -163,15 +167,25 @@ class ImageStream:
         epoch: int | None,
         outputs: Callable[[Tensor], Outputs] | None = None,
         shelf: FeatureShelf | None = None,
+        *,
+        test: bool = False,
+        before: Before | None = None,
     ) -> FeatureSet:
         """Features of all images, as the augmentation of `epoch` draws them (None: as evaluation sees them), on every process.
 
         Args:
             outputs: the forward, where it is not the classifier's own.
             shelf: where features of this forward, not augmented, are kept beyond the run.
+            test: whether the images are a test's, whose pixels are kept otherwise.
+            before: called ahead of each forward.
         """
+        forward = outputs or classifier.outputs
         with evaluating(classifier):
-            sets = [found.rows for found in self.rows(outputs or classifier.outputs, dataset, epoch=epoch, shelf=shelf)]
+            sets = [found.rows for found in self.rows(forward, dataset, epoch=epoch, test=test, shelf=shelf, before=before)]
+            if not sets:  # this process has no share: it must know the width all the same
+                batch = next(self._batches(dataset, [[0]], epoch, test))
+                one = self._forward(forward, batch["pixel_values"], [0], before), batch["labels"], batch["index"]
+                sets = [FeatureSet(*(part[:0] for part in one))]
         parts = ([s.features for s in sets], [s.labels for s in sets], [s.index for s in sets])
         gathered = [self._gather(torch.cat(part), len(dataset)) for part in parts]
         return FeatureSet(*gathered)
@@ -185,17 +199,19 @@ class ImageStream:
         epoch: int | None = None,
         test: bool = False,
         shelf: FeatureShelf | None = None,
+        before: Before | None = None,
     ) -> Iterator[FeatureRows]:
         """The features of this process's share of the images, batch by batch; the forward is in eval mode. Arguments as of `features`."""
         if shelf is not None:
-            yield from self._rows_by_shelf(forward, dataset, test, shelf)
+            yield from self._rows_by_shelf(forward, dataset, test, shelf, before)
             return
         shares = self._shares(dataset)
         for share, batch in zip(shares, self._batches(dataset, shares, epoch, test), strict=True):
-            yield FeatureRows(share, FeatureSet(self._forward(forward, batch["pixel_values"]), batch["labels"], batch["index"]))
+            features = self._forward(forward, batch["pixel_values"], share, before)
+            yield FeatureRows(share, FeatureSet(features, batch["labels"], batch["index"]))
 
     def _rows_by_shelf(
-        self, forward: Callable[[Tensor], Outputs], dataset: ImageDataset, test: bool, shelf: FeatureShelf
+        self, forward: Callable[[Tensor], Outputs], dataset: ImageDataset, test: bool, shelf: FeatureShelf, before: Before | None
     ) -> Iterator[FeatureRows]:
         """What the shelf has comes from there; each other picture goes through the backbone once, however often the data set has it."""
         shares, device = self._shares(dataset), self.accelerator.device
@@ -209,11 +225,16 @@ class ImageStream:
                 missing = shelf.missing(keys)
                 if missing:
                     chosen = to_device(pixels[[*missing.values()]], device)  # [b, 3, S, S]
-                    shelf.add([*missing], self._forward(forward, self.preprocessor.normalize(chosen)))
+                    values, positions = self.preprocessor.normalize(chosen), [share[place] for place in missing.values()]
+                    shelf.add([*missing], self._forward(forward, values, positions, before))
                 own = labels_of(stored, share, device)
                 yield FeatureRows(share, FeatureSet(to_device(shelf.rows(keys), device), own["labels"], own["index"]))
 
-    def _forward(self, forward: Callable[[Tensor], Outputs], pixel_values: Tensor) -> Tensor:
+    def _forward(
+        self, forward: Callable[[Tensor], Outputs], pixel_values: Tensor, positions: Sequence[int], before: Before | None
+    ) -> Tensor:
+        if before is not None:
+            before(pixel_values, positions)
         with self.accelerator.autocast():
             features = forward(pixel_values).features  # [B, D]
         return features.to(torch.promote_types(features.dtype, torch.float32))
@@ -248,7 +269,9 @@ class ImageStream:
 
         To be called on every process.
         """
-        return self._batches(dataset, self._shares(dataset), epoch, test=False)
+        shares = self._shares(dataset)
+        for share, batch in zip(shares, self._batches(dataset, shares, epoch, test=False), strict=True):
+            yield batch | self._domains(dataset, share)
 
     def _batches(
         self, dataset: ImageDataset, shares: Sequence[Sequence[int]], epoch: int | None, test: bool

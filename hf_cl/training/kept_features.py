@@ -19,6 +19,7 @@ from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import ImageDataset
 from hf_cl.training.feature_shelf import FeatureShelf
 from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.kept_queries import KeptQueries, told
 
 
 class FeatureBatch(NamedTuple):
@@ -62,13 +63,15 @@ class KeptFeatures:
         self.digest = digest
         return same
 
-    def batches(self, classifier: AnyClassifier, datasets: Sequence[ImageDataset]) -> Iterator[FeatureBatch]:
+    def batches(
+        self, classifier: AnyClassifier, datasets: Sequence[ImageDataset], queries: KeptQueries | None = None
+    ) -> Iterator[FeatureBatch]:
         """This process's share of the images of all `datasets`; of each image the backbone runs once. The classifier is in eval mode."""
         size = self.images.settings.eval_batch_size
         waiting: list[tuple[int, _Part]] = []
         for number, dataset in enumerate(datasets):
             if id(dataset) not in self._tests:  # the data set is held with its features, or its id would be given away again
-                self._tests[id(dataset)] = dataset, list(self._computed(classifier, dataset))
+                self._tests[id(dataset)] = dataset, list(self._computed(classifier, dataset, queries))
             for part in self._tests[id(dataset)][1]:
                 if waiting and sum(len(p.positions) for _, p in waiting) + len(part.positions) > size:
                     yield _joined(waiting)
@@ -77,9 +80,10 @@ class KeptFeatures:
         if waiting:
             yield _joined(waiting)
 
-    def _computed(self, classifier: AnyClassifier, dataset: ImageDataset) -> Iterator[_Part]:
-        for positions, rows in self.images.rows(classifier.outputs, dataset, test=True, shelf=self.shelf):
-            yield _Part(np.asarray(positions, dtype=np.int64), rows.features, rows.labels)
+    def _computed(self, classifier: AnyClassifier, dataset: ImageDataset, queries: KeptQueries | None) -> Iterator[_Part]:
+        with told(queries, [dataset]) as tell:
+            for positions, rows in self.images.rows(classifier.outputs, dataset, test=True, shelf=self.shelf, before=tell):
+                yield _Part(np.asarray(positions, dtype=np.int64), rows.features, rows.labels)
 
 
 def _joined(parts: Sequence[tuple[int, _Part]]) -> FeatureBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from hf_cl.backbones import ClipClassifier, FeatureClassifier
@@ -46,7 +47,9 @@ class PhaseLoop:
                 for part in self.parts:
                     part.begin_epoch(trainer, epoch)
             model.train()
-            self._run_epoch()
+            queries = trainer.tuner.query_pass()
+            with nullcontext() if queries is None else queries.keeping():  # one pass for all updates on a batch
+                self._run_epoch()
             at.next_epoch()
         release_phase(trainer.accelerator, model)
         self._weights_moved()
@@ -63,7 +66,16 @@ class PhaseLoop:
         bare = classifier if phase.inputs == "images" else FeatureClassifier(trainer.head)
         model, optimizer = prepare_phase(trainer.accelerator, bare, trainer.optimizer)
         self.stepper = Stepper(
-            phase, session, method.rule, model, optimizer, named, trainer.accelerator, method.max_grad_norm, trainer.frozen.run
+            phase,
+            session,
+            method.rule,
+            model,
+            optimizer,
+            named,
+            trainer.accelerator,
+            method.max_grad_norm,
+            frozen=trainer.frozen.run,
+            given=trainer.tuner.given,
         )
         return model
 

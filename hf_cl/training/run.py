@@ -23,6 +23,7 @@ from hf_cl.training.calibration import Calibration
 from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.kept_queries import KeptQueries
 from hf_cl.training.records import Records
 from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.start import Start
@@ -65,6 +66,8 @@ class Run:
     classifier: AnyClassifier = field(init=False)
     frozen: FrozenStates = field(init=False)
     features: FeatureCache = field(init=False)
+    queries: KeptQueries | None = field(default=None, init=False)
+    """None where the adapter asks the untouched tower nothing."""
     statistics: ClassStatistics = field(init=False)
     calibration: Calibration = field(init=False)
 

@@ -42,6 +42,7 @@ from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.feature_files import FeatureFiles
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.kept_queries import KeptQueries
 from hf_cl.training.loading_check import BareBase
 from hf_cl.training.marks import Marks, check_marks
 from hf_cl.training.optimizer_state import carry_over, state_by_name
@@ -105,6 +106,7 @@ class SessionLoop(Services):
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         plan = SessionPlan(method, scenario, settings.batch_size, resumed=settings.resume is not None)
         check_parts(plan, probes)
+        method.adapter.check_domains(plan.sessions[-1].domain_names)
         check_marks(settings.marks, plan.sessions)
         accelerator = accelerator or RunAccelerator(settings)
         used: Any = accelerator.mixed_precision
@@ -193,11 +195,13 @@ class SessionLoop(Services):
         if self._model is not None:
             self.classifier.read_names(names)
             self.tuner.grow(ADAPTER, names)
+            self.tuner.grow_domains(ADAPTER, session.domain_names)
             self._write_texts()
             return
         check_unused(self.backbone)
         model = self._injected(names)
         self._model = model.to(self.accelerator.device)
+        self.tuner.grow_domains(ADAPTER, session.domain_names)
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self.backbone)
         if self.accelerator.compiled_by != "no":
@@ -206,7 +210,9 @@ class SessionLoop(Services):
         self._write_texts()
         check_coming(self)
         self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
-        self.features = FeatureCache(self.images, self.classifier, self.frozen, self._before_head, self._feature_files())
+        files, asked = self._feature_files(), self.tuner.query_pass()
+        self.queries = None if asked is None else KeptQueries(self.images, self.classifier, asked, files)
+        self.features = FeatureCache(self.images, self.classifier, self.frozen, self._before_head, files, self.queries)
         kinds = declared_statistics(self)
         self.statistics = ClassStatistics(kinds) if self.start is None else self.start.statistics(kinds, self.head)
         self.calibration = Calibration()

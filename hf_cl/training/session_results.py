@@ -66,7 +66,7 @@ class SessionResults:
             kept = self._kept if rests and not run.head.reads_given else None  # features alone do not say what such a head reads
             self._kept.shelf = run.features.shelf() if kept is not None else None
             sizes = [len(s.new_class_names) for s in run.plan.sessions[: session.id + 1]]
-            counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept, examples)
+            counts, bins = evaluate_session(run.classifier, run.images, session, sizes, run.accelerator, kept, examples, run.queries)
             record["calibration"] = asdict(bins)
         taken_over = run.start is not None and session.id == 0
         record |= {"num_train": 0 if taken_over else len(session.train), "num_test": len(session.tests[-1].data), "trained": trained}
@@ -95,7 +95,7 @@ class SessionResults:
         if unseen and isinstance(run.head, TextHead):
             run.head.name_unseen(unseen)
         names = run.scenario.class_names
-        return evaluate_candidates(run.classifier, run.images, session, names, run.accelerator, examples)
+        return evaluate_candidates(run.classifier, run.images, session, names, run.accelerator, examples, run.queries)
 
     def _publish(self, session: Session, counts: SessionCounts | None) -> None:
         run, ended = self.run, len(self._history)

@@ -11,7 +11,7 @@ from tiny import ADAPTERS, NAMES, base, images
 from torch import nn
 from transformers import AutoModelForImageClassification
 
-from hf_cl.adapters.low_rank import LowRankLinear, ranks
+from hf_cl.adapters.low_rank_linear import LowRankLinear, ranks
 from hf_cl.backbones import load_backbone
 from hf_cl.backbones.low_rank import compress, expand, save_low_rank
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer.testing import CliRunner
 
-from hf_cl.adapters.low_rank import ranks
+from hf_cl.adapters.low_rank_linear import ranks
 from hf_cl.backbones import load_backbone, load_processor
 from hf_cl.cli import app
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import gpu, on_a_gpu, two_pass
+from benchmarks import gpu, on_a_gpu, scan, two_pass
 from benchmarks.measure import Options, Pair
 
 
@@ -20,7 +20,7 @@ def test_rehearsal_ends_with_a_table(tmp_path):
     table = file.read_text()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in table.splitlines()[0] and "ended early" not in table
-    assert [line.split("|")[2].strip() for line in table.splitlines() if line.startswith(("| gpu", "| two passes"))] == ROWS
+    assert [line.split("|")[2].strip() for line in table.splitlines() if line.startswith(("| gpu", "| two passes", "| scan"))] == ROWS
 
 
 ROWS = [
@@ -36,14 +36,16 @@ ROWS = [
     *(f"{kind}, peak memory of a step beyond weights, rehearsal" for kind in ("SARA", "ASYNC_LORA")),
     "LoRA through the trainer, input pipeline on, rehearsal",
     *(f"OnePrompt {what}{precision}, rehearsal" for precision in ("", " in bf16") for what in ("training step", "evaluation")),
+    "Mamba-FSCIL's projector, 7 x 7 places, scan in chunks",
     "OnePrompt's step compiled, rehearsal",
 ]
 
 
 def test_the_rows(monkeypatch):
     """Both sides of every row are built, and the trainer runs; nothing is timed."""
-    for module in (gpu, two_pass):
+    for module in (gpu, two_pass, scan):
         monkeypatch.setattr(module, "paired", lambda *sides, **arguments: Pair([1.0], [1.0]))
+    for module in (gpu, two_pass):
         monkeypatch.setattr(module, "flops", lambda call: 1)
     monkeypatch.setattr(gpu, "seconds", lambda call, device: 1.0)
     monkeypatch.setattr(gpu, "_peak", lambda call, options: 1.0)

@@ -139,10 +139,14 @@ def test_mixed_features_lie_between_both_targets():
     term = DotRegression(1.0, feature_mixup=1.0)
     term.begin_session(SimpleNamespace(head=head, generator_for=lambda *key: torch.Generator().manual_seed(1)), None)  # pyright: ignore[reportArgumentType]
     features, labels = head.frame.T.clone(), torch.arange(4)
-    context = SimpleNamespace(features=features, embedding=head.embed(features), labels=labels, session=SimpleNamespace(id=0), step=0)
+    about = {"session": SimpleNamespace(id=0), "step": 0, "batch": {"index": torch.tensor([7, 3, 9, 1])}}
+    context = SimpleNamespace(features=features, embedding=head.embed(features), labels=labels, **about)
     generator = torch.Generator().manual_seed(1)
     torch.rand((), generator=generator)
-    order = torch.randperm(4, generator=generator)
+    by_id = torch.tensor([3, 1, 0, 2])
+    order = torch.empty(4, dtype=torch.long)
+    order[by_id] = by_id[torch.rand(4, generator=generator).argsort()]  # whatever order the batch has
+    assert (order != torch.arange(4)).any()
     cosines = F.normalize((features + features[order]) / 2, dim=1) @ head.frame
     wanted = ((cosines[labels, labels] - 1) ** 2 + (cosines[labels, order] - 1) ** 2).mean() / 4
     torch.testing.assert_close(term(context), wanted)  # pyright: ignore[reportArgumentType]

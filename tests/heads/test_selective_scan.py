@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from fake_device import FakeDevice, device
 
 from hf_cl.heads import build_head
 from hf_cl.heads import selective_scan as module
@@ -95,8 +96,10 @@ def test_the_neck_of_the_reference(number, novel, separate):
     gate = official(facts["scan_gate"])
     close(gate, found["out_main"])
     is_base = torch.from_numpy(found["labels"] < found["num_base"])
-    losses = [100 * mean_norm(gate, is_base), -novel * mean_norm(gate, ~is_base)]
-    losses += [separate[new] * likeness(facts[f"scan_{name}{'_new' * new}"], is_base) for new in (0, 1) for name in ("dt", "b", "c")]
+    squares, entries = gate.square().flatten(1).sum(1), gate[0].numel()
+    losses = [100 * mean_norm(squares, entries, is_base), -novel * mean_norm(squares, entries, ~is_base)]
+    rows = [(separate[new], facts[f"scan_{name}{'_new' * new}"].mean(2)) for new in (0, 1) for name in ("dt", "b", "c")]
+    losses += [weight * likeness(row, is_base, ~is_base) for weight, row in rows]
     close(losses[0], found["loss_loss_supp_base"])
     close(losses[-3], found["loss_loss_sep_dts_new"])
     total = sum(losses) + out.square().mean()
@@ -150,7 +153,7 @@ def adapted(suppress: float, seed: int) -> tuple[float, float, float]:
             optimizer.zero_grad()
             loss = 5 * ((head.embed(rows) * head.targets(labels)).sum(1) - 1).square().mean()
             if facts := head.take_extras():
-                loss = loss + term(SimpleNamespace(extras=facts, labels=labels))  # pyright: ignore[reportArgumentType]
+                loss = loss + term(SimpleNamespace(extras=facts, labels=labels, batch={"index": torch.arange(len(labels))}))  # pyright: ignore[reportArgumentType]
             loss.backward()
             optimizer.step()
     with torch.no_grad():
@@ -171,7 +174,7 @@ def test_suppression_keeps_the_new_branch_quiet_on_base_classes(seed):
 def test_what_the_losses_make_of_one_kind_alone_and_of_another_head():
     head = head_of().train()
     head(torch.randn(4, 2, 2, 16))
-    context = SimpleNamespace(extras=head.take_extras(), labels=torch.arange(4))
+    context = SimpleNamespace(extras=head.take_extras(), labels=torch.arange(4), batch={"index": torch.arange(4)})
     for term in (BranchSuppression(), BranchSeparation(main=0.5, new=0.5)):
         term.begin_session(SimpleNamespace(head=head), SimpleNamespace(id=0, class_names="abcdef"))  # pyright: ignore[reportArgumentType]
         value = term(context)  # pyright: ignore[reportArgumentType]
@@ -181,7 +184,7 @@ def test_what_the_losses_make_of_one_kind_alone_and_of_another_head():
         assert other.state_dict() == {"base": 6}
         with pytest.raises(ValueError, match="for an etf head with projector: selective_scan"):
             term.begin_session(SimpleNamespace(head=torch.nn.Linear(2, 2)), None)  # pyright: ignore[reportArgumentType]
-    assert BranchSeparation(main=0.5, new=0.5).needs == set(EXTRAS[1:])
+    assert BranchSeparation(main=0.5, new=0.5).needs == {"index", *EXTRAS[1:]}
 
 
 @pytest.mark.parametrize(
@@ -197,3 +200,33 @@ def test_what_the_losses_make_of_one_kind_alone_and_of_another_head():
 def test_a_wrong_setting_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         build_head({"type": "etf", "num_classes_total": 4, **settings}, 16, 2)
+
+
+@pytest.mark.parametrize("form", ["loop", "chunked"])
+def test_autocast_leaves_the_scan_in_float32(form):
+    torch.manual_seed(0)
+    projector, maps = SelectiveScanProjector(16, 16, 3, d_state=4, dt_rank=3, form=form), torch.randn(4, 3, 3, 16)
+    want = projector(maps)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = projector(maps)
+    assert found.isfinite().all() and (found - want).norm() < 0.01 * want.norm()
+    found.float().sum().backward()
+    assert projector.main.block.A_log.grad.isfinite().all()
+
+
+def test_a_device_takes_the_chunked_form_and_a_cpu_the_loop(monkeypatch):
+    torch.manual_seed(0)
+    projector, maps, taken = SelectiveScanProjector(6, 8, 3, d_state=4, dt_rank=3), torch.randn(2, 3, 3, 6), []
+
+    def noted(form: str):
+        scan = getattr(module, form)
+        return lambda *tensors: (taken.append(form), scan(*tensors))[1]
+
+    for form in ("_loop", "_chunked"):
+        monkeypatch.setattr(module, form, noted(form))
+    want = projector(maps)
+    assert taken == ["_loop", "_loop"]  # of two branches
+    with FakeDevice(swap=False):
+        found = projector.to(device())(maps.to(device())).cpu()
+    assert taken[2:] == ["_chunked", "_chunked"]
+    torch.testing.assert_close(found, want)

@@ -18,7 +18,7 @@ from transformers import ViTImageProcessor
 
 import hf_cl
 from hf_cl.adapters.bases import SUPPORT, YES
-from hf_cl.hub.ensemble import Average, average_of
+from hf_cl.hub.ensemble import Average, average_of, disagreement
 from hf_cl.hub.load import load
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "ensemble" / "ensemble.npz")
@@ -49,6 +49,14 @@ def test_averages_are_those_of_the_reference():
     assert nll(average_of(members, "log"), labels) == pytest.approx(float(REFERENCE["nll_geometric"]), abs=1e-12)
     # what it is told apart from: the softmax of the members' mean logits is the geometric mean, and far from the mean of probabilities
     assert (average_of(members).exp() - reference("logits").mean(0).softmax(-1)).abs().max() > 0.04
+
+
+def test_disagreement_is_that_of_the_reference_and_has_its_ends():
+    members = reference("logits").log_softmax(-1)
+    assert disagreement(members).mean().item() == pytest.approx(float(REFERENCE["disagreement"]), abs=1e-12)
+    torch.testing.assert_close(disagreement(members[:1].expand(3, -1, -1)), torch.zeros(7, dtype=torch.float64), atol=1e-15, rtol=0)
+    sure = torch.full((3, 1, 3), 1e-30).diagonal_scatter(torch.ones(1, 3), dim1=0, dim2=2).log()  # each rules out what the others say
+    torch.testing.assert_close(disagreement(sure), torch.tensor([3.0]).log())
 
 
 @pytest.mark.parametrize("average", ["probability", "log"])

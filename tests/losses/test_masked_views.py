@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hf_cl.losses import MaskedViewContrast
-from hf_cl.losses.masked_views import correlated_masks, draws, information, masked_contrast
+from hf_cl.losses.masked_views import correlated_masks, information, masked_contrast
 from hf_cl.methods import compose
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "feature_masks" / "masks.npz")
@@ -70,7 +70,6 @@ def test_masks_are_a_function_of_step_and_sample():
     assert not torch.equal(made().masks(index, 16, step=5), masks)
     share = made().masks(torch.arange(4000), 10, step=0).float().mean(0)
     assert bool((share - 0.5).abs().max() < 0.03)
-    assert len(draws(1, torch.arange(1000), 4).unique()) == 4000
 
 
 def test_what_cannot_be():

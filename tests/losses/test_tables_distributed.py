@@ -40,6 +40,10 @@ def test_tables_of_two_processes(tmp_path):
         visits = first["averages"][:, -1]  # beta to the number of visits, over two epochs: the image that one process repeats counts once
         torch.testing.assert_close(visits, torch.full((17,), 0.7**2))
         assert first["written"].unique(dim=0).shape[0] == 17, "every image has a row of its own"
+        assert first["taught"].unique(dim=0).shape[0] == 17, "each process asks the teachers of its share alone, and both know all"
+    for name in ("epochs", "memorization"):
+        looks = [trace["measured"] for trace in one[name]["sessions"]]
+        assert looks == [[0, 1], [0, 1]], f"{name} looks after each epoch; with labels that look wrong, memorization too"
     assert found["stopped"] and found["equal"] and found["again"] == found["probes"]
     adapters = [load_file(tmp_path / name / "adapters/session-1/adapter_model.safetensors") for name in ("one", "whole")]
     torch.testing.assert_close(*adapters, rtol=0, atol=1e-6)

@@ -172,4 +172,5 @@ def test_probes_of_the_settings_are_asked(tmp_path):
 def test_methods_and_losses_are_registered_under_their_own_names():
     assert {settings().method().name for settings in METHODS.values()} == METHODS.keys()
     told = {"self_distillation": {"epochs": 2}}
-    assert {make(**told.get(name, {})).name for name, make in LOSSES.items()} == LOSSES.keys()
+    ours = {name: make for name, make in LOSSES.items() if make.__module__.startswith("hf_cl.losses.")}  # a test may have added its own
+    assert {make(**told.get(name, {})).name for name, make in ours.items()} == ours.keys() and len(ours) > 30

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from hf_cl.checkpoints.tensors import owned_tensors
 from hf_cl.contracts import Method
-from hf_cl.methods import DstSettings, MaskTuningSettings, compose
+from hf_cl.methods import DstSettings, MaskTuningSettings, PelaSettings, compose
 
 MASK = {"epochs": 1, "learning_rate": 0.01, "rule": "none", "head": COSINE}
 RUNS: dict[str, Callable[[], Method]] = {
@@ -21,6 +21,7 @@ RUNS: dict[str, Callable[[], Method]] = {
     "dst, unfired": lambda: DstSettings(epochs=2, density=0.1, update_every=1, growth="random_unfired", head=COSINE).method(),
     "mask_tuning": lambda: MaskTuningSettings(**MASK).method(),
     "mask_tuning, stack": lambda: MaskTuningSettings(**MASK, sessions="stack").method(),
+    "pela": lambda: PelaSettings(epochs=1, learning_rate=1e-3, deviation_weight=0.5, adapt_sessions="all", head=COSINE).method(),
     "compander": partial(compose, adapter={"type": "compander", "learn": True}, head=COSINE, epochs=1),
 }
 

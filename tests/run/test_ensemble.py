@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from members import train_members
+from processes import run as run_script
+from run import ensemble_case
 from run_snippets import six_of_each
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from hf_cl.cli import app
 from hf_cl.hub.load import load
 from hf_cl.results.comparison import compare
+from hf_cl.results.members import adapter_of
 from hf_cl.results.saved_run import read_run as read
 from hf_cl.scenarios import sources
 
@@ -53,6 +58,11 @@ def test_the_average_is_measured_beside_its_members(call, members, tmp_path):
         said = [together.class_names[i] for i in together.logits(pictures).argmax(-1).tolist()]
         seen = [(a, b) for a, b in zip(said, names, strict=True) if b in together.class_names]
         assert found.results.metrics["session_accuracy"][session] == pytest.approx(sum(a == b for a, b in seen) / len(seen))
+    each = torch.stack([load(run).logits(pictures).argmax(-1) for run in runs])  # [3, n]
+    apart = found.results.probes["disagreement"]
+    assert apart["images"] == pytest.approx(float((each != each[0]).any(0).float().mean())) and 0 < apart["nats"] < 1.1
+    assert [one["session"] for one in apart["sessions"]] == [0, 1] and apart["sessions"][1]["nats"] == apart["nats"]
+    assert f"The members disagree by {apart['nats']:.2f} nats in the mean" in (out / "report.html").read_text()
     assert json.loads(result.stdout)["metrics"]["final_accuracy"] == found.results.metrics["final_accuracy"]
     assert set(found.results.comparisons) == {"lora-0 (LoRA)", "lora-1 (LoRA)", "probe (linear probe)"}
     assert found.results.parameters.trainable == sum(read_run(run).results.parameters.trainable for run in runs)
@@ -120,6 +130,24 @@ def test_a_student_is_nearer_to_its_teachers_the_longer_it_learns(call, members,
     assert gaps[1] < 0.5 * gaps[0]
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_measure_and_distil_what_one_does(members, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "read_digits", six_of_each)
+    one = ensemble_case.run(tmp_path / "one", members)
+    both = tmp_path / "two"
+    both.mkdir()
+    done = run_script(Path(ensemble_case.__file__), both / "found.json", members, processes=2, ACCELERATE_USE_CPU="true")
+    assert done.status == 0, done.output[-4000:]
+    found = json.loads((both / "found.json").read_text())
+    assert found["average"] == pytest.approx(one["average"], rel=1e-5) and found["average"]["disagreement.nats"] > 0
+    assert found["counts"] == one["counts"] and found["student"] == one["student"]
+    weights = [load_file(adapter_of(folder / "student", 1) / "adapter_model.safetensors") for folder in (tmp_path / "one", both)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, values in weights[0].items():
+        torch.testing.assert_close(weights[1][name], values, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -128,7 +156,7 @@ def test_a_student_is_nearer_to_its_teachers_the_longer_it_learns(call, members,
         (("--distill", "--student", "epoch=3"), "Unknown setting 'epoch' (--student epoch). Did you mean 'epochs'?"),
         (("--distill", "--student", "head={type: gaussian}"), "The head 'gaussian' fits itself to features at the end of a session"),
         (("--distill", "--hard_labels", "1", "--images", "x"), "hard_labels reads labels, and the images of --images have none"),
-        (("--distill", "--images", "nowhere"), "There is no folder 'nowhere' of images."),
+        (("--distill", "--images", "./nowhere"), "'./nowhere' is no folder or file here, and cannot be a Hub id"),
         (("--distill", "--temperature", "0"), "temperature must be positive, got 0.0."),
         (("--images", "x"), "are for --distill; add it, or leave them out."),
     ],

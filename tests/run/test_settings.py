@@ -118,6 +118,15 @@ def test_a_name_is_short_for_a_dict_with_a_type():
     assert settings.losses == {"zero_shot_kl": {}, "consistency": {}} and settings.imports == ["a.py", "b.py"]
 
 
+def test_no_is_a_word_where_a_setting_has_it(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("mixed_precision: no\n")
+    for flags in (["--mixed_precision", "no"], ["--config", str(file)]):
+        assert (
+            parse_settings(METHODS["frozen"], "frozen", ["--output_dir", "runs/x", "--dataset", "digits", *flags]).mixed_precision == "no"
+        )
+
+
 def test_own_pictures_take_their_own_config(tmp_path, capsys):
     seen = []
     words = ["--dataset", str(tmp_path), "--epochs", "3"]

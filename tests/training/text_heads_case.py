@@ -18,10 +18,12 @@ from hf_cl.scenarios import few_shot_class_incremental, open_images
 
 torch.set_num_threads(1)
 
+WORDS_HEAD = {"type": "text", "learned_words": "auto", "words_steps": 5}
 
 METHODS: dict[str, Callable[[], Method]] = {
     "cpe_clip": lambda: cpe_clip(base_epochs=2, session_epochs=2, session_batch_size=2, lr_per_epoch=[0.01, 0.01]),
     "glad": lambda: glad(adapter=GladConfig(lora_dropout=0.0), iterations=6, session_iterations=2),
+    "words": lambda: glad(adapter=GladConfig(lora_dropout=0.0, head=dict(WORDS_HEAD)), iterations=4, session_iterations=1),
 }
 """Without dropout, whose masks are drawn per process."""
 

@@ -46,10 +46,9 @@ class HyperLoraModel(QueryValueTuner):
         super().put_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage)
         generator = self._put_generator(model, adapter_name)
         _settle(generator, self._host(adapter_name).base_layer, low_cpu_mem_usage)
-        hosts = self.hosts()
-        QueryPass.on(model, hosts)
+        self.query_pass()
         if self._config(adapter_name).class_names:
-            self.head_wrapper().inform(hosts)
+            self.head_wrapper().inform(self.hosts())
 
     def _put_generator(self, model: nn.Module, adapter_name: str) -> Generator:
         """Once all layers are there: their shapes, and their order by depth and then by name, are the generator's."""
@@ -121,10 +120,14 @@ class HyperLoraModel(QueryValueTuner):
         finally:
             del host.fixed[adapter_name]
 
+    def query_pass(self) -> QueryPass:
+        """Of all adapters."""
+        return QueryPass.on(self.model, self.hosts())
+
     @torch.no_grad()
     def queries(self, pixel_values: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, Q] by what an image finds its session: of the untouched tower."""
-        return QueryPass.on(self.model, self.hosts()).query(pixel_values)
+        return self.query_pass().query(pixel_values)
 
     @torch.no_grad()
     def write_means(self, adapter_name: str, first: int, means: Tensor) -> None:
@@ -150,7 +153,7 @@ class HyperLoraModel(QueryValueTuner):
             # peft lets each layer choose its next adapter, and a layer that only this adapter has would choose none
             self.set_adapter(others[0])
         super().delete_adapter(adapter_name)
-        QueryPass.on(self.model, self.hosts())
+        self.query_pass()
 
     def _check_merge_allowed(self) -> None:
         super()._check_merge_allowed()
@@ -163,7 +166,7 @@ class HyperLoraModel(QueryValueTuner):
                 )
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
-        queries = QueryPass.on(self.model, self.hosts())
+        queries = self.query_pass()
         model = super()._unload_and_optionally_merge(*args, **kwargs)
         queries.remove()
         return model

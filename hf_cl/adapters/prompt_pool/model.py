@@ -27,7 +27,7 @@ class PromptPoolModel(PrefixModel):
     def put_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         super().put_adapter(model, adapter_name, *args, **kwargs)
         layers = self.pool_layers()
-        QueryPass.on(model, layers)
+        self.query_pass()
         leaders = [layer for layer in layers if adapter_name in layer.prompt_pool_count]
         for layer in layers:
             if leaders and isinstance(layer.producers.get(adapter_name), Mvp):
@@ -53,6 +53,10 @@ class PromptPoolModel(PrefixModel):
         if self.peft_config[adapter_name].grows:  # pyright: ignore[reportAttributeAccessIssue]
             for layer in self.pool_layers():
                 layer.grow(adapter_name)
+
+    def query_pass(self) -> QueryPass:
+        """Of all pools."""
+        return QueryPass.on(self.model, self.pool_layers())
 
     def pool_layers(self) -> list[PromptPoolLayer]:
         """In the order of the layers."""
@@ -84,7 +88,7 @@ class PromptPoolModel(PrefixModel):
         return stacked([one for one in produced if one is not None])
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
-        queries = QueryPass.on(self.model, self.pool_layers())
+        queries = self.query_pass()
         model = super()._unload_and_optionally_merge(*args, **kwargs)
         queries.remove()
         return model

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hf_cl.adapters.low_rank import LowRankLinear, factors, rank_of
+from hf_cl.adapters.low_rank_linear import LowRankLinear, factors, rank_of
 
-NUMBERS = np.load(Path(__file__).parents[2] / "reference" / "pela" / "pela.npz", allow_pickle=False)
+NUMBERS = np.load(Path(__file__).parents[1] / "reference" / "pela" / "pela.npz", allow_pickle=False)
 RATIO = float(NUMBERS["ratio"])
 
 

@@ -10,10 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+MIN_OUT_FEATURES = 10
+"""Linears with fewer outputs are left alone: heads, mostly."""
+
 
 def rank_of(inputs: int, outputs: int, ratio: float) -> int:
     """The rank at which two factors have 1/ratio of the entries of the whole: floor(I O / (ratio (I + O)))."""
     return int(inputs * outputs / (ratio * (inputs + outputs)))
+
+
+def checked_rank(name: str, inputs: int, outputs: int, ratio: float) -> int:
+    """The same. Raises ValueError, naming the module, where the ratio leaves it no rank."""
+    rank = rank_of(inputs, outputs, ratio)
+    if rank < 1:
+        raise ValueError(f"ratio {ratio} leaves {name!r} no rank at all; at most {inputs * outputs / (inputs + outputs):.1f} does.")
+    return rank
 
 
 @torch.no_grad()
@@ -25,7 +36,8 @@ def factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     u, s, v = torch.linalg.svd(wide, full_matrices=False)  # [O, k], [k], [k, I]
     root = s[:rank].sqrt()
-    return root[:, None] * v[:rank], u[:, :rank] * root
+    down, up = root[:, None] * v[:rank], u[:, :rank] * root
+    return down.contiguous(), up.contiguous()  # products round by the order in memory, and files have but this one
 
 
 class LowRankLinear(nn.Linear):
