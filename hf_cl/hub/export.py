@@ -109,14 +109,16 @@ def export(
         tell: is told what `small` and `skip_blocks` cost, which stands in the folder's README.md too.
         domain: for all images, of an adapter that has norms for several (SESSION_NORM); a merged model needs it.
 
-    Returns the folder. Raises ValueError, with the reason, for what a form
-    cannot express, where too few predictions stay, for a folder that holds something, without the extra `onnx`, and what `load` raises;
-    RuntimeError where the export does not give the adapter's logits.
+    Returns the folder. Raises ValueError, with the reason, for what a form cannot express, where too few predictions stay, for a folder
+    that holds something, without the extra `onnx`, and what `load` raises; RuntimeError where the export does not give the adapter's
+    logits.
     """
-    wish = Wish(pictures, bits, max_bytes, keep, skip_blocks)
     if form not in FORMS:
         raise ValueError(f"The form of an export is one of {', '.join(FORMS)}, not {form!r}.")
+    wish = Wish(pictures, bits, max_bytes, keep, skip_blocks)
     wish.check(form)
+    if form == "small" and domain is not None:
+        raise ValueError("A small adapter has the norms of all domains; leave domain out.")
     place = Path(folder)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise ValueError(f"{place} holds something already; choose a new folder.")
@@ -154,7 +156,9 @@ def _export_merged(classifier: Classifier, folder: Path, wish: Wish) -> str | No
 
 def _export_small(classifier: Classifier, folder: Path, wish: Wish) -> str:
     keep = 0.995 if wish.keep is None else wish.keep
-    small = write_small(classifier, folder, wish.judge(classifier), bits=wish.bits or 8, max_bytes=wish.max_bytes, keep=keep)
+    small = write_small(
+        classifier, folder, wish.judge(classifier), bits=8 if wish.bits is None else wish.bits, max_bytes=wish.max_bytes, keep=keep
+    )
     return f"{small}."
 
 
