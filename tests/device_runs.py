@@ -35,6 +35,7 @@ from transformers import (
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, SaraConfig
 from hf_cl.contracts import Method, Probe
+from hf_cl.contrib.noise_windows import NoisyCrossEntropy
 from hf_cl.methods import (
     CodaPromptSettings,
     DstSettings,
@@ -214,6 +215,7 @@ RUNS: dict[str, Run] = {
     "anchors": Run(
         partial(compose, losses={name: {} for name in ("l2_anchor", "ewc", "feature_distillation", "prediction_distillation")}, epochs=1)
     ),
+    "noise": Run(partial(compose, main={"type": NoisyCrossEntropy.name}, epochs=1)),
     "memories": Run(
         partial(compose, losses={"early_learning": {}, "slope_cap": {}, "masked_views": {}}, rule={"type": "perp_grad"}, epochs=1),
         probes=(partial(SoftmaxCollapse, every=1), SuspectedLabels, SharpnessProbe, Calibration),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def page_templates() -> Environment:
         "display_name": display_name,
         "shown": shown,
         "breakable": _breakable,
+        "with_code": _with_code,
         "ink": ink,
     }
     environment.globals |= {"script": Markup(_script()), "script_hash": _script_hash()}
@@ -79,6 +81,11 @@ def _luminance(color: Color) -> float:
 def inline_png(png: bytes) -> Markup:
     """A PNG as data URL."""
     return Markup("data:image/png;base64,") + base64.b64encode(png).decode()
+
+
+def _with_code(sentence: str) -> Markup:
+    """A sentence whose names stand in backticks, as the card's Markdown has them."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))
 
 
 def _breakable(name: str) -> Markup:

@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 import torch
 from device_runs import RUNS, Kill, _Killed, build
+from safetensors.torch import load_file
 
 from hf_cl.methods.etf import EtfSettings
 
@@ -33,3 +34,19 @@ def test_what_trains_and_when():
     (align,) = method.phases(session)  # pyright: ignore[reportArgumentType]
     assert align.losses[0].balanced and align.inputs == "features" and not align.trainable("vit.weight")  # pyright: ignore[reportAttributeAccessIssue]
     assert EtfSettings(memory=None).method().memory is None
+
+
+def test_maps_are_pooled_before_anything_keeps_them(tmp_path):
+    """4 x 4 patches of 32 numbers, and a grid of 2: what is held of an image is 2 x 2 x 32 numbers, in the run, in files, in the memory."""
+    trainer = build(RUNS["mamba_fscil"], tmp_path / "run", tmp_path, feature_cache=str(tmp_path / "features"))
+    trainer.fit()
+    session = trainer.plan.sessions[-1]
+    held = [trainer.features_of(session.train), *(found for _, found in trainer.features._sets.values())]
+    for found in held:
+        assert found.features.shape[1:] == (2, 2, 32)
+        assert found.features.untyped_storage().nbytes() == len(found.labels) * 2 * 2 * 32 * 4  # and no view of something larger
+    rows = [load_file(path)["features"] for path in (tmp_path / "features").rglob("*.safetensors")]
+    assert rows and {row.shape[1:] for row in rows} == {(2, 2, 32)}
+    assert trainer.memory is not None
+    means = trainer.memory.state_dict()["means"]
+    assert len(means) == 4 and {mean.shape for mean in means} == {(2, 2, 32)}
