@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tiny
 import torch
 from peft import get_peft_model
@@ -17,7 +19,8 @@ PICTURES = [torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8, generator=torc
 
 def an_adapter(folder, kind, head=None, **changes):
     """An adapter with random values on a tiny base beside it, grown once."""
-    tiny.base(tiny.homes(kind)[0]).save_pretrained(folder / "base")
+    plain: Any = tiny.base(tiny.homes(kind)[0])
+    plain.save_pretrained(folder / "base")
     base = AutoModelForImageClassification.from_pretrained(folder / "base", num_labels=2)
     torch.manual_seed(1)
     model = get_peft_model(base, tiny.ADAPTERS[kind](class_names=NAMES[:3], head=head or {"type": "linear"}, **changes))

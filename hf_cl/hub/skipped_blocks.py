@@ -151,7 +151,11 @@ def _states(model: Any, blocks: nn.ModuleList, pixels: Tensor) -> list[Tensor]:
     """[B, T, D] before each block and after the last."""
     states: list[Tensor] = []
     handles = [block.register_forward_pre_hook(lambda _, args: states.append(args[0])) for block in blocks]
-    handles.append(blocks[-1].register_forward_hook(lambda _, args, out: states.append(out)))
+
+    def last(_block: nn.Module, _args: Any, output: Any) -> None:
+        states.append(output)
+
+    handles.append(blocks[-1].register_forward_hook(last))
     try:
         model(pixel_values=pixels)
     finally:

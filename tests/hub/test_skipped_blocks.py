@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_measures_are_the_reference_s():
 def planted(tmp_path_factory):
     """A GLAD adapter on a ViT whose block 3 adds 1e-3 of noise and nothing else."""
     folder = tmp_path_factory.mktemp("planted")
-    base = tiny.base("vit")
+    base: Any = tiny.base("vit")
     with torch.no_grad():
         base.vit.embeddings.cls_token.normal_()
         for number, block in enumerate(base.vit.layers):

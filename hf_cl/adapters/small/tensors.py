@@ -70,7 +70,8 @@ def read_table(values: Mapping[str, Any]) -> dict[str, Small]:
 
 def _read(name: str, entry: Any) -> Small:
     values: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {}
-    kind, bits, shape = values.get("kind", ""), values.get("bits"), values.get("shape")
+    kind: Any = values.get("kind")
+    bits, shape = values.get("bits"), values.get("shape")
     allowed = {"values": VALUE_BITS, "positions": range(1, 32)}.get(kind if isinstance(kind, str) else "", ())
     sizes = isinstance(shape, list) and shape and all(type(size) is int and 0 < size < 2**31 for size in shape)
     if type(bits) is not int or bits not in allowed or not sizes:
