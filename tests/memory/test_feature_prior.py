@@ -54,6 +54,7 @@ def test_of_a_quadratic_potential_the_prior_is_known():
     torch.testing.assert_close(negative_log_prior(x, *parts), found["prior"], rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_what_lies_between_the_classes_is_improbable():
     generator = torch.Generator().manual_seed(0)
     middles = 3 * torch.randn(6, 4, dtype=torch.float64, generator=generator)
@@ -62,7 +63,7 @@ def test_what_lies_between_the_classes_is_improbable():
         return rows + 0.3 * torch.randn(rows.shape, dtype=torch.float64, generator=generator)
 
     train, known, unknown = (around(rows.repeat(n, 1)) for rows, n in ((middles, 100), (middles, 20), (middles.mean(0)[None], 120)))
-    network = learned(train / train.std(0), generator, width=24, stages=((None, 100), (4.0, 60)))
+    network = learned(train / train.std(0), generator, width=32, stages=((None, 150), (4.0, 100)))
     scores = -network.log_prior(torch.cat([known, unknown]) / train.std(0))
     labels = [0] * len(known) + [1] * len(unknown)
     assert roc_auc_score(labels, scores.numpy()) > 0.9
