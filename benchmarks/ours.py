@@ -165,8 +165,10 @@ class OurStep:
     def __call__(self, batch: MicroBatch) -> None:
         self.stepper.step([batch], 0, self.number, self.schedule(0, self.number))
         self.number += 1
+        self.trainer.contexts = self.stepper.contexts
         for part in self.parts:
             part.after_step(self.trainer)
+        self.trainer.contexts = self.stepper.contexts = ()
 
     def losses(self) -> dict[str, float]:
         """Mean losses since the last call."""
