@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +26,17 @@ def thin(files: list[Path], count: int, label_column: str, classes: int | None =
     return table.take(keep)
 
 
+def with_wrong_labels(table: pa.Table, share: float, label_column: str, seed: int = 0) -> pa.Table:
+    """A share of the rows under another of the labels that are there, each as likely."""
+    rng, at = np.random.default_rng(seed), table.column_names.index(label_column)
+    labels = np.array(table[label_column].to_pylist())
+    known = np.unique(labels)
+    wrong = rng.random(len(labels)) < share
+    places = np.searchsorted(known, labels) + rng.integers(1, len(known), len(labels))
+    labels = np.where(wrong, known[places % len(known)], labels)
+    return table.set_column(at, table.schema.field(at), pa.array(labels.tolist(), table.schema.field(at).type))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
@@ -32,6 +44,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, required=True, help="training images per class")
     parser.add_argument("--test", type=int, required=True, help="test images per class")
     parser.add_argument("--classes", type=int, help="of the first so many labels alone")
+    parser.add_argument("--wrong_labels", type=float, default=0.0, help="share of the training images under another class")
     parser.add_argument("--label_column", default="fine_label")
     options = parser.parse_args()
     options.output.mkdir(parents=True)
@@ -39,7 +52,10 @@ def main() -> None:
         files = sorted(options.dataset.glob(f"*{split}*.parquet"))
         if not files:
             parser.error(f"{options.dataset} has no parquet file of the split {split!r}")
-        pq.write_table(thin(files, count, options.label_column, options.classes), options.output / f"{split}.parquet")
+        table = thin(files, count, options.label_column, options.classes)
+        if split == "train":
+            table = with_wrong_labels(table, options.wrong_labels, options.label_column)
+        pq.write_table(table, options.output / f"{split}.parquet")
 
 
 if __name__ == "__main__":
