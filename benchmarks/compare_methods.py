@@ -3,7 +3,8 @@
     python benchmarks/compare_methods.py benchmarks/tables/sara_cifar100_small.yaml --dataset ./cifar100_small --output_dir runs/sara
 
 The file names the settings that all runs share (`common`), one row per method with settings of its own (`rows`), and the metrics to show
-(`columns`, names of `hf_cl.metrics`; of a metric that is a list the last value counts). Every run is what `hf-cl train` does with the
+(`columns`, names of `hf_cl.metrics`; of a metric that is a list the last value counts), and perhaps settings that differ from seed to seed
+(`by_seed`, a list that seeds go round in). Every run is what `hf-cl train` does with the
 same settings, with its report and card; `seed` and `class_order_seed` are the run's seed. A program that was stopped goes on where it was:
 finished runs are read, the unfinished one resumes. The table is printed and written to `table.md`: percent, mean and standard deviation
 (n - 1) over the seeds. `--rows` names the rows to train; of the others it shows what is finished.
@@ -95,8 +96,9 @@ def main() -> None:
             if name not in chosen and not is_finished(folder):
                 continue
             own = {"dataset": options.dataset, "output_dir": str(folder), "seed": seed, "class_order_seed": seed, "resume": "auto"}
+            drawn = spec.get("by_seed", [{}])
             started = time.process_time()
-            results = one_run(settings_of(row, common, **own))
+            results = one_run(settings_of(row, common | drawn[seed % len(drawn)], **own))
             rows[name].append(results)
             final = results.metrics[spec["columns"][0]]
             print(f"seed {seed}, {name}: {spec['columns'][0]} {final:.4f}, {time.process_time() - started:.0f} s of processor", flush=True)

@@ -44,8 +44,8 @@ class FlowOutliers(VirtualOutliers):
     """Outliers at the end of a potential flow instead of draws.
 
     z_{t+1} = z_t - s grad u / |grad u|, u the logsumexp of the session's logits, from real features on, in 20 steps over `length` times
-    sqrt(D) times the features' deviation. After Song, Sebe, Wang: "Latent Traversals in Generative Models as Potential Flows" (ICML 2023):
-    of it the potential is taken. Its wave equation and its K learned potentials serve a generator, and there is none here.
+    sqrt(D) times the features' deviation. After Song, Keller, Sebe, Welling: "Latent Traversals in Generative Models as Potential Flows"
+    (ICML 2023): of it the potential is taken. Its wave equation and its K learned potentials serve a generator, and there is none here.
     """
 
     def __init__(self, length: float = 1.0, steps: int = 20, **settings: Any) -> None:
@@ -85,7 +85,7 @@ def settings_for(options: argparse.Namespace, seed: int) -> Any:
         "head": {"type": "prototype"},
         "keep_adapters": "last",
         "feature_cache": str(options.output_dir / "features"),
-        "output_dir": str(options.output_dir / f"order-{seed}"),
+        "output_dir": str(options.output_dir / f"{options.what}-{seed}"),
     }
     return parse_settings(METHODS["frozen"], "frozen", [f"--{key}={json.dumps(value)}" for key, value in values.items()])
 

@@ -17,6 +17,7 @@ from hf_cl.adapters import (
     OnePromptConfig,
     PromptPoolConfig,
     SaraConfig,
+    SessionNormConfig,
 )
 
 
@@ -157,6 +158,21 @@ def _sara(family: str) -> list[Case]:
     ]
 
 
+def _session_norm(family: str) -> list[Case]:
+    def case(name: str, *without: str, **settings: Any) -> Case:
+        return Case("SESSION_NORM", family, name, SessionNormConfig, settings, without=frozenset(without))
+
+    norm = "layer_norm1" if family == "clip_vision" else "layernorm_before"
+    return [
+        case("default"),
+        case("list", target_modules=[norm]),
+        case("regex", target_modules=rf".*layers\.1\.{norm}"),
+        case("modules to save", modules_to_save=["classifier"]),
+        case("interpolate", conditioning="interpolate", codes={"night": 0.0, "noon": 12.0}, domains=["night"]),
+        case("head", IDENTITY, **HEAD),
+    ]
+
+
 def _on_weights(kind: str, config: type, family: str, **common: Any) -> list[Case]:
     """Types whose layers stand around Linears."""
 
@@ -203,6 +219,7 @@ def _custom() -> list[Case]:
         ("SARA", SaraConfig, SARA, sara),
         ("DST", DstConfig, SARA, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
         ("MASK_TUNING", MaskTuningConfig, MASK, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
+        ("SESSION_NORM", SessionNormConfig, {}, {"MLP norms": ("MLP_LayerNorm", {"target_modules": ["layernorm0"]})}),
         ("COMPANDER", CompanderConfig, {}, {**glad, "Conv2d groups": ("Conv2dGroups", {"target_modules": ["conv2d"]})}),
     )
     low_rank = {
@@ -225,7 +242,12 @@ CASES = [
     *_prompt_pool("vit", "attention"),
     *_prompt_pool("clip_vision", "self_attn"),
     *_cpe_clip(),
-    *[case for family in ("vit", "clip_vision") for make in (_async_lora, _hyper_lora, _glad, _sara) for case in make(family)],
+    *[
+        case
+        for family in ("vit", "clip_vision")
+        for make in (_async_lora, _hyper_lora, _glad, _sara, _session_norm)
+        for case in make(family)
+    ],
     *_on_weights("COMPANDER", CompanderConfig, "vit"),
     *_on_weights("COMPANDER", CompanderConfig, "clip_vision", mode="residual"),
     *_on_weights("DST", DstConfig, "vit", **SARA),

@@ -3,6 +3,7 @@
 _ONE_HEAD = "one head is active at a time (peft's own modules_to_save refuses two as well; peft's test skips those cases by their settings)"
 _ONE_PROMPT_SET = "two CPE_CLIP adapters are refused together: each brings prompts of its own"
 _ONE_COPY = "adapters that both hold a copy of one module are refused together: copies replace weights and do not add up"
+_ONE_PAIR = "adapters that hold factors of one module are refused together: factors replace a weight and do not add up"
 _RESTING = "copies that have never trained equal the base; they are in memory, ready to be unfrozen, and no part of the file"
 _SLOW_FACTOR = (
     "the test asks that every tensor moves by 1e-4 in three steps; with everything unfrozen, LoRA's A of the last block's queries, whose "
@@ -32,6 +33,9 @@ EXPLAINED: dict[str, str] = {
     "test_active_adapter CPE_CLIP/clip_vision/default": _ONE_PROMPT_SET,
     "test_active_adapter CPE_CLIP/clip_vision/replace": _ONE_PROMPT_SET,
     "test_active_adapter ASYNC_LORA/*unfrozen": _ONE_COPY,
+    "test_active_adapter LOW_RANK/*": _ONE_PAIR,
+    "test_parameters_after_loading_model LOW_RANK/clip_vision/default": _DIVERGES,
+    "test_parameters_after_loading_model LOW_RANK/clip_vision/modules to save": _DIVERGES,
     "test_save_pretrained ASYNC_LORA/*/resting copies": _RESTING,
     "test_parameters_after_loading_model ASYNC_LORA/*/resting copies": _RESTING,
     "test_only_params_are_updated ASYNC_LORA/vit/all unfrozen": _SLOW_FACTOR,

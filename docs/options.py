@@ -29,8 +29,8 @@ def options(name: str) -> str:
     config = HeadedConfig if name == "HeadedConfig" else getattr(hf_cl.adapters, name)
     shared = () if config is HeadedConfig else (one for one in (PrefixConfig, WeightConfig) if issubclass(config, one))
     declared = (config, *shared)
-    own = [field for one in declared for field in fields(config) if field.name in one.__annotations__]
-    return _table("option", ((field, field.metadata["help"]) for field in own))
+    own = {field.name: field for one in declared for field in fields(config) if field.name in one.__annotations__}  # said anew: once
+    return _table("option", ((field, field.metadata["help"]) for field in own.values()))
 
 
 def settings(name: str) -> str:

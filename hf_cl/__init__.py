@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         PromptPoolModel,
         SaraConfig,
         SaraModel,
+        SessionNormConfig,
+        SessionNormModel,
     )
     from hf_cl.adapters.sara import sara_lr
     from hf_cl.adapters.text_logits import set_tokenizer
@@ -49,6 +51,7 @@ __version__ = "0.1.0"
 _ADAPTERS = (
     *("AsyncLoraConfig", "AsyncLoraModel", "CPEClipConfig", "CPEClipModel", "GladConfig", "GladModel"),
     *("HyperLoraConfig", "HyperLoraModel"),
+    *("SessionNormConfig", "SessionNormModel"),
     *("CompanderConfig", "CompanderModel"),
     *("MaskTuningConfig", "MaskTuningModel"),
     *("DstConfig", "DstModel"),
@@ -92,6 +95,8 @@ __all__ = [
     "PromptPoolModel",
     "SaraConfig",
     "SaraModel",
+    "SessionNormConfig",
+    "SessionNormModel",
     "TrainingSettings",
     "heads",
     "load",

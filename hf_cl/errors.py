@@ -24,6 +24,10 @@ class UnreadableImageError(DataError):
         self.cause = cause
 
 
+class CandidateFailedError(RuntimeError):
+    """A run of a search ended in another way than by diverging."""
+
+
 class TrainingInterruptedError(RuntimeError):
     """A signal stopped the run after a checkpoint was written. `exit_status` is what a shell expects: 128 + the signal's number."""
 

@@ -35,6 +35,7 @@ from transformers import (
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import AsyncLoraConfig, CPEClipConfig, GladConfig, SaraConfig
 from hf_cl.contracts import Method, Probe
+from hf_cl.contrib.noise_windows import NoisyCrossEntropy
 from hf_cl.methods import (
     CodaPromptSettings,
     DstSettings,
@@ -44,6 +45,7 @@ from hf_cl.methods import (
     MaskTuningSettings,
     MvpSettings,
     PelaSettings,
+    SessionNormSettings,
     coact,
     compose,
     cpe_clip,
@@ -213,6 +215,7 @@ RUNS: dict[str, Run] = {
     "anchors": Run(
         partial(compose, losses={name: {} for name in ("l2_anchor", "ewc", "feature_distillation", "prediction_distillation")}, epochs=1)
     ),
+    "noise": Run(partial(compose, main={"type": NoisyCrossEntropy.name}, epochs=1)),
     "memories": Run(
         partial(compose, losses={"early_learning": {}, "slope_cap": {}, "masked_views": {}}, rule={"type": "perp_grad"}, epochs=1),
         probes=(partial(SoftmaxCollapse, every=1), SuspectedLabels, SharpnessProbe, Calibration),
@@ -237,6 +240,7 @@ RUNS: dict[str, Run] = {
     "dst": Run(lambda: DstSettings(**DST).method(), waits=DST_WAITS),
     "mask_tuning": Run(lambda: MaskTuningSettings(rule="none", head=LINEAR, epochs=1, learning_rate=0.01, sessions="stack").method()),
     "r-amt": Run(lambda: MaskTuningSettings(epochs=1).method(), both("clip"), "clip"),
+    "session_norm": Run(lambda: SessionNormSettings(epochs=1).method()),
     "pela": Run(lambda: PelaSettings(epochs=2, learning_rate=1e-3, deviation_weight=0.5, adapt_sessions="all", head=LINEAR).method()),
     "compander": Run(partial(compose, adapter={"type": "compander", "learn": True}, epochs=1)),
     # towers

@@ -36,6 +36,7 @@ from hf_cl.adapters import (
     OnePromptConfig,
     PromptPoolConfig,
     SaraConfig,
+    SessionNormConfig,
 )
 
 SIDE = 32
@@ -109,6 +110,7 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
     "MASK_TUNING": MaskTuningConfig,
     "DST": lambda **kwargs: DstConfig(**{"density": 0.1, **kwargs}),
     "COMPANDER": lambda **kwargs: CompanderConfig(**{"learn": True, **kwargs}),
+    "SESSION_NORM": lambda **kwargs: SessionNormConfig(**{"conditioning": "table", "domains": ["day", "night"], **kwargs}),
     "LOW_RANK": LowRankConfig,
 }
 """peft type -> a config for the tiny bases; keywords override."""
@@ -126,6 +128,9 @@ OTHER: dict[str, Callable[..., Any]] = {
     "DST": lambda **kwargs: DstConfig(density=0.03, init="erk", target_modules=["q_proj", "fc1"], **kwargs),
     "MASK_TUNING": lambda **kwargs: MaskTuningConfig(threshold=0.1, init_value=0.2, target_modules=["q_proj", "fc1"], **kwargs),
     "COMPANDER": lambda **kwargs: CompanderConfig(mode="residual", target_modules=["q_proj", "fc1"], **kwargs),
+    "SESSION_NORM": lambda **kwargs: SessionNormConfig(
+        conditioning="interpolate", codes={"0": 0, "9": 9}, domains=["0"], layers_to_transform=[1], **kwargs
+    ),
     "LOW_RANK": lambda **kwargs: LowRankConfig(ratio=4.0, target_modules=["q_proj", "fc1"], **kwargs),
 }
 """A second config of each type, of another size."""

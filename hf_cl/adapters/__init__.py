@@ -16,6 +16,7 @@ from hf_cl.adapters.mask_tuning import MaskTuningConfig, MaskTuningModel
 from hf_cl.adapters.one_prompt import OnePromptConfig, OnePromptModel
 from hf_cl.adapters.prompt_pool import PromptPoolConfig, PromptPoolModel
 from hf_cl.adapters.sara import SaraConfig, SaraModel
+from hf_cl.adapters.session_norm import SessionNormConfig, SessionNormModel
 
 ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "one_prompt": OnePromptConfig,
@@ -30,6 +31,7 @@ ADAPTERS: dict[str, Callable[..., HeadedConfig]] = {
     "lora": plain_lora,
     "prompt_pool": PromptPoolConfig,
     "hyper_lora": HyperLoraConfig,
+    "session_norm": SessionNormConfig,
 }
 """The `type` of an adapter's spec -> what makes its config; the other entries of the spec are options of the config."""
 GIVEN = (
@@ -40,6 +42,7 @@ GIVEN = (
         "format_version",
         "base_signature",
         "layer_paths",
+        "domains",
         "peft_type",
         "auto_mapping",
         "peft_version",
@@ -72,4 +75,6 @@ __all__ = [
     "PromptPoolModel",
     "SaraConfig",
     "SaraModel",
+    "SessionNormConfig",
+    "SessionNormModel",
 ]

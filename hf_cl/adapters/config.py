@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -69,6 +70,9 @@ class HeadedConfig:
 
     def check_rule(self, rule: GradientRule) -> None:
         """Raise ValueError where the config records another gradient rule than the one that trains it. Most record none."""
+
+    def check_domains(self, domain_names: Sequence[str]) -> None:
+        """Raise ValueError where the adapter needs the domains of images and cannot do with those that a stream has. Most need none."""
 
     def misfits(self, model: nn.Module) -> list[str]:
         """What of a new adapter does not fit the base, a sentence each: all that can be seen without putting it in."""

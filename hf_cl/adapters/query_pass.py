@@ -102,6 +102,15 @@ class QueryPass:
             for layer, state in zip(self.layers, before, strict=True):
                 layer.wake(state)
 
+    def input_of(self, layer: nn.Module, pixel_values: Tensor) -> Tensor:
+        """What a layer of the tower would be given for these images, in eval mode and without gradient; nothing behind it runs."""
+        self._inside = True
+        try:
+            with torch.no_grad(), evaluating(self._tower[0]):
+                return _before(layer, self._tower[0], (pixel_values,), {})
+        finally:
+            self._inside = False
+
     def kinds(self) -> list[Query]:
         """Which queries the next forward will ask for, in the mode that the layers are in."""
         asked: list[Query | None] = [layer.needs_query() for layer in self.layers if layer.asks()]
@@ -205,17 +214,32 @@ class _Reached(Exception):
         self.tokens = tokens
 
 
+def _before(layer: nn.Module, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The input of a layer."""
+
+    def stop(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        raise _Reached(inputs[0])
+
+    handle = layer.register_forward_pre_hook(stop)
+    try:
+        tower(*args, **kwargs)
+    except _Reached as reached:
+        return reached.tokens
+    finally:
+        handle.remove()
+    raise RuntimeError(f"{type(tower).__name__} has not run {type(layer).__name__}.")
+
+
 def _class_token(kind: Query, tower: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:  # [B, D]
     """After the last block, or after the one before it, which then is the last that runs."""
     block = max((m for m in tower.modules() if isinstance(m, nn.ModuleList)), key=len)[-1]
-
-    def before(block: nn.Module, inputs: tuple[Any, ...]) -> None:
-        raise _Reached(inputs[0])
+    if kind == "penultimate":
+        return _before(block, tower, args, kwargs)[:, 0]
 
     def after(block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         raise _Reached(output[0] if isinstance(output, tuple) else output)
 
-    handle = block.register_forward_pre_hook(before) if kind == "penultimate" else block.register_forward_hook(after)
+    handle = block.register_forward_hook(after)
     try:
         tower(*args, **kwargs)
     except _Reached as reached:

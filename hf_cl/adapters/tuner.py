@@ -183,6 +183,11 @@ class HeadedTuner(BaseTuner):
         """Let the active adapter change nothing: its features are the base's, through every loading route and merged. The head stays."""
         raise NotImplementedError(f"{type(self).__name__} does not implement empty")
 
+    @contextmanager
+    def given(self, batch: Mapping[str, Tensor], times: int = 1) -> Iterator[None]:
+        """While it lasts, forwards are of the images of `batch`, `times` over: an adapter that goes by more than pixels reads it there."""
+        yield
+
     def take_extras(self) -> dict[str, Tensor]:
         """What `extras` names, of the last forward; handed out once, so that no graph outlives its step."""
         return {}
@@ -219,6 +224,17 @@ class HeadedTuner(BaseTuner):
         else:
             self.head_wrapper().grow(adapter_name, class_names)  # which extends the config's list of names
         config.classes_per_session = [*before, len(class_names)]
+
+    def grow_domains(self, adapter_name: str, domain_names: Sequence[str]) -> None:
+        """A session begins whose domains, and those before it, are these, as `Session.domain_names` has them. Nothing, for most adapters.
+
+        Called behind `grow`, and behind injection, also where no domain is new or none is known.
+        """
+
+    def set_domain(self, domain: str | float | None) -> None:
+        """Let the active adapters take all images for those of one domain. Raises ValueError for a type that has nothing for a domain."""
+        config: Any = next(iter(self.peft_config.values()))
+        raise ValueError(f"{config.peft_type.value} takes images of all domains alike; there is none to choose.")
 
 
 def check_fit(config: HeadedConfig, model: nn.Module) -> None:

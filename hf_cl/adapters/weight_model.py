@@ -7,12 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from hf_cl.adapters.weight_layer import WeightLayer
 from hf_cl.adapters.weight_targets import WeightTargets
 
 
 class WeightModel(WeightTargets):
-    """Puts a `WeightLayer` around every target. Such adapters merge; what several of them give together says the layer."""
+    """Puts a layer, most often a `WeightLayer`, around every target. Such adapters merge; what several give together says the layer."""
 
     tuner_layer_cls: Any
 
@@ -26,7 +25,7 @@ class WeightModel(WeightTargets):
         current_key: str,
         **kwargs: Any,
     ) -> None:
-        if isinstance(target, WeightLayer):
+        if isinstance(target, self.tuner_layer_cls):
             target.update_layer(adapter_name, peft_config)
             return
         self.check_target(peft_config, target, current_key)

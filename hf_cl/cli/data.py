@@ -52,7 +52,7 @@ def data(
 
     `hf-cl data ./my_photos --output_dir runs/data` prints what it finds and writes data.html, with the pictures, and data.json. All flags
     of `hf-cl train` that say which data, sessions and base are taken: --backbone (demo where none is named), --classes_per_session,
-    --class_order, --label_column, ... Nothing is changed.
+    --class_order, --label_column, ...; --output_dir (runs/data) is for the two files and the features. Nothing is changed.
     """
     from hf_cl.data_check import Options, check_data  # noqa: PLC0415
     from hf_cl.data_check.page import as_json as report_json  # noqa: PLC0415
@@ -108,9 +108,10 @@ def _write_exclude(path: Path, report: DataReport) -> None:
 
     lines = ["# Pictures to leave out: hf-cl train METHOD --exclude FILE. A name a line; what stands behind the tab is for you.\n"]
     lines += [line_of(picture.name, why) for picture, why in left_out(report)]
-    if report.suspects:
+    gone = {picture.name for picture, _ in left_out(report)}
+    if suspects := [one for one in report.suspects if one.picture.name not in gone]:
         lines.append("# Labels to look at. Take the # away where the label is wrong and cannot be mended.\n")
-        lines += [f"# {line_of(one.picture.name, f'{one.picture.label}? looks like {one.suggested}')}" for one in report.suspects]
+        lines += [f"# {line_of(one.picture.name, f'{one.picture.label}? looks like {one.suggested}')}" for one in suspects]
     write_atomically(path, "".join(lines))
 
 
@@ -141,7 +142,7 @@ def _print_tables(console: Console, report: DataReport) -> None:
         [" = ".join(f"{one.name} ({one.label}, {one.part})" for one in group.pictures[:3]), "pixel by pixel" if group.exact else "nearly"]
         for group in report.groups[:SHOWN]
     ]
-    _table(console, "the same picture", ["pictures", "how"], groups)
+    _table(console, "the same picture", ["names", "how"], groups)
     suspects = [[one.picture.name, one.picture.label, one.suggested, f"{one.suspicion:.2f}"] for one in report.suspects[:SHOWN]]
     _table(console, "labels to look at", ["picture", "label", "looks like", "by"], suspects)
     alike = [[one.first, one.second, " and ".join(map(str, sorted({*one.sessions}))), f"{one.cosine:.2f}"] for one in report.alike[:SHOWN]]

@@ -19,6 +19,7 @@ def export(
     ] = "merged",
     revision: Annotated[str | None, typer.Option(help="revision of the adapter, e.g. session-3")] = None,
     base_model: Annotated[str | None, typer.Option("--base_model", "--base-model", help="the base, if not where the adapter says")] = None,
+    domain: Annotated[str | None, typer.Option(help="the domain of all images, of an adapter that has norms for several")] = None,
     imports: Imports = None,
 ) -> None:
     """Write a merged model, ONNX or a stock LoRA adapter; it is loaded again and compared with the adapter."""
@@ -30,7 +31,7 @@ def export(
     with mistakes_in_a_line():
         import_parts(imports or ())
         try:
-            place = write(adapter, folder, form, revision=revision, base_model=base_model)
+            place = write(adapter, folder, form, revision=revision, base_model=base_model, domain=domain)
         except RuntimeError as error:  # the export is not the adapter: no mistake of the user's, and no traceback either
             raise mistake(str(error)) from error
     typer.echo(f"{form}: {place}")

@@ -48,6 +48,7 @@ def predict(
     num_workers: Annotated[int, typer.Option("--num_workers", "--num-workers", min=1, help="threads that decode")] = 4,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the GPU where there is one")] = None,
     dtype: Annotated[str | None, typer.Option(help="of the base: float32, float16, bfloat16")] = None,
+    domain: Annotated[str | None, typer.Option(help="of which domain the images are, for an adapter that has norms for several")] = None,
     imports: Imports = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +66,7 @@ def predict(
     bad = total = 0
     with mistakes_in_a_line():
         import_parts(imports or ())
-        predictor = _open(adapter, revision, device, dtype)
+        predictor = _open(adapter, revision, device, dtype, domain)
         rows = predictor.rows(asked, top_k, batch_size, num_workers, unknown=unknown)
         if unknown:
             _warn_of_a_weak_score(predictor)
@@ -77,14 +78,17 @@ def predict(
         raise typer.Exit(1)
 
 
-def _open(adapter: str, revision: str | None, device: str | None, dtype: str | None) -> Predictor:
+def _open(adapter: str, revision: str | None, device: str | None, dtype: str | None, domain: str | None) -> Predictor:
     from hf_cl.hub.load import load  # noqa: PLC0415
     from hf_cl.hub.predictions import OnnxClassifier, is_exported  # noqa: PLC0415
 
     if not is_exported(adapter):
-        return load(adapter, revision=revision, device=device, dtype=dtype)
-    if revision or dtype or device not in (None, "cpu"):
-        raise ValueError(f"{adapter} is an exported model, which runs on the CPU as it is: leave revision, device and dtype out.")
+        classifier = load(adapter, revision=revision, device=device, dtype=dtype)
+        if domain is not None:
+            classifier.set_domain(domain)
+        return classifier
+    if revision or dtype or domain or device not in (None, "cpu"):
+        raise ValueError(f"{adapter} is an exported model, which runs on the CPU as it is: leave revision, device, dtype and domain out.")
     return OnnxClassifier(Path(adapter))
 
 

@@ -16,13 +16,23 @@ if TYPE_CHECKING:
     from hf_cl.tuning.study import Study
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, rich_help_panel=TRAIN)
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    options_metavar="METHOD... [OPTIONS] [FLAGS OF hf-cl train]",
+    rich_help_panel=TRAIN,
+)
 def sweep(context: typer.Context) -> None:
     """Train methods x seeds x class orders x settings, and compare them: `hf-cl sweep ovor lora --config demo --seeds 0 1 2`.
 
-    --seeds 0 1 2, --class_orders 0 1 2 and --grid learning_rate=1e-3,3e-4 are the axes; other flags are those of `hf-cl train`, for all
-    runs. --output_dir: the study's folder, with a run folder for each. --jobs: runs at a time. --engine local, slurm or ray; --option
-    KEY=VALUE for the engine. --status: a table of states, and no run. The same command goes on with what is not done.
+    The methods and every flag that is none of these are those of `hf-cl train`, for all runs.
+
+    - `--seeds 0 1 2`, `--class_orders 0 1 2`, `--grid learning_rate=1e-3,3e-4 ...`: the axes.
+    - `--output_dir DIR`: the study's folder, with a run folder for each (runs/study).
+    - `--jobs N`: runs at a time (1).
+    - `--engine local`, `slurm` or `ray`: where they run, with `--option KEY=VALUE ...`.
+    - `--status`: a table of states, and no run.
+
+    The same command goes on with what is not done.
     """
     from hf_cl.tuning import ENGINES, write_study  # noqa: PLC0415
     from hf_cl.tuning.arguments import parse  # noqa: PLC0415

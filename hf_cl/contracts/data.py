@@ -85,6 +85,9 @@ class Session:
     joined_images: ImageDataset | None = None
     """`train`, and behind it what a memory has of earlier sessions: filled in when the session begins. None without a memory."""
 
+    domain_names: tuple[str, ...] = ()
+    """The domains that have come, as the numbers of `ctx.batch["domain"]` count them; () where the data know none."""
+
     @property
     def first_new_class(self) -> int:
         """Position of the first class that the session brings; those before it were known."""

@@ -251,7 +251,7 @@ def _found(
 def _remarks(settings: RunSettings, pictures: Catalog) -> list[str]:
     remarks = []
     if settings.backbone == "demo":
-        remarks.append("Features of `demo`, a small model that ships with hf_cl; --backbone google/vit-base-patch16-224 sees more.")
+        remarks.append("Features of demo, a small model that ships with hf_cl; --backbone google/vit-base-patch16-224 sees more.")
     if (trained := int((~pictures.tested).sum())) > AMONG_THEMSELVES:
         remarks.append(f"Near copies inside of the training pictures were looked for among {AMONG_THEMSELVES} of {trained}.")
     return remarks

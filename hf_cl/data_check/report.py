@@ -181,9 +181,10 @@ def summary(report: DataReport) -> list[str]:
         sentences.append("There are no test pictures, so nothing can leak into them.")
     elif report.leaked or report.nearly_leaked:
         near = f", {report.nearly_leaked} nearly (look at them: small pictures may only be alike)" if report.near is not None else ""
+        are = "is" if report.leaked == 1 else "are"
         sentences.append(
-            f"Leaks: of {tested} test pictures {report.leaked} are also trained on, pixel by pixel{near}. Accuracy on them says nothing of "
-            "new pictures."
+            f"Leaks: of {tested} test pictures {report.leaked} {are} also trained on, pixel by pixel{near}. Accuracy on them says nothing "
+            "of new pictures."
         )
     else:
         sentences.append(f"No test picture of {tested} is also trained on.")
@@ -193,7 +194,7 @@ def summary(report: DataReport) -> list[str]:
     if report.two_labels:
         sentences.append(f"{_some(report.two_labels, 'picture')} under several labels, pixel by pixel.")
     if report.repeated:
-        sentences.append(f"{_some(report.repeated, 'training picture')} that repeat another one.")
+        sentences.append(f"{_some(report.repeated, 'training picture')} that repeat{'s' * (report.repeated == 1)} another one.")
     sentences += _near_sentences(report)
     if report.suspects:
         sentences.append(

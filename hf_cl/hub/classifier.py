@@ -55,6 +55,14 @@ class Classifier(Predictor):
         self.novelty = novelty
         self._dtype = next(self.model.get_base_model().parameters()).dtype
 
+    def set_domain(self, domain: str | float | None) -> None:
+        """Say of which domain all images are from here on, by its name, to an adapter with something of its own for each (SESSION_NORM).
+
+        None: each image tells its own. Raises ValueError for a domain that it does not know, and for an adapter that has none.
+        """
+        tuner: Any = self.model.base_model
+        tuner.set_domain(domain)
+
     @torch.no_grad()
     def logits(self, images: Sequence[Image.Image]) -> Tensor:
         """[B, C] float32, on the device, for B images of any size and mode."""

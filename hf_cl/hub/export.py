@@ -40,7 +40,13 @@ ONNX_FILE = "model.onnx"
 
 
 def export(
-    adapter: str | Path, folder: str | Path, form: str = "merged", *, revision: str | None = None, base_model: str | None = None
+    adapter: str | Path,
+    folder: str | Path,
+    form: str = "merged",
+    *,
+    revision: str | None = None,
+    base_model: str | None = None,
+    domain: str | None = None,
 ) -> Path:
     """Write an adapter in a form that needs no hf_cl, or less room, and check it.
 
@@ -57,6 +63,7 @@ def export(
         adapter, revision, base_model: as for `hf_cl.load`.
         folder: a new or empty folder.
         form: `merged`, `onnx`, `lora` or `truncated`.
+        domain: for all images, of an adapter that has norms for several (SESSION_NORM); a merged model needs it.
 
     Returns the folder. Raises ValueError, with the reason, for what a form cannot express, for a folder that holds something, without the
     extra `onnx`, and what `load` raises; RuntimeError where the export does not give the adapter's logits.
@@ -69,6 +76,8 @@ def export(
     if form == "onnx":
         _check_extra()
     classifier = load(adapter, revision=revision, device="cpu", base_model=base_model)
+    if domain is not None:
+        classifier.set_domain(domain)
     try:
         FORMS[form](classifier, place)
     except (ValueError, RuntimeError):  # what is wrong or half there is not left for others to find

@@ -21,6 +21,7 @@ from hf_cl.methods.pela import PelaSettings, pela
 from hf_cl.methods.prd import PrdSettings, prd
 from hf_cl.methods.prompt_pools import CodaPromptSettings, DualPromptSettings, L2PSettings
 from hf_cl.methods.sara import SaraSettings, sara
+from hf_cl.methods.session_norm import SessionNormSettings, session_norm
 from hf_cl.methods.slca import SlcaSettings, slca
 from hf_cl.settings import RunSettings
 
@@ -49,6 +50,7 @@ METHODS: dict[str, type[RunSettings]] = {
     "coda_prompt": CodaPromptSettings,
     "hyper_lora": HyperLoraSettings,
     "mvp": MvpSettings,
+    "session_norm": SessionNormSettings,
     "compose": ComposeSettings,
 }
 """Method name -> its settings; `settings.method()` is the composition."""
@@ -79,6 +81,7 @@ __all__ = [
     "PelaSettings",
     "PrdSettings",
     "SaraSettings",
+    "SessionNormSettings",
     "SlcaSettings",
     "adapt_sessions",
     "clip_fusion",
@@ -102,5 +105,6 @@ __all__ = [
     "pela",
     "prd",
     "sara",
+    "session_norm",
     "slca",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from hf_cl.contracts import Part
 from hf_cl.parts.better_features import BetterFeatures
 from hf_cl.parts.classifier_alignment import ClassifierAlignment
+from hf_cl.parts.domain_rule import DomainRule
 from hf_cl.parts.drift_map import DriftMap
 from hf_cl.parts.old_rows_rest import OldRowsRest
 from hf_cl.parts.pool_usage import PoolUsage
@@ -23,6 +24,7 @@ PARTS: dict[str, Callable[..., Part]] = {
     "unfreeze": Unfreeze,
     "session_means": SessionMeans,
     "pool_usage": PoolUsage,
+    "domain_rule": DomainRule,
 }
 """Name -> what makes it; the entries of its spec are its keyword arguments."""
 
@@ -30,6 +32,7 @@ __all__ = [
     "PARTS",
     "BetterFeatures",
     "ClassifierAlignment",
+    "DomainRule",
     "DriftMap",
     "OldRowsRest",
     "PoolUsage",

@@ -8,7 +8,7 @@ from typing import Any
 from hf_cl.metrics.epoch_traces import ALL, memorisation_summary, validation_summary
 
 KEYS = {
-    "epochs": {"session", "epochs", "measured", "validation_loss", *validation_summary([], [])},
+    "epochs": {"session", "epochs", "measured", "validation_loss", "validation_accuracy", *validation_summary([], [])},
     "memorization": {"session", "measured", "suspects", "suspect_accuracy", "other_accuracy", *memorisation_summary([], [])},
 }
 """What each probe has of a session."""

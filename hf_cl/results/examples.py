@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -54,6 +54,8 @@ class Example:
     """A data URL of PNG or JPEG."""
     nearest: list[tuple[str, float]] = field(default_factory=list)
     """The most probable classes with their probabilities, the predicted one first; empty in a file of an earlier version."""
+    domain: str | None = None
+    """Of the image, where the data name domains."""
 
 
 class Pick(NamedTuple):
@@ -140,6 +142,7 @@ def write_examples(
     classes_per_session: Sequence[int],
     rows: Sequence[Sequence[int]],
     count: int = FEW,
+    domain_of: Callable[[Pick], str | None] = lambda pick: None,
 ) -> None:
     """Write `examples.json` from the rows of all processes' pickers; decodes the pictures it takes.
 
@@ -150,6 +153,7 @@ def write_examples(
         classes_per_session: new classes of each session so far.
         rows: `ExamplePicker.rows` of all processes.
         count: as their pickers have it.
+        domain_of: the name of an image's domain, where the data know it.
     """
     drawn = sorted(Pick(*pick) for kind, *pick in rows if kind == 1)
     mistakes = most_confident([Pick(*pick) for kind, *pick in rows if kind == 0], count)
@@ -163,6 +167,7 @@ def write_examples(
             drawn=pick in drawn,
             image=data_url(tests[pick.test].data[pick.position]["image"]),
             nearest=_nearest(pick, class_names),
+            domain=domain_of(pick),
         )
         for pick in [*drawn, *(pick for pick in mistakes if pick not in drawn)]
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def page_templates() -> Environment:
         "display_name": display_name,
         "shown": shown,
         "breakable": _breakable,
+        "with_code": _with_code,
         "ink": ink,
     }
     environment.globals |= {"script": Markup(_script()), "script_hash": _script_hash()}
@@ -81,6 +83,11 @@ def inline_png(png: bytes) -> Markup:
     return Markup("data:image/png;base64,") + base64.b64encode(png).decode()
 
 
+def _with_code(sentence: str) -> Markup:
+    """A sentence whose names stand in backticks, as the card's Markdown has them."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))
+
+
 def _breakable(name: str) -> Markup:
-    """A name with underscores may break after them, and nowhere else."""
-    return escape(name).replace("_", Markup("_<wbr>"))
+    """A name breaks after underscores and slashes before it breaks anywhere else."""
+    return escape(name).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))

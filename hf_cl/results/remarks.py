@@ -26,7 +26,10 @@ def remarks(results: Results) -> list[str]:
     if results.started_from_adapter and "start_from" in results.protocol.details:
         started = display_name(str(results.protocol.details["start_from"]))
         sentences.append(f"The run started from the adapter {started}: session 0 is what that knew, measured before anything was learned.")
-    if again := [session.id for session in results.sessions if not session.new_class_names]:
+    again = [session.id for session in results.sessions if not session.new_class_names]
+    if results.protocol.domains:
+        sentences.append(_domains(results.protocol.domains[: len(results.sessions)]))
+    elif again:
         which = _named(again).capitalize()
         sentences.append(f"{which} brought no new class, but more images of known ones: `forgetting` of earlier sessions may be a gain.")
     protocol = results.protocol
@@ -50,6 +53,14 @@ def remarks(results: Results) -> list[str]:
     sentences += epoch_remarks(results.probes)
     sentences.append(f"One run: seed {results.seed}, {_class_order(protocol)}. Other seeds and other orders give other numbers.")
     return sentences
+
+
+def _domains(names: Sequence[str]) -> str:
+    listed = ", ".join(map(display_name, names[:LISTED])) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return (
+        f"Each session is a domain, in this order: {listed}. Nobody tells the model which an image is of. Classes come again in later "
+        "domains, so `forgetting` of earlier ones may be a gain."
+    )
 
 
 def _novelty(found: Mapping[str, Any]) -> str:

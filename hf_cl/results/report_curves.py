@@ -24,6 +24,17 @@ WORDS = {
     "new_session_accuracy": "new classes of that session",
     "novel_accuracy": "all classes since session 0",
 }
+WORDS_OF_DOMAINS = {
+    "session_accuracy": "all domains so far",
+    "base_accuracy": "the first domain",
+    "new_session_accuracy": "the newest domain",
+    "novel_accuracy": "all domains but the first",
+}
+
+
+def words(results: Results, name: str) -> str:
+    """What a curve over sessions shows, for its legend."""
+    return (WORDS_OF_DOMAINS if results.protocol.domains else WORDS)[name]
 
 
 def curves(results: Results) -> dict[str, Sequence[float | None]]:
@@ -64,7 +75,7 @@ def accuracy_charts(results: Results) -> list[Chart]:
     x, lines = [*range(len(results.sessions))], []
     for style, (name, values) in enumerate(curves(results).items()):
         low, high = errors(values, images_of(results)[name])
-        lines.append(Line(name=WORDS[name], values=percents(values), style=style, low=percents(low), high=percents(high)))
+        lines.append(Line(name=words(results, name), values=percents(values), style=style, low=percents(low), high=percents(high)))
     for style, (name, value) in enumerate(results.comparisons.items(), start=len(lines) + 1):
         lines.append(Line(name=f"at the end: {name}", values=[round(100 * value, 2)] * len(x), style=style, level=True))
     lost = percents(forgetting_so_far(results.accuracy_matrix or []))
@@ -89,8 +100,14 @@ def class_chart(results: Results) -> Chart | None:
     points = max(2, min(len(matrix), MOST_VALUES // len(offered)))
     x = sorted({round(t) for t in np.linspace(0, len(matrix) - 1, points)})
     arrived = [session.id for session in results.sessions for _ in session.new_class_names]
+    together = len({*arrived}) == 1  # as in a stream of domains
     lines = [
-        Line(name=f"{names[c]} (session {arrived[c]})", values=_known(table[x, c]), style=number, shown=number < count)
+        Line(
+            name=names[c] if together else f"{names[c]} (session {arrived[c]})",
+            values=_known(table[x, c]),
+            style=number,
+            shown=number < count,
+        )
         for number, c in enumerate(offered)
     ]
     return Chart(title="accuracy of a class, percent", x=x, x_label="session", lines=lines, limits=PERCENT)

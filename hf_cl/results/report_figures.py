@@ -25,7 +25,7 @@ from hf_cl.metrics import Matrix
 from hf_cl.results.charts import MARKED_POINTS
 from hf_cl.results.display import display_name, percent
 from hf_cl.results.pages import Color, blend, lighter_reads
-from hf_cl.results.report_curves import WORDS, curves, errors, images_of, percents
+from hf_cl.results.report_curves import curves, errors, images_of, percents, words
 from hf_cl.results.results import Results
 from hf_cl.results.table import forgetting_so_far
 
@@ -74,7 +74,7 @@ def draw_sessions(results: Results, theme: Theme) -> Figure:
             accuracy.fill_between(range(len(drawn)), low, high, color=color, alpha=0.16, linewidth=0)
         look: dict[str, Any] = {"marker": marker if few else "", "markersize": 4.5, "linewidth": 1.4 if handles else 2.2}
         handles += accuracy.plot(drawn, color=color, **look)
-        labels.append(WORDS[name])
+        labels.append(words(results, name))
     for i, (name, value) in enumerate(results.comparisons.items()):
         handles.append(accuracy.axhline(100 * value, color=theme.muted, linewidth=1.3, linestyle=_DASHES[i % len(_DASHES)]))
         labels.append(f"at the end: {drawable(name, 44)} {percent(value)}")

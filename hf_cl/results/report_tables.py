@@ -27,6 +27,8 @@ class SessionRow(NamedTuple):
     """One row of the table of sessions."""
 
     id: int
+    domain: str | None
+    """That it is, in a stream of domains."""
     names: Sequence[str]
     more: int
     num_train: int
@@ -80,9 +82,11 @@ class ClassRow(NamedTuple):
 def session_rows(results: Results) -> list[SessionRow]:
     """A row per session, in order."""
     after = progress(results) or [(session.id, None, None) for session in results.sessions]
+    domains = results.protocol.domains
     return [
         SessionRow(
             session.id,
+            domains[session.id] if domains else None,
             session.new_class_names[:CLASS_NAMES_PER_SESSION],
             max(0, len(session.new_class_names) - CLASS_NAMES_PER_SESSION),
             session.num_train,

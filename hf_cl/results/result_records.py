@@ -54,6 +54,11 @@ class ProtocolRecord:
     details: dict[str, Any] = field(default_factory=dict)
     """What only this scenario has: angles, a share of blurry images."""
 
+    @property
+    def domains(self) -> list[str]:
+        """Of a stream whose sessions are domains, their names in order; else none."""
+        return list(map(str, self.details.get("domains", ())))
+
 
 @dataclass(frozen=True)
 class SessionRecord:

@@ -9,7 +9,12 @@ from hf_cl.results.display import display_name
 def overview(scenario: Scenario, num_processes: int, device: object) -> str:
     """Classes by session, images, processes."""
     sessions = list(scenario)
-    groups = " | ".join(", ".join(session.new_class_names) or "more images of known classes" for session in sessions)
+    brought = [", ".join(session.new_class_names) for session in sessions]
+    domains = (scenario.protocol.get("details") or {}).get("domains")
+    if domains:
+        groups = " | ".join(f"{name}: {classes}" if classes else name for name, classes in zip(domains, brought, strict=False))
+    else:
+        groups = " | ".join(classes or "more images of known classes" for classes in brought)
     images = (
         f"{sum(len(session.train) for session in sessions)} training and {sum(len(test.data) for test in sessions[-1].tests)} test images"
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from hf_cl.contracts import Session
 from hf_cl.scenarios.class_order import resolve_class_order
 from hf_cl.scenarios.draws import check_fraction, permutation
 from hf_cl.scenarios.growth import Arrivals, check_record, grown_order
@@ -86,7 +88,13 @@ def class_incremental(
         drawn = enumerate(arrivals.by_session(train, "train"))
         stream = [images.subset(permutation(len(images), "stream", class_order_seed, t)) for t, images in drawn]
         places, sessions = ordered_sessions(class_names, stream, in_order(source.test, order))
-        return SessionStream(sessions, tuple(class_names[place] for place in places), protocol, ())
+        return SessionStream(in_domains(sessions, source), tuple(class_names[place] for place in places), protocol, ())
     parts = arrivals.by_session(train, "train"), arrivals.by_session(source.test, "test")
     sessions = make_sessions(class_names, sizes, *parts, held_out)
-    return SessionStream(sessions, class_names, protocol, cumulative_tests(held_out, sizes) if held_out else ())
+    checks = cumulative_tests(held_out, sizes) if held_out else ()
+    return SessionStream(in_domains(sessions, source), class_names, protocol, checks)
+
+
+def in_domains(sessions: tuple[Session, ...], source: ImageSource) -> tuple[Session, ...]:
+    """The sessions, of which each may have images of every domain that a column of the source names."""
+    return tuple(replace(session, domain_names=source.domain_names) for session in sessions)

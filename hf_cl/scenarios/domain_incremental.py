@@ -71,6 +71,7 @@ def domain_incremental(
                 train=train.relabel(positions),
                 tests=_tests(tests, len(seen)),
                 validation=validation[-1] if held_out is not None else None,
+                domain_names=tuple(names[: number + 1]),
             )
         )
     protocol = make_protocol(

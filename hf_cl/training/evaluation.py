@@ -8,6 +8,7 @@ Shapes: B images of a batch, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
-from hf_cl.contracts import ImageDataset, Session
+from hf_cl.contracts import ImageDataset, Session, domains_of
 from hf_cl.metrics import COUNTS, CalibrationBins, SessionCounts, count_correct
-from hf_cl.results.examples import FEW, NEAREST, ExamplePicker, write_examples
+from hf_cl.results.examples import FEW, NEAREST, ExamplePicker, Pick, write_examples
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.kept_features import FeatureBatch, KeptFeatures
 from hf_cl.training.kept_queries import KeptQueries, told
@@ -205,6 +206,12 @@ def _gathered(counts: SessionCounts, accelerator: Accelerator) -> SessionCounts:
     return whole
 
 
+def _domain_of(session: Session, pick: Pick) -> str | None:
+    """The name of a test image's domain, where the data know it."""
+    numbers = domains_of(session.tests[pick.test].data)
+    return session.domain_names[int(numbers[pick.position])] if numbers is not None and session.domain_names else None
+
+
 def _keep_examples(
     picker: ExamplePicker,
     images: ImageStream,
@@ -216,4 +223,12 @@ def _keep_examples(
     picked = accelerator.gather(torch.tensor(picker.rows(), device=accelerator.device))  # [processes * picks, 10]
     if accelerator.is_main_process:
         rows = picked.tolist()  # pyright: ignore[reportAttributeAccessIssue]
-        write_examples(Path(images.settings.output_dir), session.tests, class_names, classes_per_session, rows, picker.count)
+        write_examples(
+            Path(images.settings.output_dir),
+            session.tests,
+            class_names,
+            classes_per_session,
+            rows,
+            picker.count,
+            partial(_domain_of, session),
+        )

@@ -269,7 +269,9 @@ class ImageStream:
 
         To be called on every process.
         """
-        return self._batches(dataset, self._shares(dataset), epoch, test=False)
+        shares = self._shares(dataset)
+        for share, batch in zip(shares, self._batches(dataset, shares, epoch, test=False), strict=True):
+            yield batch | self._domains(dataset, share)
 
     def _batches(
         self, dataset: ImageDataset, shares: Sequence[Sequence[int]], epoch: int | None, test: bool

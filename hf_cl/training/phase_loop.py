@@ -66,7 +66,16 @@ class PhaseLoop:
         bare = classifier if phase.inputs == "images" else FeatureClassifier(trainer.head)
         model, optimizer = prepare_phase(trainer.accelerator, bare, trainer.optimizer)
         self.stepper = Stepper(
-            phase, session, method.rule, model, optimizer, named, trainer.accelerator, method.max_grad_norm, trainer.frozen.run
+            phase,
+            session,
+            method.rule,
+            model,
+            optimizer,
+            named,
+            trainer.accelerator,
+            method.max_grad_norm,
+            frozen=trainer.frozen.run,
+            given=trainer.tuner.given,
         )
         return model
 

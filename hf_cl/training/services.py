@@ -63,7 +63,8 @@ class Services(Run):
         return self.features.of(dataset, augment=augment, role=role)
 
     def batches_of(self, dataset: ImageDataset, *, augment: bool = False) -> Iterator[Mapping[str, Tensor]]:
-        """This process's share of the images of a data set, in order: `pixel_values` [B, 3, S, S], `labels` and `index` [B], on the device.
+        """This process's share of the images of a data set, in order: `pixel_values` [B, 3, S, S], `labels` and `index` [B], and `domain`
+        [B] where the data know it, on the device.
 
         Batches have at most `eval_batch_size` images. Where `features_of` will not do, as for gradients of a whole session.
         """

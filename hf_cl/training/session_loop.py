@@ -106,6 +106,7 @@ class SessionLoop(Services):
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
         plan = SessionPlan(method, scenario, settings.batch_size, resumed=settings.resume is not None)
         check_parts(plan, probes)
+        method.adapter.check_domains(plan.sessions[-1].domain_names)
         check_marks(settings.marks, plan.sessions)
         accelerator = accelerator or RunAccelerator(settings)
         used: Any = accelerator.mixed_precision
@@ -194,11 +195,13 @@ class SessionLoop(Services):
         if self._model is not None:
             self.classifier.read_names(names)
             self.tuner.grow(ADAPTER, names)
+            self.tuner.grow_domains(ADAPTER, session.domain_names)
             self._write_texts()
             return
         check_unused(self.backbone)
         model = self._injected(names)
         self._model = model.to(self.accelerator.device)
+        self.tuner.grow_domains(ADAPTER, session.domain_names)
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self.backbone)
         if self.accelerator.compiled_by != "no":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,10 +68,11 @@ class Stepper:
         accelerator: Any,
         max_grad_norm: float | None,
         frozen: Callable[[str, Tensor], Outputs],
+        given: Callable[..., AbstractContextManager[None]],
     ) -> None:
         self.phase, self.session, self.rule, self.model, self.optimizer = phase, session, rule, model, optimizer
         self.named = [(name, p) for name, p in named if p.requires_grad]
-        self.accelerator, self.max_grad_norm, self.frozen = accelerator, max_grad_norm, frozen
+        self.accelerator, self.max_grad_norm, self.frozen, self.given = accelerator, max_grad_norm, frozen, given
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._without_gradient: set[str] = set()
@@ -108,7 +110,9 @@ class Stepper:
             return memo[key]
 
         def losses() -> dict[str, Tensor]:
-            views = self._views(pixels[: num_model_views(self.phase)], micro.batch)
+            seen = pixels[: num_model_views(self.phase)]
+            with self.given(micro.batch, len(seen)):
+                views = self._views(seen, micro.batch)
             about = {"replayed_share": micro.replayed_share, "exposed": micro.exposed, "update": micro.update}
             context = Context(micro.batch, views, self.session, epoch, step, frozen, **about)
             if len(self.contexts) == number:  # a rule's further passes come when every micro-batch has left its own

@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from hf_cl.errors import CandidateFailedError
 from hf_cl.results.results import Results
 from hf_cl.settings import RunSettings
 from hf_cl.tuning.choice import Measured
@@ -54,7 +55,8 @@ class Runs:
     options: tuple[tuple[str, Any], ...] = ()
 
     def measure(self, points: Sequence[Values], length: Length) -> list[Measured]:
-        """`hf_cl.tuning.search.Measure`. Raises RuntimeError where a run failed in another way than by diverging, or was stopped."""
+        """`hf_cl.tuning.search.Measure`. Raises CandidateFailedError where a run failed in another way than by
+        diverging, or was stopped."""
         if not points:
             return []
         jobs = [self._jobs(values, length) for values in points]
@@ -114,7 +116,7 @@ class Runs:
                 return Measured(None, 0, run=name)
             state = read_state(self.folder / "candidates", name)
             if state != "done":
-                raise RuntimeError(
+                raise CandidateFailedError(
                     f"The run {name} {'failed' if state == 'failed' else 'was ' + state}: {self._last_words(name)} "
                     f"({self.folder / 'candidates' / 'output' / name}.txt). The same command goes on."
                 )

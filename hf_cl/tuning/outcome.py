@@ -62,8 +62,8 @@ class Outcome:
         if taken.number == 0:
             above = 100 * (best.full.worth - base.full.worth)
             return (
-                f"The base stays: the best of {rivals} candidates that ran in full lies {above:.1f} points above it, and luck alone could "
-                f"give {100 * self.choice.needed:.1f}."
+                f"The base stays: the best of {rivals} {'candidate' if rivals == 1 else 'candidates'} that ran in full lies {above:.1f} "
+                f"points above it, and luck alone could give {100 * self.choice.needed:.1f}."
             )
         changed = ", ".join(f"{name} {self.space.base[name]} -> {value}" for name, value in taken.values.items())
         tie = "" if taken == best else " (a better one is a tie with it, and a larger change)"

@@ -78,7 +78,9 @@ class Search:
                 self.study.enqueue_trial(self._parameters(values))
         elif before != asked:
             changed = ", ".join(sorted(key for key in {*before, *asked} if before.get(key) != asked.get(key)))
-            raise ValueError(f"{self.folder} holds a search that was asked for something else ({changed}). Choose another --output_dir.")
+            raise ValueError(
+                f"{self.folder} holds a search that was asked for something else ({changed}). Choose another --output_dir, or remove it."
+            )
 
     # Points as Optuna has them: choices that are numbers by their places
     def _distributions(self) -> dict[str, Any]:

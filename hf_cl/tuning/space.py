@@ -192,6 +192,11 @@ def _range(name: str, text: str) -> Range:
 def _usual_range(name: str, base: Any) -> Range:
     """The range of a setting that was named alone. Raises ValueError for one that has none."""
     last = name.rsplit(".", maxsplit=1)[-1]
+    if isinstance(base, Mapping):
+        keys = ", ".join(f"{name}.{key}" for key in base if key != "type") or f"{name}.KEY"
+        raise ValueError(
+            f"--over {name} has settings of its own; name one of them, such as {keys}, with what it may be: =LOW:HIGH or =a,b,c."
+        )
     if last == "weight_decay":
         return Range(name, choices=tuple(sorted({*DECAYS, *([float(base)] if base is not None else [])})))
     if last == "r":

@@ -100,7 +100,7 @@ def asked_for(arguments: Sequence[str]) -> Asked:
 def search_for(asked: Asked, say: Say = lambda candidates: None) -> Outcome | None:
     """Search and write the outcome; None where other processes still run what is left.
 
-    Raises DataError for pictures that cannot be read; RuntimeError where a run fails.
+    Raises DataError for pictures that cannot be read; CandidateFailedError where a run fails.
     """
     search = Search(asked.folder, asked.space, asked.plan, seed=asked.options.search_seed, asked=_identity(asked))
     if "base" not in search.study.user_attrs:
@@ -146,6 +146,8 @@ def _apart(arguments: Sequence[str]) -> tuple[TuneOptions, list[str]]:
         if not flag.startswith("--") or not hasattr(found, name):
             flags += arguments[position:end]
         elif isinstance(before := getattr(found, name), list):
+            if not any(values):
+                raise ValueError(f"{flag} needs a value.")
             before.extend(values)
         else:
             setattr(found, name, _value(flag, values, type(before)))

@@ -270,6 +270,7 @@ UNFROZEN_LEAVES = [
     *(f"layers.{i}.{m}" for i in (4, 5) for m in ("layernorm_before", "layernorm_after", "mlp.fc1", "mlp.fc2")),
 ]
 MATRICES = [f"layers.{i}.{m}" for i in range(6) for m in (*(f"attention.{p}_proj" for p in "qkvo"), "mlp.fc1", "mlp.fc2")]
+NORMS = ["layernorm", *(f"layers.{i}.layernorm_{side}" for i in range(6) for side in ("before", "after"))]
 GOLDEN_KEYS = {
     "ASYNC_LORA": {
         "base_model.model.classifier.bias",
@@ -328,6 +329,12 @@ GOLDEN_KEYS = {
         "base_model.model.classifier.bias",
         "base_model.model.classifier.weight",
         *(f"base_model.model.vit.{leaf}.compander_{part}" for leaf in MATRICES for part in ("A", "B", "logs", "start")),
+    },
+    "SESSION_NORM": {
+        "base_model.model.classifier.bias",
+        "base_model.model.classifier.weight",
+        "base_model.model.vit.layers.0.layernorm_before.session_norm_rule",
+        *(f"base_model.model.vit.{norm}.session_norm_{part}" for norm in NORMS for part in ("scale", "shift")),
     },
     "SARA": {
         "base_model.model.classifier.bias",

@@ -17,7 +17,7 @@ def test_from_the_folder_to_a_run_without_its_leaks(photos, call, tmp_path, capl
     looked = call("data", photos, "--output_dir", out, "--write_exclude", leave, "--fail_on", "leaks")
     assert looked.exit_code == 1, looked.output
     for said in (
-        "of 17 test pictures 1 are also trained on, pixel by pixel, 1 nearly",
+        "of 17 test pictures 1 is also trained on, pixel by pixel, 1 nearly",
         "how hard each session is",
         "5 pictures to leave out",
     ):

@@ -18,6 +18,7 @@ from torch import nn
 from hf_cl.contracts import FeatureSet, Head, Probe, Session
 from hf_cl.metrics import memorisation_summary, validation_summary
 from hf_cl.probes import EpochProbe, MemorizationProbe, build_probes
+from hf_cl.results.charts import look
 from hf_cl.results.epoch_remarks import epoch_remarks
 from hf_cl.results.report_epochs import epoch_charts
 from hf_cl.run.first_checks import check_settings
@@ -49,7 +50,14 @@ def test_epochs_that_were_not_looked_at_count_too():
 
 def one(session, **values):
     trace = {"best_epoch": 6, "epochs_wasted": 53, "accuracy_lost": 0.016, "relative_degradation": 0.7, "degradation": 1.2, "epochs": 60}
-    return {"session": session, **trace, "measured": [6, 59], "validation_loss": [1.7, 2.9], **values}
+    return {
+        "session": session,
+        **trace,
+        "measured": [6, 59],
+        "validation_loss": [1.7, 2.9],
+        "validation_accuracy": [0.489, 0.473],
+        **values,
+    }
 
 
 def test_sentences_say_what_was_seen_and_no_more():
@@ -74,7 +82,12 @@ def test_sentences_say_what_was_seen_and_no_more():
         values = {**probes, "memorization": {"sessions": [{**heart, **hard}]}}
         assert len(epoch_remarks(values)) == 1, hard
     assert epoch_remarks({}) == []
-    assert [chart.x for chart in epoch_charts(probes)] == [[7, 60], [1, 60]] and epoch_charts({}) == []
+    charts = epoch_charts(probes)
+    assert [chart.x for chart in charts] == [[7, 60], [7, 60], [1, 60]] and epoch_charts({}) == []
+    assert charts[1].lines[0].values == [pytest.approx(48.9), pytest.approx(47.3)]
+    others, wrong = charts[2].lines
+    assert (others.name, wrong.name) == ("session 3, others", "session 3, looked wrong")
+    assert look(others.style).split()[0] == look(wrong.style).split()[0] and others.style != wrong.style, "one colour a session"
     for strange in ({"sessions": 5}, {"sessions": [{"session": 0}]}, {"sessions": [1]}, {}):  # a probe of one's own of that name
         assert epoch_remarks({"epochs": strange, "memorization": strange}) == epoch_charts({"epochs": strange}) == []
 

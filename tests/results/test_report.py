@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -29,9 +30,10 @@ from hf_cl.results.examples import Example
 from hf_cl.results.report import BesideResults, render_report, write_report
 from hf_cl.results.report_curves import CLASSES_OFFERED, MOST_VALUES, accuracy_charts, class_chart, cost_charts
 from hf_cl.results.report_figures import DARK, LIGHT, as_png, draw_matrix, draw_sessions, drawable, heat_floor, matrix_pixels
-from hf_cl.results.results import Memory, Results, Times
+from hf_cl.results.results import Memory, ProtocolRecord, Results, Times
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome"))), None)
+SEVEN = sessions_of([["ant", "bee", "cat", "deer", "eel", "fox", "gnu"], ["x"], ["y"]])
 NOTES = ["Mind the backbone.", "<u>note</u>"]
 
 
@@ -134,6 +136,23 @@ def test_curves_are_named_in_words_and_have_errors():
     assert accuracy.lines[0].values == [90, 77.5, 61] and forgetting.lines[0].values == [None, 10, 12.5]
     assert accuracy.lines[0].low[2] == pytest.approx(51.2, abs=0.05) and accuracy.lines[0].high[2] == pytest.approx(70.0, abs=0.05)
     assert [line.name for line in accuracy_charts(few_shot_results())[0].lines][2] == "all classes since session 0"
+
+
+def test_a_stream_of_domains_calls_them_by_their_names():
+    sessions = [replace(session, new_class_names=session.new_class_names if number == 0 else []) for number, session in enumerate(SEVEN)]
+    protocol = ProtocolRecord(name="domain_incremental", dataset="looks", details={"domains": ["photo", "sketch <b>", "paint"]})
+    found = example_results(protocol=protocol, sessions=sessions, comparisons={}, class_accuracy_matrix=[[0.5] * 7] * 3)
+    shown = BesideResults(examples=[replace(example(), domain="paint")])
+    html = render_report(found, SETTINGS, method="m", beside=shown)
+    texts = " ".join(Page(html).texts)
+    assert "Each session is a domain, in this order: photo, sketch <b>, paint." in texts
+    assert "so <code>forgetting</code> of earlier ones" in html
+    assert "`" not in texts.split("Accuracy and forgetting")[0]  # names in a sentence are code here, not backticks
+    assert re.search(r"photo\s+0\s+90.00", texts) and re.search(r"sketch <b>\s+1\s", texts)  # rows of the matrix
+    assert "the domain of the picture" in texts and re.search(r"is\s+ant\s*,\s+paint", texts)
+    assert [line.name for line in accuracy_charts(found)[0].lines] == ["all domains so far", "the first domain", "the newest domain"]
+    chart = class_chart(found)
+    assert chart is not None and [line.name for line in chart.lines][:2] == found.class_names[:2]  # one session brought them all
 
 
 def test_errors_follow_the_images_of_their_time():

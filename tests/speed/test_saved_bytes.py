@@ -14,6 +14,7 @@ AT_MOST = {
     **dict.fromkeys(("HYPER_LORA", "SARA", "COMPANDER", "MASK_TUNING", "DST"), 1.05),
     "LOW_RANK": 1.1,
     "ONE_PROMPT": 0.9,
+    "SESSION_NORM": 1.1,  # scale and shift of each image apart from the norm
     "CPE_CLIP": 1.3,
 }
 """peft type -> the largest share of stock LoRA's bytes that it may keep. CPE_CLIP brings tokens of its own: up to 10 beside 17 here.

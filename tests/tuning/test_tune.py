@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hf_cl.cli import app
+from hf_cl.errors import CandidateFailedError
 from hf_cl.methods import METHODS, FrozenSettings
 from hf_cl.results import results as results_room
 from hf_cl.run import open_scenario, parse_settings
@@ -21,7 +22,7 @@ from hf_cl.scenarios.class_incremental import class_incremental
 from hf_cl.tuning.study import read_study, write_state
 
 pytest.importorskip("optuna", reason="the extra tune is not installed")
-from hf_cl.tuning import engines
+from hf_cl.tuning import engines, tune
 from hf_cl.tuning.choice import Candidate, Measured, Plan, choose
 from hf_cl.tuning.outcome import Outcome
 from hf_cl.tuning.space import Range, Space
@@ -108,6 +109,10 @@ def test_a_picture_that_is_needed_and_cannot_be_read_is_named_before_anything_ru
         (("nearest_class_mean", "--config", "demo"), "Nothing to tune"),
         (("lora", "--config", "demo", "--budget", 1), "must be at least 2"),
         (("lora", "--config", "demo", "--budget", "many"), "--budget takes a number, got many"),
+        (("lora", "--config", "demo", "--over"), "--over needs a value."),
+        (("lora", "--config", "demo", "--over="), "--over needs a value."),
+        (("frozen", "--config", "demo", "--over", "head"), "name one of them, such as head.KEY, with what it may be"),
+        (("lora", "--config", "demo", "--head", "{type: gaussian, prior: true}", "--over", "head"), "such as head.prior, with what"),
         (("lora", "--config", "demo", "--objective", "final_acuracy"), "Did you mean 'final_accuracy'"),
         (("lora", "--config", "demo", "--over", "epochs=-1:3"), "--over epochs, at -1:"),
         (("lora", "--config", "demo", "--epoch", 3), "Unknown setting 'epoch'"),
@@ -118,6 +123,15 @@ def test_what_cannot_be_searched_is_refused_before_anything_runs(arguments, mess
     done = call("tune", *arguments, "--output_dir", tmp_path / "out")
     assert done.exit_code == 2 and message in done.output, done.output
     assert not here
+
+
+def test_a_run_that_failed_is_told_in_a_sentence(monkeypatch, tmp_path):
+    def fail(asked, say):
+        raise CandidateFailedError("The run base failed: no such backbone (base.txt).")
+
+    monkeypatch.setattr(tune, "search_for", fail)
+    done = call("tune", "lora", "--config", "demo", "--output_dir", tmp_path / "out")
+    assert done.exit_code == 2 and "hf-cl: The run base failed: no such backbone (base.txt)." in done.output
 
 
 def test_without_optuna_a_sentence_says_what_to_install(monkeypatch, tmp_path):

@@ -66,7 +66,7 @@ class LowRankLayer(WeightLayer):
 
     def check_alone(self, adapter_names: Sequence[str]) -> None:
         """Raise ValueError where several of the adapters hold factors here."""
-        held = [name for name in adapter_names if self.has(name)]
+        held = [name for name in dict.fromkeys(adapter_names) if self.has(name)]
         if len(held) > 1:
             raise ValueError(f"Adapters {held} both hold factors of {self.module_name!r}; only one of them can be active at a time.")
 

@@ -159,6 +159,8 @@ def test_merging_writes_the_product_and_the_bias_and_unmerging_the_base_to_the_b
     before = [p.clone() for p in layer.get_base_layer().parameters()]
     want = model(x)
     model.merge_adapter(safe_merge=True)
+    with pytest.warns(UserWarning, match="already merged"):
+        model.merge_adapter()  # a second time changes nothing
     torch.testing.assert_close(model(x), want, atol=1e-5, rtol=1e-5)
     assert torch.equal(layer.get_base_layer().bias, layer.low_rank_bias["default"])
     model.unmerge_adapter()

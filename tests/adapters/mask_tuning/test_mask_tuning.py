@@ -158,6 +158,25 @@ def test_an_adapter_that_was_loaded_to_predict_gets_scores_when_it_is_to_train(t
     assert torch.equal(loaded(x), model(x))
 
 
+@pytest.mark.parametrize("sessions", ["continue", "stack"])
+def test_a_second_adapter_is_loaded_to_train(tmp_path, sessions):
+    saved, x = adapted(sessions=sessions), torch.randn(4, 9)
+    saved.save_pretrained(tmp_path)
+    model = get_peft_model(plain(), MaskTuningConfig(target_modules=["0"]))
+    model.load_adapter(tmp_path, "second", is_trainable=True)
+    assert torch.equal(model(x), plain()(x)), "the first is active still"
+    model.set_adapter("second")
+    assert torch.equal(model(x), saved(x))
+    trained = [p for name, p in model.named_parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1.0)
+    model(x).square().sum().backward()
+    optimizer.step()
+    assert len(trained) == 2 and not torch.equal(model(x), saved(x))
+    model.save_pretrained(tmp_path / "again", selected_adapters=["second"])
+    again = PeftModel.from_pretrained(plain(), tmp_path / "again" / "second")
+    assert torch.equal(again(x), model(x))
+
+
 def test_bits_of_another_length_are_refused_by_name(tmp_path):
     model = adapted()
     model.save_pretrained(tmp_path)
