@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,24 +41,25 @@ class TemplateTexts:
             each.append(tokens)
         length = max(tokens.longest(learned) for tokens in each)
         batches = [tokens.all_texts(length, learned) for tokens in each]
-        self._ids = torch.stack([batch.input_ids for batch in batches])  # [K, C, T]
-        masks = [batch.attention_mask for batch in batches]
-        self._masks = torch.stack([mask for mask in masks if mask is not None]) if masks[0] is not None else None  # [K, C, T]
-        self._markers = torch.tensor([tokens.marker for tokens in each])  # [K]
+        self.device = next(head.model.parameters()).device
+        to: Any = {"device": self.device, "non_blocking": True}
+        self._ids = torch.stack([batch.input_ids for batch in batches]).to(**to)  # [K, C, T]
+        masks = [batch.attention_mask for batch in batches if batch.attention_mask is not None]
+        self._masks = torch.stack(masks).to(**to) if masks else None  # [K, C, T]
+        self._markers = torch.tensor([tokens.marker for tokens in each]).to(**to)  # [K]
 
     def encode(self, classes: Tensor, templates: Tensor) -> Tensor:
         """[n], [n] -> [n, E] text embeddings at unit length, float32, with gradient, through the model as it is."""
-        device = next(self.head.model.parameters()).device
-        where = (templates, classes)
-        ids = self._ids[where].to(device, non_blocking=True)  # [n, T]
-        mask = None if self._masks is None else self._masks[where].to(device, non_blocking=True)  # [n, T]
-        embeddings = encode_texts(self.head.model, TextBatch(ids, mask, self._words(classes, templates, device)))  # [n, E]
-        with torch.autocast(device.type, enabled=False):
+        classes, templates = (numbers.to(self.device, non_blocking=True) for numbers in (classes, templates))
+        mask = None if self._masks is None else self._masks[templates, classes]  # [n, T]
+        batch = TextBatch(self._ids[templates, classes], mask, self._words(classes, templates))
+        embeddings = encode_texts(self.head.model, batch)  # [n, E]
+        with torch.autocast(self.device.type, enabled=False):
             return unit(embeddings)
 
-    def _words(self, classes: Tensor, templates: Tensor, device: torch.device) -> Words | None:
+    def _words(self, classes: Tensor, templates: Tensor) -> Words | None:
         if self.head.words is None:
             return None
-        vectors = self.head.words.vectors[classes.to(device, non_blocking=True)]  # [n, W, D]
+        vectors = self.head.words.vectors[classes]  # [n, W, D]
         learned = ~vectors.isnan().flatten(1).any(1)
-        return Words(vectors.nan_to_num(), learned, self._markers[templates][:, None].to(device, non_blocking=True))
+        return Words(vectors.nan_to_num(), learned, self._markers[templates][:, None])

@@ -89,7 +89,10 @@ class TextReplay(LossTerm):
         head, known = self._trainer.head, self._session.first_new_class
         assert isinstance(head, TextHead)  # begin_session has seen to it
         means = self._trainer.statistics.means(range(known)).float().to(self._trainer.accelerator.device)  # [O, E]
-        self._means = F.normalize(means if self._own is None else torch.cat([means, self._own.to(means)]), dim=-1)  # [C, E]
+        if self._own is not None:
+            self._own = self._own.to(means)
+            means = torch.cat([means, self._own])  # [C, E]
+        self._means = F.normalize(means, dim=-1)
         self._texts = TemplateTexts(head, self.templates, known)
 
     def end_session(self, trainer: Trainer, session: Session) -> None:
