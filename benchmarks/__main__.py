@@ -32,6 +32,7 @@ GROUPS = {
     "step": "steps",
     "evaluation": "evaluation",
     "two_pass": "two_pass",
+    "pools": "pools",
     "lora": "plain_lora",
     "sara": "sparse",
     "weights": "weights",

@@ -19,9 +19,9 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast, ViTConf
 from hf_cl.backbones import ClipClassifier, classifier_of
 from hf_cl.checkpoints.tensors import named_parameters
 from hf_cl.contracts import Method, Phase, Session
-from hf_cl.training.checks import num_views
 from hf_cl.training.compiling import compile_backbone
 from hf_cl.training.frozen import FrozenStates
+from hf_cl.training.needs import num_views
 from hf_cl.training.prepare import prepare_phase
 from hf_cl.training.step import MicroBatch, Stepper
 
@@ -165,8 +165,10 @@ class OurStep:
     def __call__(self, batch: MicroBatch) -> None:
         self.stepper.step([batch], 0, self.number, self.schedule(0, self.number))
         self.number += 1
+        self.trainer.contexts = self.stepper.contexts
         for part in self.parts:
             part.after_step(self.trainer)
+        self.trainer.contexts = self.stepper.contexts = ()
 
     def losses(self) -> dict[str, float]:
         """Mean losses since the last call."""

@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,6 +37,17 @@ def coded(table: pa.Table, label_column: str, share: float) -> pa.Table:
     return table.replace_schema_metadata(metadata | {b"huggingface": json.dumps(features).encode()})
 
 
+def with_wrong_labels(table: pa.Table, share: float, label_column: str, seed: int = 0) -> pa.Table:
+    """A share of the rows under another of the labels that are there, each as likely."""
+    rng, at = np.random.default_rng(seed), table.column_names.index(label_column)
+    labels = np.array(table[label_column].to_pylist())
+    known = np.unique(labels)
+    wrong = rng.random(len(labels)) < share
+    places = np.searchsorted(known, labels) + rng.integers(1, len(known), len(labels))
+    labels = np.where(wrong, known[places % len(known)], labels)
+    return table.set_column(at, table.schema.field(at), pa.array(labels.tolist(), table.schema.field(at).type))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
@@ -44,6 +56,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, required=True, help="test images per class")
     parser.add_argument("--classes", type=int, help="of the first so many labels alone")
     parser.add_argument("--coded", type=float, default=0.0, metavar="SHARE", help="share of the classes that are called by part numbers")
+    parser.add_argument("--wrong_labels", type=float, default=0.0, help="share of the training images under another class")
     parser.add_argument("--label_column", default="fine_label")
     options = parser.parse_args()
     options.output.mkdir(parents=True)
@@ -52,7 +65,10 @@ def main() -> None:
         if not files:
             parser.error(f"{options.dataset} has no parquet file of the split {split!r}")
         table = thin(files, count, options.label_column, options.classes)
-        pq.write_table(coded(table, options.label_column, options.coded), options.output / f"{split}.parquet")
+        if split == "train":
+            table = with_wrong_labels(table, options.wrong_labels, options.label_column)
+        table = coded(table, options.label_column, options.coded) if options.coded else table
+        pq.write_table(table, options.output / f"{split}.parquet")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What training an adapter in the first session adds to the best closed-form head: the map and the figure of docs/choosing_a_method.md.
 
-    python benchmarks/when_training_pays.py ./cifar100_small --output_dir runs/pays
+    python benchmarks/thin_images.py ./cifar100_small ./cifar100_20_30 --train 20 --test 30
+    python benchmarks/when_training_pays.py ./cifar100_20_30 --output_dir runs/pays
 
 Three collections: the folder that is given (parquet files with the columns of `uoft-cs/cifar100`), drawings made of it by kornia (edges,
 dark on white: the same classes, far from what the backbone has seen), and scikit-learn's digits, which have ten classes. Session 0 has 2,
@@ -105,6 +106,7 @@ def gains(options: argparse.Namespace) -> dict[tuple[str, str, int], list[float]
                     "seed": seed,
                     "head": {"type": "gaussian"},
                     "augmentation": "none",
+                    "mixed_precision": "bf16",
                     "batch_size": BATCH,
                     "keep_adapters": "last",
                     "feature_cache": str(options.output_dir / "features"),
@@ -169,8 +171,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--adapters", nargs="+", default=list(ADAPTERS), choices=list(ADAPTERS))
-    parser.add_argument("--steps", type=int, default=120, help="of session 0, in whole epochs, at least one")
-    parser.add_argument("--images", type=int, default=60, help="training images of a class in the folder")
+    parser.add_argument("--steps", type=int, default=100, help="of session 0, in whole epochs, at least one")
+    parser.add_argument("--images", type=int, default=20, help="training images of a class in the folder")
     parser.add_argument("--collections", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--sizes", type=int, nargs="+", help="of session 0, these alone")
     parser.add_argument("--finished", action="store_true", help="train nothing; show what is finished")

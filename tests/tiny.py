@@ -138,6 +138,18 @@ OTHER: dict[str, Callable[..., Any]] = {
 RESTING = {"PROMPT_POOL": {"grows": False}, "DST": {"grows": False}}
 """Options under which a new class changes nothing of what is known; none where that is so anyway."""
 
+_POOL = {"e_tokens": 2, "pool_size": 4}
+PRODUCERS: dict[str, dict[str, Any]] = {
+    "l2p": {"producer": "l2p", "top_k": 2, **_POOL},
+    "dual": {"producer": "dual", "e_layers": [2], "e_tokens": 2, "g_tokens": 2},
+    "mvp": {"producer": "mvp", "g_tokens": 2, "head": {"type": "instance_mask", "pool_size": 4}, **_POOL},
+}
+"""Of PROMPT_POOL, beside the one above: their keys learn by losses of their own, not by logits."""
+ADAPTERS_OF_PRODUCERS: dict[str, Callable[..., Any]] = {
+    f"PROMPT_POOL/{name}": lambda options=options, **kwargs: PromptPoolConfig(**{**kwargs, **options})
+    for name, options in PRODUCERS.items()
+}
+
 ON_WEIGHTS = ("SARA", "COMPANDER", "MASK_TUNING", "DST", "LOW_RANK")
 """Types whose layers stand around Linears, whichever family these are of."""
 

@@ -210,7 +210,7 @@ class HeadWrapper(ModulesToSaveWrapper):
             try:
                 logits = super().forward(rows, *args, **kwargs)
             finally:
-                del head.given  # called alone it knows nothing
+                head.given = {}  # called alone it knows nothing
         return logits if off else self._calibrated(logits)
 
     @property

@@ -1,4 +1,4 @@
-"""Fixed targets of classes for the head `language_targets`: texts of their names, vectors from a file, or a control without language.
+"""Fixed targets of classes: texts of their names (heads `language_targets`, `maxsim`), vectors from a file, or a control without language.
 
 Shapes: C classes, K targets of a class, E width of the targets.
 """
@@ -41,7 +41,7 @@ def texts_of(head: Mapping[str, Any], base: str, class_names: Sequence[str], *, 
     Raises ValueError for a text tower that is not there, names that it cannot read or tell apart, and a file that has no usable vector of
     every class.
     """
-    if head["type"] != "language_targets":
+    if head["type"] not in ("language_targets", "maxsim"):
         return encode_names(base, class_names, head.get("template"), revision=revision)
     kind = head.get("targets", "text")
     if kind == "text":
@@ -67,14 +67,16 @@ def _of_texts(head: Mapping[str, Any], base: str, names: Sequence[str], revision
         if given:
             raise
         raise ValueError(
-            f"{error}\nThe head language_targets reads class names through the base's own text tower unless it is told of another: "
+            f"{error}\nThe head {head['type']} reads class names through the base's own text tower unless it is told of another: "
             "text_model: openai/clip-vit-base-patch32, say, or demo_clip, which needs no network."
         ) from error
     rows = found.transpose(0, 1)  # [C, K, E]
-    if head.get("aggregate", "mean") == "mean":
-        rows = rows.mean(1, keepdim=True)
-    own = not given and head.get("pool") == "pooled" and family_of(model) in ("clip", "siglip")
-    return rows, projection_of(model, rows.shape[-1]) if own else None
+    if head["type"] == "maxsim":  # its tokens are CLIP's before the projection; SigLIP's go through an attention first
+        known = ("clip",)
+    else:
+        known = ("clip", "siglip") if head.get("pool") == "pooled" else ()
+        rows = rows.mean(1, keepdim=True) if head.get("aggregate", "mean") == "mean" else rows
+    return rows, projection_of(model, rows.shape[-1]) if not given and family_of(model) in known else None
 
 
 def _of_file(path: Path, names: Sequence[str]) -> Tensor:

@@ -52,6 +52,8 @@ class EncodedNames:
 def reads_texts(head: Mapping[str, Any] | None) -> bool:
     """Whether a head's spec lets class names join in."""
     head = head or {}
+    if head.get("type") == "maxsim":
+        return head.get("source") == "text"
     return head.get("type") == "language_targets" or (head.get("type") != "text" and head.get("text", "none") != "none")
 
 

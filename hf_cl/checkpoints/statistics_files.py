@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from hf_cl.memory.class_statistics import KINDS, ClassStatistics
+from hf_cl.memory.class_statistics import ClassStatistics
+from hf_cl.memory.known_classes import KINDS
 from hf_cl.memory.moments import Moments
 from hf_cl.memory.statistics_tensors import moments_of, tensors_of
 

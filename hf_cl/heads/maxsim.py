@@ -6,7 +6,7 @@ Shapes: B batch, H W = N places of a map, D token width, d width of the comparis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,11 @@ class MaxSimHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverrid
         vectors_per_class: Q.
         out_dim: d; below about 32, tokens of noise come near any class by chance.
         projection, upscale, residual: as in `TokenProjection`.
+        source: where the vectors of a class come from: "learned"; or "text", what a text tower says of the class name in each of the
+            templates, which makes Q and d, and which stays. The projection then begins as the base's own, where the base is the CLIP of
+            the texts. (Tokens of one text would be the late interaction of ColBERT, but a CLIP is trained on the last of them alone.)
+        text_model, template: of the texts, as under `language_targets`.
+        text_width, num_targets: d and Q of texts; the run writes them down.
         init: "class_mean", or "random", which documents the failure.
         logit_scale: where the learned scale begins.
         grid: the map is averaged to grid x grid places first; None: every patch.
@@ -50,6 +55,8 @@ class MaxSimHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverrid
     """
 
     reads = "tokens"
+    weight: Tensor
+    """[C, Q, d] vectors of the classes: a parameter, or texts, which do not train."""
     session_0_mean: Tensor
     """[D] mean token of session 0, which the mean of a session with one class is compared with."""
 
@@ -63,6 +70,11 @@ class MaxSimHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverrid
         projection: ProjectionKind = "ffn",
         upscale: int = 2,
         residual: bool = True,
+        source: Literal["learned", "text"] = "learned",
+        text_model: str | None = None,
+        template: str | list[str] | None = None,
+        text_width: int | None = None,
+        num_targets: int = 1,
         init: Literal["class_mean", "random"] = "class_mean",
         logit_scale: float = 10.0,
         grid: int | None = None,
@@ -80,25 +92,51 @@ class MaxSimHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverrid
         check_bool(name, residual=residual)
         for setting, word, words in (
             ("projection", projection, ("linear", "ffn", "glu")),
+            ("source", source, ("learned", "text")),
             ("init", init, ("class_mean", "random")),
             ("aggregate", aggregate, ("max", "lse")),
         ):
             if word not in words:
                 raise ValueError(f"{name}: {setting} must be one of {', '.join(words)}, got {word!r}.")
+        self.speaks = source == "text"
+        if self.speaks:
+            check_count(name, "text_width", text_width, 1, 2**16)
+            out_dim, vectors_per_class = int(text_width or 0), num_targets
         self.in_features, self.num_classes, self.out_dim, self.grid = in_features, 0, out_dim, grid
         self.vectors, self.init, self.aggregate = vectors_per_class, init, aggregate
         self.projection = TokenProjection(in_features, out_dim, projection, upscale=upscale, residual=residual, device=device, dtype=dtype)
-        self.weight = nn.Parameter(torch.empty(0, vectors_per_class, out_dim, device=device, dtype=dtype))  # [C, Q, d]
         self.scale = nn.Parameter(torch.full((), float(logit_scale), device=device, dtype=dtype))
-        self.register_buffer("session_0_mean", torch.zeros(in_features, device=self.weight.device, dtype=self.weight.dtype))
+        factory: Any = {"device": self.scale.device, "dtype": self.scale.dtype}  # peft puts parameters alone on the meta device
+        none = torch.empty(0, vectors_per_class, out_dim, **factory)  # [C, Q, d]
+        if self.speaks:
+            self.register_buffer("weight", none)
+        else:
+            self.weight = nn.Parameter(none)
+        self.register_buffer("session_0_mean", torch.zeros(in_features, **factory))
         self._add(num_classes)
 
     def grow(self, class_names: Sequence[str]) -> None:
         self._add(len(class_names))
 
     def _add(self, count: int) -> None:
-        self.weight = append_rows(self.weight, (count, self.vectors, self.out_dim), self.out_dim)
+        shape = (count, self.vectors, self.out_dim)
+        if isinstance(self.weight, nn.Parameter):
+            self.weight = append_rows(self.weight, shape, self.out_dim)
+        else:
+            self.weight = torch.cat([self.weight, self.weight.new_zeros(shape)])
         self.num_classes += count
+
+    @torch.no_grad()
+    def write_texts(self, rows: Tensor, projection: Tensor | None) -> None:
+        """Copy in what the names of classes say that have no vectors yet: of all classes [C, Q, d]; before the first of them, too, where
+        the projection begins, [d, D], or None. Raises ValueError where they are of another size."""
+        if rows.shape != self.weight.shape:
+            raise ValueError(f"The texts are {tuple(rows.shape)}, and the head has room for {tuple(self.weight.shape)}.")
+        new = ~self.weight.flatten(1).any(1)  # [C]
+        base = self.projection.base
+        if new.all() and base is not None and projection is not None and projection.shape == base.weight.shape:
+            base.weight.copy_(projection)
+        self.weight[new] = rows.to(self.weight)[new]
 
     def project(self, tokens: Tensor) -> Tensor:
         """[B, H, W, D] -> [B, N, d] at length 1, in float32 at least."""
@@ -124,7 +162,7 @@ class MaxSimHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverrid
     @torch.no_grad()
     def begin_session(self, trainer: Trainer, session: Session) -> None:
         """Place the vectors of new classes. Raises ValueError for a new class without an image."""
-        if self.init == "random" or not session.new_class_names:
+        if self.speaks or self.init == "random" or not session.new_class_names:
             return
         data = trainer.features_of(session.train)
         if session.id == 0:

@@ -35,7 +35,8 @@ def maxsim(
     loss_scope: LossScope = "new",
 ) -> Method:
     """A `MaxSimHead` on patch tokens of the untouched backbone, which are computed once per session. The projection trains in session 0
-    alone, since it moves every score; after that a session trains the vectors of its own classes, and those of others rest.
+    alone, since it moves every score; after that a session trains the vectors of its own classes, and those of others rest. Where vectors
+    are texts (`source: text`) nothing trains after session 0.
 
     Args:
         epochs, session_epochs: over the maps of session 0, and of each later one.
@@ -49,11 +50,13 @@ def maxsim(
     spec = {"type": "maxsim", **(head or {})}
     if spec["type"] != "maxsim":
         raise ValueError(f"maxsim has its own head, which a head of type {spec['type']} does not replace; leave `type` out.")
-    loss = MaskedCrossEntropy(loss_scope)
+    loss, texts = MaskedCrossEntropy(loss_scope), spec.get("source") == "text"
 
     def phases(session: Session) -> list[Phase]:
         if session.id == 0:
             return [Phase("train", epochs, [loss], is_head, inputs="features", refresh="phase")]
+        if texts:
+            return []
         return [Phase("vectors", session_epochs, [loss], _is_vectors, inputs="features", refresh="phase")]
 
     def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
@@ -67,7 +70,7 @@ def maxsim(
         phases=phases,
         optimizer=optimizer,
         rule=Plain(),
-        parts=[OldRowsRest()],
+        parts=[] if texts else [OldRowsRest()],
     )
 
 

@@ -256,7 +256,9 @@ def _line(number: int, line: Line, x: Sequence[float], frame: Frame) -> str:
 
 
 def _errors(x: Sequence[float], low: Values, high: Values, frame: Frame, few: bool) -> str:
-    ends = [(frame.at_x(a), frame.at_y(b), frame.at_y(c)) for a, b, c in zip(x, low, high, strict=True) if b is not None and c is not None]
+    """As far as the axis goes: by one standard error a share may lie above 100 percent."""
+    pairs = [(a, max(b, frame.y[0]), min(c, frame.y[1])) for a, b, c in zip(x, low, high, strict=True) if b is not None and c is not None]
+    ends = [(frame.at_x(a), frame.at_y(b), frame.at_y(c)) for a, b, c in pairs]
     if few:
         bars = "".join(f"M{_n(a)} {_n(b)}V{_n(c)}" for a, b, c in ends)
         return f'<path class="errors" d="{bars}"/>'

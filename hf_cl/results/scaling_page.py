@@ -68,7 +68,7 @@ def _sentence(pair: Pair, scaling: Scaling) -> str:
     first, second, key = pair.first.label, pair.second.label, scaling.key
     if not pair.differences:
         return f"{first} and {second} were not measured at two common values of {key}."
-    if any(d.interval is None for d in pair.differences):
+    if all(d.interval is None for d in pair.differences):
         return f"{first} and {second}: single runs have no intervals, so nothing is claimed."
     names = {"first": first, "second": second}
     low, high = pair.differences[0], pair.differences[-1]
@@ -87,7 +87,10 @@ def _sentence(pair: Pair, scaling: Scaling) -> str:
         for who in ("first", "second")
         if (won := [d for d in pair.differences if d.winner == who])
     ]
-    parts.append(f"no difference shown at {key} {_listed([d for d in pair.differences if d.winner == 'none'])}")
+    open_ones = [d for d in pair.differences if d.winner == "none"]
+    for words, single in (("no difference shown", False), ("single runs, of which nothing is claimed,", True)):
+        if some := [d for d in open_ones if (d.interval is None) == single]:
+            parts.append(f"{words} at {key} {_listed(some)}")
     return f"{first} and {second}: {'; '.join(parts)}.{_possible(pair)}"
 
 

@@ -36,10 +36,10 @@ from hf_cl.run.open import open_processor, open_scenario
 from hf_cl.run.parse import settings_of
 from hf_cl.settings import RunSettings
 from hf_cl.training.accelerator import RunAccelerator
-from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
 from hf_cl.training.evaluation import evaluate_candidates, evaluate_session
 from hf_cl.training.image_stream import ImageStream
+from hf_cl.training.needs import has_own_candidates
 from hf_cl.training.peak_memory import memory_kind, take_peak_bytes
 from hf_cl.training.pixel_store import open_store
 from hf_cl.training.session_results import protocol_record

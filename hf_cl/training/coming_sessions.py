@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hf_cl.backbones import TextHead
 from hf_cl.contracts import Part
-from hf_cl.training.checks import check_new_classes, check_room, check_session, check_vectors, warn_of_few_classes
 from hf_cl.training.run import Run
+from hf_cl.training.session_checks import check_new_classes, check_room, check_session, check_vectors, warn_of_few_classes
 from hf_cl.training.start import check_needs
 
 

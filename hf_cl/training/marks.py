@@ -16,8 +16,8 @@ from torch import Tensor
 from hf_cl.contracts import FeatureSet, Head, ImageDataset, Part, Session
 from hf_cl.heads import build_head
 from hf_cl.memory.class_statistics import ClassStatistics
-from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.kept_features import KeptFeatures
+from hf_cl.training.needs import has_own_candidates
 from hf_cl.training.services import Services
 
 logger = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from hf_cl.training.feature_cache import FeatureCache
 from hf_cl.training.frozen import FrozenStates
 from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.kept_queries import KeptQueries
+from hf_cl.training.loading_check import BareBase
 from hf_cl.training.records import Records
 from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.start import Start
@@ -62,6 +63,8 @@ class Run:
     images: ImageStream = field(init=False)
 
     # Made when the adapter is injected
+    bare: BareBase | None = field(default=None, init=False)
+    """The base as it was, until session 0's adapter has been loaded into it once."""
     _model: PeftModel | None = field(default=None, init=False)
     classifier: AnyClassifier = field(init=False)
     frozen: FrozenStates = field(init=False)

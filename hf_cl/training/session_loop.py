@@ -6,53 +6,43 @@ Shapes: B batch, D feature width, S image side.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list
-from peft import get_peft_model
-from torch import Tensor, nn
+from torch import nn
 
-from hf_cl.backbones import check_class_names, classifier_of, enable_gradient_checkpointing, reads_texts, texts_of
+from hf_cl.backbones import check_class_names, reads_texts, texts_of
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.statistics_files import SavedStatistics, training_state
-from hf_cl.checkpoints.tensors import before_head, first_not_finite, snapshot
+from hf_cl.checkpoints.tensors import first_not_finite, snapshot
 from hf_cl.checkpoints.times import CheckpointTimes
 from hf_cl.contracts import Method, Phase, Probe, Scenario, Session
 from hf_cl.errors import TrainingInterruptedError
 from hf_cl.images import PixelStore
-from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.memory.joined import joined
 from hf_cl.probes import build_probes
 from hf_cl.results.composition import composition
 from hf_cl.results.results import Results
 from hf_cl.settings import TrainingSettings
 from hf_cl.training.accelerator import RunAccelerator
-from hf_cl.training.calibration import Calibration
-from hf_cl.training.checks import check_method, check_optimizer, check_parts, check_strategy, check_unused
-from hf_cl.training.coming_sessions import check_coming, declared_statistics
-from hf_cl.training.compiling import compile_backbone
+from hf_cl.training.checks import check_method, check_parts, check_strategy, check_unused
 from hf_cl.training.deterministic import deterministic
-from hf_cl.training.feature_cache import FeatureCache
-from hf_cl.training.feature_files import FeatureFiles
-from hf_cl.training.frozen import FrozenStates
+from hf_cl.training.growth import grow
 from hf_cl.training.image_stream import ImageStream
-from hf_cl.training.kept_queries import KeptQueries
-from hf_cl.training.loading_check import BareBase
 from hf_cl.training.marks import Marks, check_marks
 from hf_cl.training.optimizer_state import carry_over, state_by_name
 from hf_cl.training.phase_loop import PhaseLoop
 from hf_cl.training.pixel_store import open_store
 from hf_cl.training.records import Records, start_trackers
-from hf_cl.training.run import ADAPTER
 from hf_cl.training.run_folder import RunFolder
 from hf_cl.training.run_state import RunState
 from hf_cl.training.services import Services
+from hf_cl.training.session_checks import check_optimizer
 from hf_cl.training.session_plan import SessionPlan
 from hf_cl.training.session_results import SessionResults, protocol_record
 from hf_cl.training.start import Start
@@ -176,7 +166,7 @@ class SessionLoop(Services):
         if session.id == self.position.session and not self.position.begun:
             self.state.restore_if_due(self, self.results)
             self._remember_previous()
-        self._grow(session)
+        grow(self, session)
         if session.id < self.position.session:
             return  # its structure is all that is needed: the values come from the checkpoint
         if session.id == 0 and self.start is not None:
@@ -188,62 +178,6 @@ class SessionLoop(Services):
         """Before a session changes anything: what its losses know as "previous"."""
         if self._model is not None and any(term.needs & {"previous", "previous_if_any"} for term in self.terms):
             self.frozen.snapshots["previous"] = snapshot(self.model, self.tuner.prefix, self.head)
-
-    def _grow(self, session: Session) -> None:
-        """Class names and head rows of a new session; the first one injects the adapter."""
-        names = list(session.new_class_names)
-        if self._model is not None:
-            self.classifier.read_names(names)
-            self.tuner.grow(ADAPTER, names)
-            self.tuner.grow_domains(ADAPTER, session.domain_names)
-            self._write_texts()
-            return
-        check_unused(self.backbone)
-        model = self._injected(names)
-        self._model = model.to(self.accelerator.device)
-        self.tuner.grow_domains(ADAPTER, session.domain_names)
-        if self.settings.gradient_checkpointing:
-            enable_gradient_checkpointing(self.backbone)
-        if self.accelerator.compiled_by != "no":
-            compile_backbone(self.backbone, **self.accelerator.compile_arguments)
-        self.classifier = classifier_of(model, self.tokenizer, ADAPTER)
-        self._write_texts()
-        check_coming(self)
-        self.frozen = FrozenStates(self.classifier, self.accelerator, self.tuner)
-        files, asked = self._feature_files(), self.tuner.query_pass()
-        self.queries = None if asked is None else KeptQueries(self.images, self.classifier, asked, files)
-        self.features = FeatureCache(self.images, self.classifier, self.frozen, self._before_head, files, self.queries)
-        kinds = declared_statistics(self)
-        self.statistics = ClassStatistics(kinds) if self.start is None else self.start.statistics(kinds, self.head)
-        self.calibration = Calibration()
-
-    def _injected(self, names: list[str]) -> Any:
-        """The base with the method's adapter, or with the one that the run starts from."""
-        if self.start is not None:
-            if tuple(names) != self.start.class_names:
-                raise ValueError("Session 0 of a run that starts from an adapter brings that adapter's classes, in its order.")
-            return self.start.inject(self.backbone, ADAPTER)
-        self._bare = BareBase(self.backbone) if self.position.session == 0 else None
-        config = deepcopy(self.method.adapter)  # the method's own stays as it is, for another run
-        config.class_names, config.classes_per_session = names, [len(names)]
-        if self.texts is not None:
-            config.head |= self.texts.filled_in
-        return get_peft_model(self.backbone, config, adapter_name=ADAPTER)  # pyright: ignore[reportArgumentType]
-
-    def _feature_files(self) -> FeatureFiles | None:
-        """What `--feature_cache` keeps."""
-        if self.settings.feature_cache is None:
-            return None
-        folder, precision = Path(self.settings.feature_cache).expanduser(), str(self.accelerator.mixed_precision)
-        return FeatureFiles(folder, self.model, self.tuner.prefix, self.config, self.images.preprocessor, precision)
-
-    def _before_head(self) -> Mapping[str, Tensor]:
-        return before_head(self.model, self.tuner.prefix, self.head)
-
-    def _write_texts(self) -> None:
-        """What the names of the classes so far say, to a head that judges by it."""
-        if self.texts is not None:
-            self.head.write_texts(self.texts.rows(self.config.class_names), self.texts.projection)
 
     def _run_session(self, session: Session) -> None:
         phases, at = self.phases, self.position
@@ -338,7 +272,7 @@ class SessionLoop(Services):
 
     def _check_adapter(self, folder: Path) -> None:
         """Raise ValueError, on every process, where the adapter of session 0 cannot be loaded."""
-        bare, self._bare = self._bare, None
+        bare, self.bare = self.bare, None
         refusals = [bare.refusal(folder) if bare is not None and self.accelerator.is_main_process else None]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(refusals)

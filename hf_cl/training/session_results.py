@@ -21,11 +21,11 @@ from hf_cl.results.examples import FEW, MANY
 from hf_cl.results.history import FILE, History, read_lines
 from hf_cl.results.results import Memory, MethodRecord, ParameterCounts, ProtocolRecord, Results
 from hf_cl.results.table import accuracy_of_tests, session_news
-from hf_cl.training.checks import has_own_candidates
 from hf_cl.training.environment import environment
 from hf_cl.training.evaluation import Tested, evaluate_candidates, evaluate_session
 from hf_cl.training.kept_features import KeptFeatures
 from hf_cl.training.marks import Marks
+from hf_cl.training.needs import has_own_candidates
 from hf_cl.training.peak_memory import memory_kind, take_peak_bytes
 from hf_cl.training.services import Services
 

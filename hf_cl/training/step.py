@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_cl.contracts import Context, GradientRule, LossTerm, NamedParameters, Outputs, Phase, Session
-from hf_cl.training.checks import num_model_views
+from hf_cl.training.needs import num_model_views
 
 logger = logging.getLogger(__name__)
 

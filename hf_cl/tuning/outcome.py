@@ -144,13 +144,19 @@ class Outcome:
             if (one.choices and not one.ordered) or not isinstance(self.space.base[one.name], int | float):
                 continue
             places = sorted({_place(one, point.values[one.name]) for point in self.candidates if _placed(one, point.values[one.name])})
-            label = f"{one.name}, power of ten" if one.log else one.name
             lines = [_line(one, places, self.candidates[1:], "full", 0), _line(one, places, self.candidates[1:], "short", 1)]
             lines.append(_line(one, places, self.candidates[:1], "full", 2, name="the base"))
             kept = [line for line in lines if any(value is not None for value in line.values)]
             if len(places) > 1:
                 yield Chart(
-                    title=f"{self.objective} on validation images, percent", x=places, x_label=label, lines=kept, most=(0, 100), height=240
+                    title=f"{self.objective} on validation images, percent",
+                    x=places,
+                    x_label=one.name,
+                    lines=kept,
+                    most=(0, 100),
+                    log_x=one.log,
+                    x_ticks=_ticks(places) if one.log else None,
+                    height=240,
                 )
 
 
@@ -159,7 +165,15 @@ def _placed(one: Range, value: Any) -> bool:
 
 
 def _place(one: Range, value: float) -> float:
-    return round(math.log10(value), 3) if one.log else float(value)
+    return float(f"{value:.4g}") if one.log else float(value)
+
+
+def _ticks(places: Sequence[float]) -> list[float]:
+    """Ones and threes of the decades that are spanned; the ends where no two of them lie inside."""
+    low, high = math.floor(math.log10(places[0])), math.ceil(math.log10(places[-1]))
+    found = [float(f"{digit}e{power}") for power in range(low, high + 1) for digit in (1, 3)]
+    inside = [tick for tick in found if places[0] <= tick <= places[-1]]
+    return inside if len(inside) > 1 else [places[0], places[-1]]
 
 
 def _line(one: Range, places: Sequence[float], candidates: Sequence[Candidate], length: str, style: int, name: str = "") -> Line:

@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from device_runs import Run, build
 from fitted_heads import FakeTrainer, session_of
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from hf_cl.backbones import reads_texts, texts_of
 from hf_cl.heads import CosineHead, build_head
 from hf_cl.heads import maxsim as module
 from hf_cl.heads.maxsim import MaxSimHead, class_vectors, late_interaction
 from hf_cl.heads.token_projection import TokenProjection
+from hf_cl.methods import maxsim
 
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "maxsim" / "maxsim.npz")
 WEIGHTS = {"linear": ("lin",), "ffn": ("up", "down"), "ffn_residual": ("res", "up", "down"), "glu": ("up", "gate", "down")}
@@ -139,3 +143,43 @@ def test_a_wrong_setting_is_refused(settings, message):
         build_head({"type": "maxsim", **settings}, 8, 2)
     with pytest.raises(ValueError, match="4 vectors per class reads maps of as many tokens or more"):
         build_head({"type": "maxsim"}, 8, 2)(torch.zeros(1, 1, 3, 8))
+
+
+# Class vectors that are texts
+NAMES = ["crab", "lawn_mower", "oak_tree"]
+TEXTS = {"type": "maxsim", "source": "text", "template": ["a photo of a {}.", "a drawing of a {}."]}
+
+
+def test_texts_are_the_vectors_and_stay():
+    texts = texts_of(TEXTS, "demo_clip", NAMES)
+    assert reads_texts(TEXTS) and not reads_texts({"type": "maxsim"}) and texts.filled_in["num_targets"] == 2
+    assert texts.projection is not None
+    head = build_head(TEXTS | texts.filled_in, texts.projection.shape[1], 2)
+    assert isinstance(head, MaxSimHead) and "weight" not in dict(head.named_parameters()) and "weight" in head.state_dict()
+    head.write_texts(texts.rows(NAMES[:2]), texts.projection)
+    maps = torch.randn(4, 3, 3, head.in_features)
+    tokens = F.normalize(maps.flatten(1, 2) @ texts.projection.T, dim=-1)
+    cosines = torch.einsum("bnd,cqd->bcqn", tokens, texts.rows(NAMES[:2])).amax(-1).mean(-1)
+    torch.testing.assert_close(head(maps), 10 * cosines)  # as CLIP itself would compare, until the projection trains
+    before = head.weight.clone()
+    head.grow(NAMES[2:])
+    head.projection.base.weight.data.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+    head.write_texts(texts.rows(NAMES), texts.projection)
+    assert torch.equal(head.weight[:2], before) and torch.equal(head.weight[2], texts.rows(NAMES)[2])
+    assert not head.projection.base.weight.any()  # what was learned is not begun anew  # pyright: ignore[reportOptionalMemberAccess]
+    assert texts_of({**TEXTS, "text_model": "demo_clip"}, "demo", NAMES).projection is None
+    with pytest.raises(ValueError, match="The head maxsim reads class names through the base's own text tower"):
+        texts_of(TEXTS, "demo", NAMES)
+    with pytest.raises(ValueError, match="room for"):
+        head.write_texts(texts.rows(NAMES[:1]), None)
+
+
+def test_a_run_on_texts_trains_the_projection_alone_and_once(tmp_path):
+    run = Run(lambda: maxsim(epochs=1, session_epochs=1, head={**TEXTS, "text_model": "demo_clip", "grid": 2}))
+    trainer = build(run, tmp_path / "run", tmp_path)
+    trainer.fit()
+    files = [load_file(tmp_path / f"run/adapters/session-{number}/adapter_model.safetensors") for number in (0, 1)]
+    name = next(name for name in files[0] if name.endswith("weight") and "projection" not in name)
+    assert torch.equal(files[1][name][:2], files[0][name]) and files[1][name].flatten(1).any(1).all()
+    assert all(torch.equal(files[1][key], tensor) for key, tensor in files[0].items() if "projection" in key)
+    assert trainer.results.results.sessions[1].trained is False

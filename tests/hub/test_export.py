@@ -28,6 +28,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 from hf_cl.adapters import CPEClipConfig
+from hf_cl.adapters.bases import PATCH_TOKENS
 from hf_cl.cli import app
 from hf_cl.heads import LinearHead, build_head
 from hf_cl.hub import export as module
@@ -158,7 +159,7 @@ def test_a_head_without_bias_merges_too(tmp_path):
         ("GLAD", {"type": "cosine"}, "lora", "has a head of kind CosineHead, and a stock LORA adapter can only"),
         ("ASYNC_LORA", {"type": "linear", "pooler": False, "bias": True}, "lora", "copies of unfrozen weights, which LoRA cannot express"),
         ("SARA", None, "lora", "SARA is no LoRA underneath; GLAD and ASYNC_LORA are"),
-        ("SARA", None, "pickle", "The form of an export is one of merged, onnx, lora, truncated, not 'pickle'"),
+        ("SARA", None, "pickle", "The form of an export is one of merged, onnx, lora, truncated, small, not 'pickle'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(kind, head, form, message, tmp_path):
@@ -247,6 +248,24 @@ def test_onnx_reads_the_patches_where_the_head_does(tmp_path):
     for form, message in (("merged", "has a head of kind MaxSimHead"), ("lora", "has a head of kind MaxSimHead")):
         with pytest.raises(ValueError, match=message):
             export(adapter, tmp_path / form, form)
+
+
+SCAN = {"type": "etf", "projector": "selective_scan", "num_classes_total": 6, "grid": 2, "scan": {"d_state": 4, "dt_rank": 4}}
+TOKEN_HEADS = {"maxsim": {"type": "maxsim", "vectors_per_class": 2, "out_dim": 16, "aggregate": "lse"}, "etf": SCAN}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", TOKEN_HEADS)
+@pytest.mark.parametrize("family", PATCH_TOKENS)
+def test_onnx_of_every_family_whose_patches_a_head_reads(family, head, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    kind, changes = ("GLAD", {}) if family != "vit" else ("ONE_PROMPT", {"layer_tokens": {0: 2}})
+    adapter = an_adapter(tmp_path, kind, family, TOKEN_HEADS[head], **changes)
+    want = load(adapter).logits([image()])
+    export(adapter, tmp_path / "out", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {"pixel_values": pixels_of(tmp_path / "out").numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), want, rtol=1e-4, atol=1e-4)
 
 
 def test_onnx_holds_the_texts_of_a_text_head(tmp_path):

@@ -103,3 +103,10 @@ def test_names_cannot_leave_the_data():
 
 def test_one_line_needs_no_legend():
     assert figure(chart(lines=[Line(name="a", values=[1.0, 2.0, 3.0])])).legend == []
+
+
+def test_errors_end_where_the_axis_does():
+    sure = Line(name="sure", values=[100.0, 99.0, 98.0], low=[90.0, 91.0, 92.0], high=[110.0, 107.0, 104.0])
+    (ends, *_) = re.findall(r'<path class="errors" d="([^"]*)"', str(figure(chart(lines=[sure], most=(0.0, 100.0))).markup))
+    bars = [tuple(map(float, bar)) for bar in re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)", ends)]
+    assert len(bars) == 3 and all(low > high == 12 for low, high in bars), "12 is the upper edge of the plot"

@@ -147,6 +147,16 @@ def test_single_seeds_claim_nothing(runs):
     assert pair_sentences(scaling)[0] == "probe and lora: single runs have no intervals, so nothing is claimed."
 
 
+def test_a_single_run_in_the_middle_takes_no_claim_away(runs):
+    some = [run for run in runs if run.results.seed == 0 or run.results.protocol.shots != 8]
+    crossing, always, _ = pair_sentences(scale_curves(some, "shots"))
+    assert crossing.startswith("probe wins at shots 1 (") and ", lora at 64 (" in crossing
+    assert always == "probe and worse: probe wins at shots 1, 2, 4, 16, 64; single runs, of which nothing is claimed, at shots 8."
+    turned = [run for run in runs if run.results.method.name != "worse"]
+    turned += [run_of("worse", x, seed, 0.2 + 0.6 * (x == 4) + 0.001 * seed) for x in (1, 4, 64) for seed in range(4)]
+    assert not any("at shots ." in sentence or "at shots." in sentence for sentence in pair_sentences(scale_curves(turned, "shots")))
+
+
 def test_only_what_both_have_is_compared(runs):
     some = [run for run in runs if run.results.method.name != "lora" or run.results.protocol.shots <= 8]
     scaling = scale_curves(some, "shots")

@@ -25,7 +25,7 @@ from hf_cl.adapters import AsyncLoraConfig, GladConfig, SaraConfig
 from hf_cl.adapters.glad.config import TEXT_HEAD
 from hf_cl.contracts import Method, Part
 from hf_cl.losses import Projector, VirtualOutliers
-from hf_cl.methods import coact, cpe_clip, glad, ovor, sara
+from hf_cl.methods import MvpSettings, coact, cpe_clip, glad, ovor, sara
 
 torch.set_num_threads(1)
 
@@ -105,12 +105,18 @@ def _glad() -> Method:
     return glad(adapter=adapter, iterations=12, session_iterations=12, learning_rate=1e-3)
 
 
+def _mvp() -> Method:
+    """Its losses look at the whole batch: gradients of all images, and the keys that all have chosen."""
+    return MvpSettings(epochs=2, updates_per_batch=2, e_layers=[1], g_layers=[0], pool_size=4, e_tokens=2, learning_rate=1e-3).method()
+
+
 METHODS: dict[str, Callable[[], Method]] = {
     "ovor": _ovor,
     "coact": _coact,
     "sara": _sara,
     "cpe_clip": lambda: cpe_clip(base_epochs=4, session_epochs=4, session_batch_size=8),
     "glad": _glad,
+    "mvp": _mvp,
 }
 
 

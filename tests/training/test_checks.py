@@ -8,7 +8,8 @@ from losses.fakes import Labels
 from hf_cl.contracts import LossTerm, Phase, Session, everything
 from hf_cl.losses import Consistency, SupervisedContrastive
 from hf_cl.settings import TrainingSettings
-from hf_cl.training.checks import check_session, num_model_views, num_views
+from hf_cl.training.needs import num_model_views, num_views
+from hf_cl.training.session_checks import check_session
 
 ROLES = ("teacher", "base")
 

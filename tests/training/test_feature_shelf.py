@@ -166,6 +166,13 @@ def test_a_picture_that_comes_twice_goes_through_once(tmp_path):
     assert all(torch.equal(found[2 * i], found[2 * i + 1]) for i in range(5)) and len({tuple(r.tolist()) for r in found.values()}) == 5
 
 
+def test_a_process_without_an_image_knows_the_width(monkeypatch):
+    stream = stream_of(0, 2)
+    monkeypatch.setattr(stream, "_gather", lambda mine, total: mine)
+    found = stream.features(torch.nn.Identity(), Images([0]), None, Forward())
+    assert found.features.shape == (0, SIZE) and found.labels.shape == found.index.shape == (0,)
+
+
 def test_the_key_of_a_picture_is_its_pixels():
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8))
     changed = pixels.clone()

@@ -175,4 +175,5 @@ def test_the_page_and_the_config_of_a_search_that_found_something():
     assert (values["learning_rate"], values["r"]) == (3e-3, 8) and "output_dir" not in values
     page = outcome.page()
     Page(page)
+    assert 'data-logx="1"' in page and ">0.003</text>" in page and ">0.001</text>" in page, "rates stand at rates, not at powers"
     assert "80.0 ± 2.0" in page and "diverged" in page and "2.75 of 8 full-length runs" in page
