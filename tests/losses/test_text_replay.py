@@ -147,7 +147,7 @@ def drift(seed: int, mode: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_replayed_texts_keep_earlier_classes_and_those_of_others_do_not(seed):
     none, replay, wrong = (drift(seed, mode) for mode in ("none", "replay", "wrong"))
     assert replay > none + 0.3 and replay > 0.9 and wrong < 0.2, (none, replay, wrong)
