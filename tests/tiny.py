@@ -159,7 +159,7 @@ HOMES = {"CPE_CLIP": ("clip_vision", "siglip_vision")}
 
 def families(kind: str) -> tuple[str, ...]:
     """Families on which the contract suite runs a type: all that have a classifier, or two where the layers are the same on all."""
-    return homes(kind) if kind in ON_WEIGHTS[1:] else CLASSIFIERS
+    return homes(kind) if kind in (*ON_WEIGHTS[1:], "SESSION_NORM") else CLASSIFIERS
 
 
 def homes(kind: str) -> tuple[str, str]:

@@ -41,6 +41,7 @@ GIVEN = (
         "head",
         "format_version",
         "base_signature",
+        "small",
         "layer_paths",
         "domains",
         "peft_type",

@@ -13,6 +13,7 @@ from torch import nn
 
 from hf_cl.adapters.field_types import brief, check_pattern, check_types
 from hf_cl.adapters.files import check_folder
+from hf_cl.adapters.small.tensors import read_table
 from hf_cl.contracts import GradientRule
 
 FORMAT_VERSION = 1
@@ -37,6 +38,10 @@ class HeadedConfig:
     format_version: int = field(default=FORMAT_VERSION, metadata={"help": "version of the hf_cl adapter format"})
     base_signature: dict[str, Any] | None = field(
         default=None, metadata={"help": "model type, hidden size and depth of the base; filled at injection, checked at loading"}
+    )
+    small: dict[str, Any] | None = field(
+        default=None,
+        metadata={"help": "which tensors the file holds as codes, in how many bits; None once they are loaded, and for ordinary files"},
     )
 
     @classmethod
@@ -108,6 +113,8 @@ class HeadedConfig:
             raise ValueError(f"The head {brief(self.head)} has no type; give one such as {{'type': 'linear'}}.")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature divides logits: it must be a positive number, got {brief(self.temperature)}.")
+        if self.small is not None:
+            read_table(self.small)
         self._check_class_names()
 
     def _check_class_names(self) -> None:

@@ -9,18 +9,21 @@ from typing import Any
 
 from peft import get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hf_cl._peft import BaseTuner
 from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import check_count
-from hf_cl.adapters.files import Entry, check_entries, entries_of, naming, read_header
+from hf_cl.adapters.files import Entry, bare, check_entries, entries_of, naming, read_header
 from hf_cl.adapters.head_wrapper import HeadWrapper
 from hf_cl.adapters.low_rank_linear import LowRankLinear
 from hf_cl.adapters.pooled import check_pool
 from hf_cl.adapters.pseudo_words import has_words, place_words, remove_words, words_of
 from hf_cl.adapters.query_pass import QueryPass
+from hf_cl.adapters.small.arrival import CODES, await_codes, place_of, stop_waiting, whole_entries, whole_tensors
+from hf_cl.adapters.small.tensors import read_table
 from hf_cl.adapters.text_head import check_text_head
 from hf_cl.adapters.text_logits import place_text_logits, remove_text_logits, sync_text_labels
 from hf_cl.adapters.token_map import check_tokens
@@ -61,11 +64,47 @@ class HeadedTuner(BaseTuner):
         with undone_on_error(model), naming(folder):
             self.put_adapter(model, adapter_name, *args, **kwargs)
             if folder is not None and found is not None:
+                found = found if config.small is None else whole_entries(found, read_table(config.small), self.prefix)
                 self.check_file(folder / SAFETENSORS_WEIGHTS_NAME, adapter_name, found)
+            if config.small is not None:
+                self._await_codes(model, adapter_name, config)
+
+    def _await_codes(self, model: nn.Module, adapter_name: str, config: Any) -> None:
+        def load(tensors: dict[str, Tensor]) -> None:
+            state = self._remap_adapter_state_dict_for_load(model, config, adapter_name, tensors)  # pyright: ignore[reportArgumentType]
+            model.load_state_dict(state, strict=False)
+
+        await_codes(model, self.prefix, adapter_name, config, lambda key: self._remove_adapter_name_from_key(key, adapter_name), load)
+
+    @classmethod
+    def whole_state(cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a file holds, with its codes expanded, where it is a small one; a tuner whose remapping reads tensors asks for it first."""
+        if config.small is None or not any(name.endswith(f"{place_of(cls.prefix)}.{CODES}") for name in state_dict):
+            return state_dict
+        whole = whole_tensors(state_dict, read_table(config.small), cls.prefix)
+        stop_waiting(model, cls.prefix, adapter_name)
+        config.small = None
+        return whole
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        whole = cls.whole_state(model, config, adapter_name, state_dict)
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, whole)
 
     def check_file(self, file: Path, adapter_name: str, found: Mapping[str, Entry]) -> None:
-        """Raise ValueError unless the tensors of the file are those of the adapter, which is in its place."""
+        """Raise ValueError unless the tensors of the file are those of the adapter, which is in its place.
+
+        `found` are the entries that its config describes: those of the file, or of the tensors that its codes stand for.
+        """
         check_entries(str(file), found, self.expected_entries(adapter_name))
+
+    def tensors_of(self, file: Path, adapter_name: str) -> dict[str, Tensor]:
+        """The tensors of the adapter's file, named below the base model; whole ones."""
+        config: Any = self.peft_config[adapter_name]
+        tensors = {bare(name): tensor for name, tensor in load_file(file).items()}
+        return tensors if config.small is None else whole_tensors(tensors, read_table(config.small), self.prefix)
 
     def expected_entries(self, adapter_name: str) -> dict[str, Entry]:
         """What a file of this adapter holds, named as `read_header` does."""

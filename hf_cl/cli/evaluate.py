@@ -97,19 +97,13 @@ def _chosen(source: ImageSource, adapter: str, revision: str | None, include_tra
 def _trained_on(adapter: Path, revision: str | None) -> frozenset[str] | None:
     """Contents of the images that an adapter of a run here was trained on; None for an adapter whose run is not here."""
     from hf_cl.results.picture_record import FILE, trained_on  # noqa: PLC0415
+    from hf_cl.results.saved_run import run_of  # noqa: PLC0415
 
-    run = _run_of(adapter)
+    run = run_of(adapter)
     if run is None or not (run / FILE).is_file():
         return None
     session = (revision or adapter.resolve().name).removeprefix("session-")
     return trained_on(run, int(session) if session.isdecimal() else None)
-
-
-def _run_of(adapter: Path) -> Path | None:
-    """The run folder that an adapter's folder belongs to."""
-    whole = adapter.resolve()
-    run = whole.parents[1] if whole.parent.name == "adapters" else whole
-    return next((folder for folder in (adapter, run) if (folder / "results.json").is_file()), None)
 
 
 def _as_json(found: Evaluation, adapter: str, revision: str | None, dataset: str, which: str) -> dict[str, object]:

@@ -52,6 +52,8 @@ def faults_of_mean(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         if config.get("peft_type") != TYPE:
             kind = config.get("peft_type")
             faults.append(f"{name} is of type {kind}: the mean of its tensors is not the mean of what it does; LoRA has one.")
+        elif config.get("small") is not None:
+            faults.append(f"{name} is a small one (hf-cl export --form small); average the adapters it was made of.")
         elif config.get("rank_pattern") or config.get("alpha_pattern"):
             faults.append(f"{name} has ranks or scales of its own for some layers.")
         elif head not in HEADS:

@@ -16,7 +16,8 @@ from torch import Tensor
 from hf_cl.contracts import FeatureSet, Probe, Session, Trainer
 from hf_cl.heads.fitted import own_rows
 from hf_cl.heads.held_back import held_back
-from hf_cl.memory.novelty import NOVELTY_FILE, Kind, NoveltyScore, fitted_score
+from hf_cl.hints import nearest
+from hf_cl.memory.novelty import KINDS, NOVELTY_FILE, STATISTICS, Kind, NoveltyScore, fitted_score
 from hf_cl.probes.judged import evenly
 
 
@@ -35,7 +36,9 @@ class Novelty(Probe):
     fitted to; a drift map moves it along.
 
     Args:
-        kind: "prototype", "mahalanobis" or "energy" (`hf_cl.memory.novelty`); under a text head "energy" alone.
+        kind: "prototype", "mahalanobis", "energy" or "prior" (`hf_cl.memory.novelty`); under a text head too, on the
+            embeddings of images. "prior" has been
+            measured below "prototype" and costs some seconds a session: it is there to compare with.
         quantile: share of known pictures that may be called unknown.
         images: at most so many test images of known, and of new classes, spread evenly.
 
@@ -45,13 +48,13 @@ class Novelty(Probe):
     name = "novelty"
 
     def __init__(self, kind: Kind = "prototype", quantile: float = 0.05, images: int = 2000) -> None:
-        if kind not in ("prototype", "mahalanobis", "energy"):
-            raise ValueError(f"Novelty: kind is prototype, mahalanobis or energy, got {kind!r}.")
+        if kind not in KINDS:
+            raise ValueError(f"Novelty: kind is {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}.{nearest(kind, KINDS)}")
         if not 0 < quantile < 1 or images < 1:
             raise ValueError(f"Novelty: quantile lies between 0 and 1 and images is at least 1, got {quantile} and {images}.")
         self.kind: Kind = kind
         self.quantile, self.images = quantile, images
-        self.statistics = frozenset({"pooled"}) if kind == "mahalanobis" else frozenset()
+        self.statistics = STATISTICS.get(kind, frozenset())
         self._score: NoveltyScore | None = None
         self._thresholds: list[float] = []
         self._known = torch.zeros(0)

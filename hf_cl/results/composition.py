@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 FILE = "method.json"
 FILLED_IN = frozenset(
-    {"class_names", "classes_per_session", "base_model_name_or_path", "base_signature", "auto_mapping", "inference_mode", "revision"}
+    {
+        "class_names",
+        "classes_per_session",
+        "base_model_name_or_path",
+        "base_signature",
+        "auto_mapping",
+        "inference_mode",
+        "revision",
+        "small",
+    }
     | {"nnz_pattern", "weight_shapes", "task_type", "peft_version", "format_version", "has_inactive", "unfrozen", "init_token_ids"}
     | {"target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "prompt_depth", "temperature", "domains"}
 )

@@ -56,6 +56,13 @@ def read_run(folder: str | Path) -> Run:
     return Run(folder, read, settings, _composition(folder / METHOD))
 
 
+def run_of(adapter: Path) -> Path | None:
+    """The run folder that this is, or that an adapter's folder belongs to; None where there is none."""
+    whole = adapter.resolve()
+    run = whole.parents[1] if whole.parent.name == "adapters" else whole
+    return next((folder for folder in (adapter, run) if (folder / "results.json").is_file()), None)
+
+
 def _composition(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}

@@ -159,7 +159,7 @@ def test_a_head_without_bias_merges_too(tmp_path):
         ("GLAD", {"type": "cosine"}, "lora", "has a head of kind CosineHead, and a stock LORA adapter can only"),
         ("ASYNC_LORA", {"type": "linear", "pooler": False, "bias": True}, "lora", "copies of unfrozen weights, which LoRA cannot express"),
         ("SARA", None, "lora", "SARA is no LoRA underneath; GLAD and ASYNC_LORA are"),
-        ("SARA", None, "pickle", "The form of an export is one of merged, onnx, lora, truncated, not 'pickle'"),
+        ("SARA", None, "pickle", "The form of an export is one of merged, onnx, lora, truncated, small, not 'pickle'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(kind, head, form, message, tmp_path):

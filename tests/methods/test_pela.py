@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from device_runs import Run, build, vit
 from peft import PeftModel
+from processes import result_of_two
 from safetensors.torch import load_file
 from stream import Stream
 from transformers import ViTImageProcessor
@@ -109,3 +111,10 @@ def test_the_rate_rises_by_steps_and_falls_by_a_cosine():
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[12] == pytest.approx(0.5) and all(a > b for a, b in pairwise(rates[4:])) and rates[-1] > 0
     assert warmed(1.0, 0, 1, 2)(0, 0) == [1.0]
+
+
+@pytest.mark.distributed
+def test_two_processes_are_one(tmp_path):
+    found = result_of_two(Path(__file__).with_name("pela_two_processes.py"), tmp_path)
+    assert found["moved"] > 1e-3
+    assert max(found["differences"]) < 1e-6

@@ -8,10 +8,11 @@ from functools import partial
 import pytest
 import torch
 from clip_runs import NAMES, write_photos
-from device_runs import Kill, Run, _Killed, build
+from device_runs import Kill, Run, _Killed, build, clip, text_lora
 
 from hf_cl.memory import ClassStatistics
-from hf_cl.memory.novelty import NOVELTY_FILE, NoveltyScore, fitted_score, read_novelty
+from hf_cl.memory.feature_prior import ProximalNetwork
+from hf_cl.memory.novelty import KINDS, NOVELTY_FILE, NoveltyScore, fitted_score, read_novelty
 from hf_cl.methods import METHODS, frozen, lora
 from hf_cl.probes import Novelty
 from hf_cl.probes.novelty import _numbers
@@ -23,13 +24,13 @@ def planted(seed: int = 0) -> tuple[ClassStatistics, torch.Tensor, torch.Tensor]
     generator = torch.Generator().manual_seed(seed)
     means = 4 * torch.randn(21, 16, generator=generator, dtype=torch.float64)
     labels = torch.arange(20).repeat_interleave(30)
-    statistics = ClassStatistics({"pooled"})
+    statistics = ClassStatistics({"pooled", "low_rank"})
     statistics.update(means[labels] + torch.randn(600, 16, generator=generator, dtype=torch.float64), labels)
     known = means[labels[::3]] + torch.randn(200, 16, generator=generator, dtype=torch.float64)
     return statistics, known, means[20] + torch.randn(200, 16, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("kind", ["prototype", "mahalanobis", "energy"])
+@pytest.mark.parametrize("kind", [*KINDS[:-1], pytest.param("prior", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_class_that_was_never_taught_is_seen(kind, seed):
     statistics, known, unknown = planted(seed)
@@ -58,6 +59,11 @@ def test_numbers_of_scores():
 
 def test_there_and_back(tmp_path):
     statistics, known, _ = planted()
+    network = ProximalNetwork.drawn(4, 8, torch.Generator().manual_seed(0)).tensors()
+    prior = NoveltyScore("prior", 20, {"middle": torch.zeros(16), "projection": torch.eye(16)[:4]} | network)
+    (tmp_path / NOVELTY_FILE).write_bytes(prior.to_bytes())
+    again = read_novelty(tmp_path, 20)
+    assert again is not None and torch.equal(again(known, known), prior(known, known))
     score = NoveltyScore("prototype", 20, fitted_score("prototype", statistics, 20).tensors, 0.25, 0.9)
     (tmp_path / NOVELTY_FILE).write_bytes(score.to_bytes())
     again = read_novelty(tmp_path, 20)
@@ -71,7 +77,7 @@ def test_there_and_back(tmp_path):
 
 
 def test_what_cannot_be():
-    with pytest.raises(ValueError, match="kind is prototype, mahalanobis or energy"):
+    with pytest.raises(ValueError, match=r"kind is prototype, mahalanobis, energy or prior, got 'knn'"):
         Novelty("knn")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="quantile lies between 0 and 1"):
         Novelty(quantile=1.0)
@@ -117,3 +123,14 @@ def test_a_run_that_goes_on_finds_the_same(tmp_path):
                 continue
         files.append((tmp_path / name / "adapters" / "session-1" / NOVELTY_FILE).read_bytes())
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("kind", ["mahalanobis"])
+def test_class_names_as_head_have_scores_of_the_images_too(kind, tmp_path):
+    made = Run(text_lora, clip(2), "clip")
+    trainer = build(made, tmp_path / "run", tmp_path, probes=[Novelty(kind)])
+    trainer.fit()
+    folder = tmp_path / "run" / "adapters" / "session-1"
+    score = read_novelty(folder, 4)
+    assert score is not None and score.kind == kind and score.tensors["means"].shape[0] == 4
+    assert [session["before_session"] for session in trainer.probes[0].report()["sessions"]] == [1]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -100,7 +99,7 @@ class DstModel(WeightModel):
 
     def check_file(self, file: Path, adapter_name: str, found: Mapping[str, Entry]) -> None:
         super().check_file(file, adapter_name, found)
-        tensors = {name.removeprefix("base_model.model."): tensor for name, tensor in load_file(file).items()}
+        tensors = self.tensors_of(file, adapter_name)
         for name, layer in self.weight_layers(adapter_name):
             try:
                 layer.check(adapter_name, tensors[f"{name}.{INDICES}"], tensors.get(f"{name}.{KEPT_INDICES}", ()))

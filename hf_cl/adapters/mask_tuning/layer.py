@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_cl._peft import BufferDict
-from hf_cl.adapters.mask_tuning.bits import pack, packed_size, unpack
+from hf_cl.adapters.bits import pack, packed_size, unpack
 from hf_cl.adapters.mask_tuning.config import MaskTuningConfig
 from hf_cl.adapters.weight_change import Change
 from hf_cl.adapters.weight_layer import WeightLayer

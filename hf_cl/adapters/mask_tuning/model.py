@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_cl.adapters.mask_tuning.bits import pack
+from hf_cl.adapters.bits import pack
 from hf_cl.adapters.mask_tuning.layer import BITS, SCORES, MaskTuningLayer
 from hf_cl.adapters.weight_model import WeightModel
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hf_cl.adapters.files import Entry, check_entries
@@ -132,7 +131,7 @@ class SaraModel(SaraTraining):
                     row = key in found and len(found[key].shape) == 1
                     expected[key] = Entry(found[key].shape if row else (len(e.values),), kind)
         check_entries(str(file), found, expected)
-        tensors = load_file(file)
+        tensors = self.tensors_of(file, adapter_name)
         for name, layer in layers:
             for e in layer.entries(adapter_name):
                 _check_tensors(_tensors_of(tensors, name, layer.part_names(e.name)), e.base, f"{file} at {layer.module_name}.{e.name}")
@@ -158,6 +157,7 @@ class SaraModel(SaraTraining):
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """The checkpoint decides how many entries there are: |w| < threshold on a base of another dtype would give another number."""
+        state_dict = cls.whole_state(model, config, adapter_name, state_dict)
         found = [
             (layer, e, _tensors_of(state_dict, name, layer.part_names(e.name)))
             for name, layer in _layers_of(model, adapter_name)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hf_cl.adapters import MaskTuningConfig
-from hf_cl.adapters.mask_tuning.bits import pack, unpack
+from hf_cl.adapters.bits import pack, unpack
 from hf_cl.losses import ZeroShotKL
 from hf_cl.rules.gradient_dropout import dropped
 

@@ -188,6 +188,7 @@ def test_merging_takes_a_domain_by_name_and_gives_the_base_back():
 TOWERS = {
     "clip": (lambda model, x: model.get_image_features(pixel_values=x).pooler_output, 14),  # 6 blocks of 2, and those around
     "siglip": (lambda model, x: model.get_image_features(pixel_values=x).pooler_output, 14),
+    **dict.fromkeys(("deit", "clip_vision", "siglip_vision"), (lambda model, x: model(x).logits, 13)),
     "timm": (lambda model, x: model(x).logits, 5),
     "open_clip": (lambda model, x: model.encode_image(x), 10),
 }

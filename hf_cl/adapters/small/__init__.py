@@ -1,0 +1,1 @@
+"""Adapters in few bits: codes and scales in the file, the tensors themselves in the model."""
