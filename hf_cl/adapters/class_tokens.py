@@ -76,6 +76,16 @@ class ClassTokens:
         self._lengths += lengths
         self._batches.clear()
 
+    def longest(self, learned: frozenset[int]) -> int:
+        """Tokens of the longest text, padding included where the tower wants it."""
+        if self.pad_to_context:
+            return self.context
+        return max(len(self.marked) if c in learned else len(row) for c, row in enumerate(self.rows))
+
+    def all_texts(self, length: int, learned: frozenset[int]) -> TextBatch:
+        """The texts of all classes, padded to `length`, on the CPU."""
+        return self._padded([self.marked if c in learned else row for c, row in enumerate(self.rows)], torch.device("cpu"), length)
+
     def name_ids(self, label: int) -> list[int]:
         """Those of a class's name in its text."""
         return self.rows[label][self.marked.index(self.marker) : self._lengths[label] - self._behind]
@@ -112,8 +122,8 @@ class ClassTokens:
         place = self.marked.index(self.marker)
         return self._padded([[*self.marked[:place], i, *self.marked[place + 1 :]] for i in ids], device)
 
-    def _padded(self, rows: Sequence[Sequence[int]], device: torch.device) -> TextBatch:
-        length = self.context if self.pad_to_context else max(map(len, rows))
+    def _padded(self, rows: Sequence[Sequence[int]], device: torch.device, length: int | None = None) -> TextBatch:
+        length = length or (self.context if self.pad_to_context else max(map(len, rows)))
         hugging_face = isinstance(self.tokenizer, PreTrainedTokenizerBase)
         ids = torch.full((len(rows), length), (self.tokenizer.pad_token_id if hugging_face else None) or 0)  # [C, T]
         mask = torch.zeros_like(ids)

@@ -111,7 +111,7 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
         own = data.labels >= session.own.start
         if trainer.accelerator.is_main_process:
             self.learn(data.features[own], data.labels[own], wanted)
-        if self.words is not None:
+        if self.words is not None and trainer.accelerator.num_processes > 1:
             vectors = self.words.vectors.clone()
             as_on_rank_0([vectors])
             self.words.write(range(len(vectors)), vectors)
@@ -134,7 +134,7 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
         if not wanted:
             return
         images = unit(features)  # [n, E]
-        with evaluating(self._model[0]), bypassed(self._model[0]):
+        with evaluating(self.model), bypassed(self.model):
             texts: Tensor = self._from_cache(range(self.num_classes))  # pyright: ignore # [C, E]
             start = torch.stack([self._start(c, images[labels == c]) for c in wanted])  # [c, W, D]
             self.words.write(wanted, self._found(start, images, labels, texts, wanted))
@@ -142,7 +142,7 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
 
     def _start(self, label: int, images: Tensor) -> Tensor:
         """[W, D]"""
-        embedding, count = token_embedding(self._model[0]).weight.float(), self.spec.words_per_class
+        embedding, count = token_embedding(self.model).weight.float(), self.spec.words_per_class
         if self.spec.words_start == "nearest":
             vocabulary = self.vocabulary
             return start_between(images, vocabulary.features, vocabulary.embeddings).expand(count, -1)
@@ -151,7 +151,7 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
 
     def _found(self, start: Tensor, images: Tensor, labels: Tensor, texts: Tensor, classes: Sequence[int]) -> Tensor:
         """[c, W, D] by Adam from `start`."""
-        model: Any = self._model[0]
+        model: Any = self.model
         sigmoid = "logit_bias" in dict(model.named_parameters(recurse=False)) and model.logit_bias is not None
         logits = (lambda cosines: cosines * model.logit_scale.exp() + model.logit_bias) if sigmoid else None
         where = torch.tensor(classes, device=texts.device)
@@ -175,13 +175,13 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
     def _text_with(self, vectors: Tensor) -> Tensor:
         learned = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
         batch = self.tokens.marked_batch(len(vectors), vectors.device)
-        return unit(encode_texts(self._model[0], batch._replace(words=Words(vectors, learned, self.tokens.marker))))
+        return unit(encode_texts(self.model, batch._replace(words=Words(vectors, learned, self.tokens.marker))))
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The most frequent words in the template, through the untouched base; computed once."""
         if self._vocabulary is None:
-            model = self._model[0]
+            model = self.model
             tokens = ClassTokens(model, self.tokens.tokenizer, self.tokens.reserved)
             tokens.mark(self.spec.template, 1)
             words = dict([*vocabulary_words(self.tokens.tokenizer).items()][:FREQUENT])
@@ -199,7 +199,7 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
         classes = sorted(self.learned)
         if self.words is None or not classes:
             return {}
-        with evaluating(self._model[0]), bypassed(self._model[0]):
+        with evaluating(self.model), bypassed(self.model):
             features = self._texts_with(self.words.vectors[classes])  # [c, E]
         near = self.vocabulary.near(features, count)
         return {self.class_names[c]: words for c, words in zip(classes, near, strict=True)}
@@ -209,7 +209,7 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
         return {name: ", ".join(words) for name, words in self.near_words().items()}
 
     def _warn_of_twins(self, classes: Sequence[int]) -> None:
-        with evaluating(self._model[0]), bypassed(self._model[0]):
+        with evaluating(self.model), bypassed(self.model):
             texts: Tensor = self._from_cache(range(self.num_classes))  # pyright: ignore # [C, E]
         for c in classes:
             near = (texts @ texts[c]).tolist()

@@ -27,8 +27,8 @@ class Words(NamedTuple):
     vectors: Tensor  # [C, W, D]
     learned: Tensor
     """[C] bool: the texts that have words; the others go by their tokens alone."""
-    marker: int
-    """The token id that keeps a place for each word."""
+    marker: int | Tensor
+    """The token id that keeps a place for each word; [C, 1] where the texts are of several templates."""
 
 
 class PseudoWords(nn.Module):

@@ -82,6 +82,11 @@ class TextHead(Head):
         self.tokens.add(self.class_names, self.spec.texts(self.class_names))
 
     @property
+    def model(self) -> nn.Module:
+        """The base whose text tower it is."""
+        return self._model[0]
+
+    @property
     def class_names(self) -> list[str]:
         """The classes that have been taught, in order of arrival."""
         return self.config.class_names or []

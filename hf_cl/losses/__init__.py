@@ -39,6 +39,7 @@ from hf_cl.losses.slope_cap import SlopeCap
 from hf_cl.losses.stablemax import StableMax
 from hf_cl.losses.supervised_contrastive import ProjectedContrast, SupervisedContrastive, supervised_contrastive
 from hf_cl.losses.symmetric_cross_entropy import SymmetricCrossEntropy, symmetric_cross_entropy
+from hf_cl.losses.text_replay import TextReplay
 from hf_cl.losses.virtual_outliers import Outliers, VirtualOutliers, kth_squared_distance, synthesize_outliers, vor_penalty
 from hf_cl.losses.weight_deviation import WeightDeviation
 from hf_cl.losses.zero_shot_kl import ZeroShotKL
@@ -68,6 +69,7 @@ LOSSES: dict[str, Callable[..., LossTerm]] = {
     "logit_replay": LogitReplay,
     "masked_views": MaskedViewContrast,
     "feature_replay": FeatureReplay,
+    "text_replay": TextReplay,
     "generated_factors": GeneratedFactors,
     "contrastive_keys": ContrastiveKeys,
     "mvp": MvpLoss,
@@ -120,6 +122,7 @@ __all__ = [
     "SupervisedContrastive",
     "SymmetricCrossEntropy",
     "Teacher",
+    "TextReplay",
     "VirtualOutliers",
     "WeightDeviation",
     "ZeroShotKL",

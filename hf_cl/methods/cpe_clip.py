@@ -170,7 +170,7 @@ class CpeClipSettings(AdapterSettings):
     init_text: str | None = None
     """Words whose embeddings the text prompts of layer 0 start from."""
     head: dict[str, Any] = field(default_factory=lambda: dict(TEXT_HEAD))
-    """The text head: template, logit_scale (a number or `model`), clean_class_names."""
+    """The text head: template, logit_scale (a number or `model`), clean_class_names, learned_words for classes called by codes."""
 
     def method(self) -> Method:
         """The method these settings describe."""

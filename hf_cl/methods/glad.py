@@ -133,7 +133,7 @@ class GladSettings(AdapterSettings):
     mu: float | None = None
     """Weight of the gradient norm under rule gradient_norm."""
     head: dict[str, Any] = field(default_factory=lambda: dict(TEXT_HEAD))
-    """The text head: template, logit_scale (a number or `model`), clean_class_names."""
+    """The text head: template, logit_scale (a number or `model`), clean_class_names, learned_words for classes called by codes."""
 
     def method(self) -> Method:
         """The method these settings describe."""

@@ -9,15 +9,18 @@ import pytest
 import torch
 from clip_runs import NAMES, write_base, write_photos
 from peft import PeftModel
-from safetensors.torch import load_file
+from processes import run as start
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 from hf_cl import load
 from hf_cl.adapters import GladConfig
 from hf_cl.backbones import ClipClassifier, load_tokenizer, load_two_towers
+from hf_cl.heads import GaussianHead
 from hf_cl.methods import METHODS, clip_fusion
 from hf_cl.run import parse_settings, run
 
+FRESH = Path(__file__).parents[1] / "fresh_reload.py"
 FLAGS = [
     "--num_base_classes=2",
     "--classes_per_session=2",
@@ -89,6 +92,39 @@ def test_a_run_that_goes_on_is_the_one_that_did_not_stop(tiny, whole, tmp_path):
     folder = trained(tiny, tmp_path / "run")
     trained(tiny, folder, "--resume=auto")
     assert all(torch.equal(tensor, tensors(folder, 2)[name]) for name, tensor in tensors(whole, 2).items())
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bits(tiny, whole, tmp_path, monkeypatch):
+    end = GaussianHead.end_session
+
+    def dies(self, trainer, session):
+        if session.id == 1:
+            raise Killed
+        end(self, trainer, session)
+
+    monkeypatch.setattr(GaussianHead, "end_session", dies)
+    with pytest.raises(Killed):
+        trained(tiny, tmp_path / "run")
+    monkeypatch.undo()
+    folder = trained(tiny, tmp_path / "run", "--resume=auto")
+    for session in (1, 2):
+        want, found = tensors(whole, session), tensors(folder, session)
+        assert want.keys() == found.keys() and all(torch.equal(want[name], found[name]) for name in want)
+    results = [json.loads((of / "results.json").read_text()) for of in (whole, folder)]
+    assert results[0]["metrics"] == results[1]["metrics"] and results[0]["accuracy_matrix"] == results[1]["accuracy_matrix"]
+
+
+def test_a_fresh_process_gives_the_same_bits(tiny, whole, tmp_path):
+    adapter, pixels = whole / "adapters" / "session-2", torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want = load(adapter, device="cpu").classifier.outputs(pixels).logits
+    save_file({"pixels": pixels, "want": want.contiguous()}, tmp_path / "reference.safetensors")
+    done = start(FRESH, tiny / "base", adapter, tmp_path / "reference.safetensors", "image")
+    assert done.status == 0, done.output[-2000:]
 
 
 def test_what_is_refused(tiny, tmp_path):

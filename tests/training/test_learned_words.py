@@ -24,7 +24,7 @@ from hf_cl.scenarios import few_shot_class_incremental, open_images
 NAMES = ["basalt", "quartz", "w11", "w12", "w14", "x_marble"]
 CODES = ["w11", "w12", "w14"]
 KEY = "base_model.model.pseudo_words.vectors"
-FRESH = Path(__file__).with_name("fresh_words.py")
+FRESH = Path(__file__).parents[1] / "fresh_reload.py"
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_fresh_process_gives_the_same_bits(data, whole, tmp_path):
         want = whole.model.eval()(pixel_values=pixels).logits
         assert torch.equal(load(whole.folder / "adapters" / "session-2", device="cpu").logits_of(pixels), want)
     save_file({"pixels": pixels, "want": want.contiguous()}, tmp_path / "reference.safetensors")
-    done = start(FRESH, data / "base", whole.folder / "adapters" / "session-2", tmp_path / "reference.safetensors")
+    done = start(FRESH, data / "base", whole.folder / "adapters" / "session-2", tmp_path / "reference.safetensors", "both")
     assert done.status == 0, done.output[-2000:]
 
 

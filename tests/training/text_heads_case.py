@@ -13,7 +13,7 @@ from clip_runs import processor
 from hf_cl import ContinualTrainer, TrainingSettings
 from hf_cl.adapters import GladConfig
 from hf_cl.contracts import Method
-from hf_cl.methods import cpe_clip, glad
+from hf_cl.methods import compose, cpe_clip, glad
 from hf_cl.scenarios import few_shot_class_incremental, open_images
 
 torch.set_num_threads(1)
@@ -23,7 +23,13 @@ WORDS_HEAD = {"type": "text", "learned_words": "auto", "words_steps": 5}
 METHODS: dict[str, Callable[[], Method]] = {
     "cpe_clip": lambda: cpe_clip(base_epochs=2, session_epochs=2, session_batch_size=2, lr_per_epoch=[0.01, 0.01]),
     "glad": lambda: glad(adapter=GladConfig(lora_dropout=0.0), iterations=6, session_iterations=2),
-    "words": lambda: glad(adapter=GladConfig(lora_dropout=0.0, head=dict(WORDS_HEAD)), iterations=4, session_iterations=1),
+    "words": lambda: compose(
+        adapter={"type": "glad", "lora_dropout": 0.0},
+        head=dict(WORDS_HEAD),
+        losses={"text_replay": {}},
+        epochs=1,
+        optimizer={"type": "sgd"},
+    ),
 }
 """Without dropout, whose masks are drawn per process."""
 
