@@ -184,7 +184,7 @@ class RunSettings(TrainingSettings):
     classes_per_session: int = 10
     """Classes of each later session."""
     class_order: str = "seed"
-    """natural, seed, pycil, coda, or a file with one class name per line."""
+    """natural, seed, pycil, coda, or a file with one class name per line; of `class_incremental` (others have an order of their own)."""
     class_order_seed: int = 0
     """Seed of the order and of own splits."""
     shots: int | None = None

@@ -84,4 +84,6 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
             check_class_order(settings.class_order)
         except ValueError as error:
             faults.append(str(error))
+    elif settings.class_order not in ("seed", "natural"):
+        faults.append(f"Protocol {settings.protocol} has an order of classes of its own and reads no class_order; say --class_order seed.")
     return faults

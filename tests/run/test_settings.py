@@ -87,6 +87,7 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
         ({"protocol": "class_incrementl"}, "Did you mean 'class_incremental'"),
         ({"shots": 5}, "Protocol class_incremental has no 'shots'"),
         ({"protocol": "few_shot_class_incremental"}, "needs shots"),
+        ({"protocol": "few_shot_class_incremental", "shots": 5, "class_order": "coda"}, "has an order of classes of its own"),
     ],
 )
 def test_a_protocol_takes_its_own_settings_and_no_others(values, message):
