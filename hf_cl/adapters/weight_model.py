@@ -25,8 +25,9 @@ class WeightModel(WeightTargets):
         current_key: str,
         **kwargs: Any,
     ) -> None:
-        if isinstance(target, self.tuner_layer_cls):
-            target.update_layer(adapter_name, peft_config)
+        there: Any = target
+        if isinstance(there, self.tuner_layer_cls):
+            there.update_layer(adapter_name, peft_config)
             return
         self.check_target(peft_config, target, current_key)
         layer = self.tuner_layer_cls(target, adapter_name, peft_config, current_key)

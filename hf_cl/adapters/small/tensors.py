@@ -72,7 +72,7 @@ def _read(name: str, entry: Any) -> Small:
     values: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {}
     kind: Any = values.get("kind")
     bits, shape = values.get("bits"), values.get("shape")
-    allowed = {"values": VALUE_BITS, "positions": range(1, 32)}.get(kind if isinstance(kind, str) else "", ())
+    allowed = {"values": VALUE_BITS, "positions": range(1, 32)}.get(str(kind), ())
     sizes = isinstance(shape, list) and shape and all(type(size) is int and 0 < size < 2**31 for size in shape)
     if type(bits) is not int or bits not in allowed or not sizes:
         raise ValueError(f"small says of {name[:120]} {str(entry)[:120]}, which is no kind, bits and shape of a tensor.")
