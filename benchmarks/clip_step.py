@@ -73,7 +73,8 @@ class Case:
         optimizer, schedule = self.method.optimizer(self.session, named)
         prepared, optimizer = prepare_phase(self.accelerator, self.classifier, optimizer)
         prepared.train()
-        stepper = Stepper(phase, self.session, self.method.rule, prepared, optimizer, named, self.accelerator, None, None)
+        rule, given = self.method.rule, self.model.base_model.given
+        stepper = Stepper(phase, self.session, rule, prepared, optimizer, named, self.accelerator, None, None, given)
         batch = MicroBatch({"pixel_values": self.images, "labels": self.labels, "index": self.labels}, 1.0)
         return lambda number: stepper.step([batch], 0, number, schedule(0, 0))
 

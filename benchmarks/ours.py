@@ -153,7 +153,8 @@ class OurStep:
         model, optimizer = prepare_phase(self.accelerator, self.classifier, optimizer)
         model.train()
         grad_norm = self.method.max_grad_norm
-        self.stepper = Stepper(phase, self.session, self.method.rule, model, optimizer, named, self.accelerator, grad_norm, frozen.run)
+        rule, given = self.method.rule, self.tuner.given
+        self.stepper = Stepper(phase, self.session, rule, model, optimizer, named, self.accelerator, grad_norm, frozen.run, given)
         self.prepared = model
 
     def batch(self, *views: Tensor, labels: Tensor) -> MicroBatch:

@@ -16,8 +16,8 @@ from hf_cl.run import launch, open_base, open_scenario
 def main(settings: PelaSettings) -> None:
     # What the trainer does with the method:
     #
-    #   each Linear of attention and MLP: up down, the best factors of their rank; the original weight stays beside them
-    #   session 0, `epochs` over the images:
+    #   session 0: in the place of each weight of attention and MLP, up down, the best factors of their rank; the original stays beside them
+    #   `epochs` over the images:
     #       teacher: the original, factors switched off, without gradient
     #       student: up (down x) in the place of each weight
     #       step of AdamW on factors, biases and head: cross-entropy (task)

@@ -91,7 +91,9 @@ class _Tensors:
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         self.whole = {bare(name): tensor.detach().clone().contiguous() for name, tensor in state.items()}
         self._live: dict[str, Tensor] = {}
-        for key, tensor in model.get_base_model().state_dict().items():
+        base = model.get_base_model()
+        # those that the model computes with: what a head saves may be made for the file
+        for key, tensor in {**base.state_dict(), **dict(base.named_parameters()), **dict(base.named_buffers())}.items():
             in_head = ".modules_to_save.default." in key
             name = key.replace(".modules_to_save.default.", ".") if in_head else tuner._remove_adapter_name_from_key(key, "default")
             self._live[name] = tensor

@@ -134,4 +134,4 @@ def test_an_exported_folder_is_predicted(run, classifier, photos, tmp_path):
         assert [p.name for p in mine] == [p.name for p in theirs]
         assert [p.score for p in mine] == pytest.approx([p.score for p in theirs], abs=1e-4)
     assert called(folder, photos).stdout.count("\n") == 3
-    assert "leave revision, device and dtype out" in called(folder, photos, "--dtype", "float16").stderr
+    assert "leave revision, device, dtype and domain out" in called(folder, photos, "--dtype", "float16").stderr

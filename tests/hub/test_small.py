@@ -188,6 +188,14 @@ def test_too_few_predictions_that_stay_are_refused(sparse, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("head", [{"type": "gaussian"}, {"type": "ridge"}, {"type": "prototype"}], ids=lambda head: head["type"])
+def test_a_fitted_head_is_what_its_file_says(tmp_path, head):
+    """`export` compares to the bit. What the Gaussian head saves as its means is made for the file, and not what it computes with."""
+    adapter = an_adapter(tmp_path, "GLAD", r=8, head=head, fit=True)
+    export(adapter, tmp_path / "out", "small", pictures=PICTURES, keep=0.0)
+    assert load(tmp_path / "out").class_names == load(adapter).class_names
+
+
 def test_small_adapters_have_no_mean(tmp_path):
     folder = an_adapter(tmp_path, "GLAD", r=8)
     shrunk(folder, tmp_path / "small")

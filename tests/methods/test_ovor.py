@@ -49,14 +49,14 @@ def test_two_epochs_of_cross_entropy_and_two_of_vor(session):
     classifier = ImageClassifier(model.get_base_model(), model.base_model.head_wrapper())
     named = named_parameters(model, "one_prompt_", head, [])
     optimizer, schedule = method.optimizer(session, named)
-    accelerator, session_epoch, step = Accelerator(cpu=True), 0, 0
+    accelerator, session_epoch, step, given = Accelerator(cpu=True), 0, 0, model.base_model.given
     for phase in [phase for phase in method.phases(session) if phase.epochs]:
         for name, parameter in named:
             parameter.requires_grad_(phase.trainable(name))
         bare = classifier if phase.inputs == "images" else FeatureClassifier(head)
         prepared, prepared_optimizer = prepare_phase(accelerator, bare, optimizer)
         prepared.train()
-        stepper = Stepper(phase, session, method.rule, prepared, prepared_optimizer, named, accelerator, None, None)
+        stepper = Stepper(phase, session, method.rule, prepared, prepared_optimizer, named, accelerator, None, None, given)
         for epoch in range(phase.epochs):
             tag = f"ce_epoch{session_epoch}" if phase.name == "train" else f"ood_epoch{session_epoch}"
             losses = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -103,7 +104,8 @@ def test_a_step_that_fp16_skips_leaves_its_contexts_to_nobody():
     accelerator = SimpleNamespace(device=torch.device("cpu"), scaler=scaler, unscale_gradients=no_wait, backward=torch.Tensor.backward)
     phase = Phase("train", 1, [Records()], everything, inputs="features")
     forward = lambda features: (features, model(features), features)  # noqa: E731
-    stepper = Stepper(phase, None, Plain(), forward, optimizer, [*model.named_parameters()], accelerator, None, None)  # pyright: ignore
+    given = lambda batch, times=1: nullcontext()  # noqa: E731
+    stepper = Stepper(phase, None, Plain(), forward, optimizer, [*model.named_parameters()], accelerator, None, None, given)  # pyright: ignore
 
     def batch(start):
         return MicroBatch({"features": torch.randn(2, 3), "labels": torch.zeros(2), "index": torch.arange(start, start + 2)}, 1.0)

@@ -63,6 +63,9 @@ class GladConfig(HeadedConfig, LoraConfig):
     mu: float | None = field(default=None, metadata={"help": "weight of the gradient norm (gradient_norm)"})
 
     def __post_init__(self) -> None:
+        for name in NOT_PLAIN:  # before peft makes objects of their values
+            if getattr(self, name):
+                raise ValueError(f"GLAD is plain LoRA; it has no {name}.")
         super().__post_init__()
         self.peft_type = PeftType["GLAD"]
         self.check_shared_fields()
@@ -80,8 +83,6 @@ class GladConfig(HeadedConfig, LoraConfig):
             raise ValueError(f"bias must be none, all or lora_only, got {brief(self.bias)}.")
         plain = LoraConfig()
         for name in NOT_PLAIN:
-            if getattr(self, name):
-                raise ValueError(f"GLAD is plain LoRA; it has no {name}.")
             setattr(self, name, getattr(plain, name))  # of some peft asks "is not None", and [] is not
         self.rank_pattern, self.alpha_pattern = self.rank_pattern or {}, self.alpha_pattern or {}  # peft's hint allows None, its code not
         for pattern, rank in self.rank_pattern.items():

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 import two_towers
-from peft import LoraConfig, PeftModel, PeftType, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model
 from safetensors.torch import save_file
 from tiny import base as tiny_base
 from transformers import CLIPConfig, CLIPModel
@@ -152,3 +152,9 @@ def test_what_is_no_lora_is_not_exported(tmp_path):
         export_lora(get_peft_model(two_towers.base("clip"), CPEClipConfig()), tmp_path)
     with pytest.raises(ValueError, match="open_clip packs q, k and v"):
         export_lora(get_peft_model(two_towers.base("open_clip"), GladConfig()), tmp_path)
+
+
+def test_values_that_peft_makes_objects_of_are_refused_before_it_does():
+    """peft drops a keyword that such an object does not know and asks for the whole config again, for ever."""
+    with pytest.raises(ValueError, match="GLAD is plain LoRA; it has no monteclora_config"):
+        PeftConfig.from_peft_type(peft_type="GLAD", monteclora_config={"unknown": 1})
