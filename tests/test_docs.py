@@ -79,7 +79,7 @@ def test_the_snippets_run_and_leave_what_the_pages_say(tmp_path, monkeypatch):
     copied = {"ovor-0", "ovor-1", "lora-0", "lora-1"}
     compared = {f"{method}-{seed}" for method in ("means", "ovor") for seed in range(3)}
     runs = {
-        "README": {"demo", "first", "means", "photos", "digits"} | copied,
+        "README": {"demo", "first", "ovor", "photos", "digits"} | copied,
         "docs-quick_start": {"demo", "first", "second", "means"},
         "docs-choosing_a_method": {"demo", "frozen", "model", "photos-ordered"} | compared,
         "docs-defend_a_model": {"demo", "data", "tune", "means", "lora-0", "lora-1", "lora-2", "three", "one", "compare.html"},
