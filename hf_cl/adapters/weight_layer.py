@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_cl._peft import TunerLayer, check_adapters_to_merge
+from hf_cl._peft import check_adapters_to_merge
 from hf_cl.adapters.weight_change import Change, ChangedLinear, ChangedWeight, widened
+from hf_cl.adapters.wide_layer import WideLayer
 
 
-class WeightLayer(TunerLayer):
+class WeightLayer(WideLayer):
     """Base of the layers that change a weight densely: compander, masks, sparse deltas.
 
     A subclass holds an adapter's tensors in containers named in `adapter_layer_names` and `other_param_names`, fills them in
@@ -40,11 +41,6 @@ class WeightLayer(TunerLayer):
 
     def has(self, adapter_name: str) -> bool:
         return any(adapter_name in getattr(self, name) for name in self.adapter_layer_names)
-
-    @property
-    def original(self) -> Any:
-        """The wrapped Linear or Conv2d."""
-        return self.get_base_layer()
 
     def applied(self) -> list[str]:
         """Adapters that the forward pass has to apply: none while they are merged or disabled."""
@@ -116,19 +112,3 @@ class WeightLayer(TunerLayer):
             kept, touched = self._unmerged.pop(self.merged_adapters.pop())
             whole = kept if touched is None else weight.flatten().index_copy(0, touched, kept).view_as(weight)
             weight.copy_(whole)
-
-    def cast(self, adapter_name: str, dtype: torch.dtype) -> None:
-        """The adapter's parameters in another dtype."""
-        for name in self.adapter_layer_names:
-            held = dict(getattr(self, name).items())
-            if adapter_name in held:
-                held[adapter_name].data = held[adapter_name].data.to(dtype)
-
-    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        # peft's own also casts to the base's dtype, which would round the tensors on a half-precision base
-        device = self.original.weight.device if device is None else device
-        for name in (*self.adapter_layer_names, *self.other_param_names):
-            part = getattr(self, name)
-            held = dict(part.items())
-            if isinstance(held.get(adapter_name), Tensor) and held[adapter_name].device.type != "meta":
-                part[adapter_name] = held[adapter_name].to(device)

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_cl._peft import BufferDict, TunerLayer, check_adapters_to_merge
+from hf_cl._peft import BufferDict, check_adapters_to_merge
 from hf_cl.adapters.query_pass import Query
 from hf_cl.adapters.session_norm.config import SessionNormConfig
 from hf_cl.adapters.session_norm.domains import Domains, by_rule, first_rule, looks
 from hf_cl.adapters.weight_change import widened
+from hf_cl.adapters.wide_layer import WideLayer
 
 
 def between(ends: Tensor, curve: Tensor, place: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def between(ends: Tensor, curve: Tensor, place: Tensor) -> Tensor:
     return ends[1] + share * (ends[0] - ends[1])
 
 
-class SessionNormLayer(TunerLayer):
+class SessionNormLayer(WideLayer):
     """A LayerNorm whose scale and shift an adapter changes, for all images alike or for each by its domain.
 
     What is stored is the difference to the base's, so that decay pulls towards the base and an adapter without training is the identity:
@@ -53,11 +54,6 @@ class SessionNormLayer(TunerLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_held": {}}
-
-    @property
-    def original(self) -> Any:
-        """The wrapped LayerNorm."""
-        return self.get_base_layer()
 
     def has(self, adapter_name: str) -> bool:
         return adapter_name in self.session_norm_scale
@@ -94,22 +90,6 @@ class SessionNormLayer(TunerLayer):
             rule = first_rule(config.num_domains, self.in_features, known.device)
             rule[: len(known)] = known
             self.session_norm_rule[adapter_name] = rule
-
-    def cast(self, adapter_name: str, dtype: torch.dtype) -> None:
-        """The adapter's parameters in another dtype."""
-        for name in self.adapter_layer_names:
-            held = dict(getattr(self, name).items())
-            if adapter_name in held:
-                held[adapter_name].data = held[adapter_name].data.to(dtype)
-
-    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        # peft's own also casts to the base's dtype, which would round the tensors on a half-precision base
-        device = self.original.weight.device if device is None else device
-        for name in (*self.adapter_layer_names, "session_norm_rule"):
-            part = getattr(self, name)
-            held = dict(part.items())
-            if adapter_name in held and held[adapter_name].device.type != "meta":
-                part[adapter_name] = held[adapter_name].to(device)
 
     # What the pass before a forward asks a host
     def asks(self) -> bool:
