@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from accelerate import Accelerator
 from peft import get_peft_model
 from tiny import base, images
 from torch.nn import functional as F
+from two_processes import farthest, share_of, write
 
 from hf_cl.adapters import DstConfig
 from hf_cl.training.accelerator import leave_group
@@ -45,15 +45,13 @@ def main(result: Path) -> None:
     accelerator = Accelerator(cpu=True)
     bare, optimizer = build()
     model, prepared = accelerator.prepare(bare, optimizer)
-    chosen = list(range(8))[accelerator.process_index :: accelerator.num_processes]
+    chosen = share_of(accelerator)
     values, places, _ = train(bare, model, prepared.optimizer, chosen, accelerator.backward, partial(accelerator.reduce, reduction="mean"))
     alone, optimizer = build()
     others, their_places, moved = train(alone, alone, optimizer, list(range(8)), lambda loss: loss.backward(), lambda dense: dense)
     same = all(torch.equal(a, b) for a, b in zip(places, their_places, strict=True))
-    difference = max(float((a - b).abs().max()) for a, b in zip(values, others, strict=True)) if same else float("inf")
-    differences = accelerator.gather(torch.tensor([difference])).tolist()
-    if accelerator.is_main_process:
-        result.write_text(json.dumps({"differences": differences, "moved": moved}))
+    difference = farthest(values, others) if same else float("inf")
+    write(accelerator, result, difference, moved)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from accelerate import Accelerator
 from peft import get_peft_model
 from tiny import NAMES, base, images
 from torch.nn import functional as F
+from two_processes import farthest, share_of, write
 
 from hf_cl.adapters import LowRankConfig
 from hf_cl.backbones import ImageClassifier
@@ -52,16 +52,14 @@ def main(result: Path) -> None:
     accelerator = Accelerator(cpu=True)
     tuner, bare, optimizer = build()
     model, prepared = accelerator.prepare(bare, optimizer)
-    chosen = list(range(8))[accelerator.process_index :: accelerator.num_processes]
+    chosen = share_of(accelerator)
     together = train(tuner, bare, model, prepared, chosen, accelerator.backward)
     tuner, alone, optimizer = build()
     before = [p.detach().clone() for name, p in alone.named_parameters() if "low_rank_" in name]
     single = train(tuner, alone, alone, optimizer, list(range(8)), lambda loss: loss.backward())
-    difference = max(float((a - b).abs().max()) for a, b in zip(together, single, strict=True))
-    moved = max(float((a - b).abs().max()) for a, b in zip(before, single, strict=True))
-    differences = accelerator.gather(torch.tensor([difference])).tolist()
-    if accelerator.is_main_process:
-        result.write_text(json.dumps({"differences": differences, "moved": moved}))
+    difference = farthest(together, single)
+    moved = farthest(before, single)
+    write(accelerator, result, difference, moved)
 
 
 if __name__ == "__main__":

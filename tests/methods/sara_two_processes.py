@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from accelerate import Accelerator
 from peft import get_peft_model
 from tiny import base, images
 from torch.nn import functional as F
+from two_processes import farthest, share_of, write
 
 from hf_cl.adapters import SaraConfig
 from hf_cl.adapters.sara import attach
@@ -45,15 +45,13 @@ def main(result: Path) -> None:
     accelerator = Accelerator(cpu=True)
     bare, optimizer = build()
     model, prepared = accelerator.prepare(bare, optimizer)
-    chosen = list(range(8))[accelerator.process_index :: accelerator.num_processes]
+    chosen = share_of(accelerator)
     together = train(bare, model, prepared, chosen, accelerator.backward)
     alone, optimizer = build()
     single = train(alone, alone, optimizer, list(range(8)), lambda loss: loss.backward())
-    difference = max(float((a - b).abs().max()) for a, b in zip(together, single, strict=True))
+    difference = farthest(together, single)
     moved = max(float(b.abs().max()) for b in single)
-    differences = accelerator.gather(torch.tensor([difference])).tolist()
-    if accelerator.is_main_process:
-        result.write_text(json.dumps({"differences": differences, "moved": moved}))
+    write(accelerator, result, difference, moved)
 
 
 if __name__ == "__main__":
