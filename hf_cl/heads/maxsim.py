@@ -32,7 +32,8 @@ class MaxSimHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverrid
     The score of ColBERT (Khattab, Zaharia, SIGIR 2020) between a class and an image, with the projections of Clavié et al., arXiv
     2510.12327; classes as the queries of images are a use of ours. With random vectors the best token is nearly always background and
     nothing is learned, so a session's new classes begin at what sets their own images apart: the mean projected token less that of all the
-    session's classes, and k-means centres of the tokens that lie nearest to it.
+    session's classes, and k-means centres of the tokens that lie nearest to it. A session with one class compares it with session 0, which
+    therefore has two or more.
 
     Args:
         in_features: D.
@@ -161,9 +162,14 @@ class MaxSimHead(Head, Part):  # pyright: ignore[reportIncompatibleMethodOverrid
 
     @torch.no_grad()
     def begin_session(self, trainer: Trainer, session: Session) -> None:
-        """Place the vectors of new classes. Raises ValueError for a new class without an image."""
+        """Place the vectors of new classes. Raises ValueError for a new class without an image, and for one alone in session 0."""
         if self.speaks or self.init == "random" or not session.new_class_names:
             return
+        if session.id == 0 and len(session.class_names) == 1:
+            raise ValueError(
+                "The vectors of a maxsim head begin at what sets a session's classes apart, and session 0 has one alone: give it two "
+                "classes, or vectors that are texts (source: text)."
+            )
         data = trainer.features_of(session.train)
         if session.id == 0:
             self.session_0_mean.copy_(data.features.mean((0, 1, 2)))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import torch
-
 from hf_cl.adapters import AsyncLoraConfig, OnePromptConfig
 from hf_cl.adapters.glad import plain_lora
-from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, everything, is_head
+from hf_cl.contracts import Method, Phase, Session, everything, is_head
 from hf_cl.losses import MaskedCrossEntropy
 from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.drift import drift_parts
 from hf_cl.methods.frozen import frozen
-from hf_cl.methods.optimizers import adam
-from hf_cl.methods.schedules import cosine
+from hf_cl.methods.optimizers import falling_adam
 from hf_cl.methods.with_memory import LossScope, TrainedSettings
 from hf_cl.parts import Unfreeze
 from hf_cl.parts.drift_map import Kind
@@ -45,7 +42,7 @@ def linear_probe(
         title="linear probe",
         adapter=OnePromptConfig(layer_tokens={}, head=dict(head or {"type": "linear"})),
         phases=phases,
-        optimizer=_adam(learning_rate, epochs, weight_decay),
+        optimizer=falling_adam(learning_rate, epochs, weight_decay),
         rule=Plain(),
     )
 
@@ -97,17 +94,10 @@ def lora(
         title="LoRA" if unfreeze_from is None else f"LoRA, unfrozen from block {unfreeze_from}",
         adapter=adapter,
         phases=phases,
-        optimizer=_adam(learning_rate, epochs, weight_decay, lambda name: unfrozen_lr_factor if COPIES in name else 1.0),
+        optimizer=falling_adam(learning_rate, epochs, weight_decay, factor=lambda name: unfrozen_lr_factor if COPIES in name else 1.0),
         rule=Plain(),
         parts=parts,
     )
-
-
-def _adam(learning_rate: float, epochs: int, weight_decay: float, factor: Callable[[str], float] | None = None) -> Any:
-    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        return adam(named_parameters, learning_rate, cosine([learning_rate], epochs), weight_decay, factor)
-
-    return optimizer
 
 
 @dataclass

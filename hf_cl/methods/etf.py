@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from hf_cl.adapters import OnePromptConfig
-from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, is_head
+from hf_cl.contracts import Method, Phase, Session, is_head
 from hf_cl.losses import DotRegression, MaskedCrossEntropy
-from hf_cl.methods.optimizers import adam
-from hf_cl.methods.schedules import cosine
+from hf_cl.methods.optimizers import falling_adam
 from hf_cl.methods.with_memory import with_memory
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
@@ -69,18 +66,19 @@ def etf(
         warm_up = Phase("warm-up", warmup_ce_epochs, [MaskedCrossEntropy("seen")], is_head, inputs="features", refresh="phase")
         return [warm_up, Phase("align", epochs, [base], is_head, inputs="features", refresh="phase")]
 
-    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        rate = session_learning_rate if session.id else learning_rate
-        length = session_epochs if session.id else epochs + warmup_ce_epochs
-        return adam(named_parameters, rate, cosine([rate], length), weight_decay)
-
     made = Method(
         name="etf",
         title="fixed simplex targets",
         citation=CITATION,
         adapter=OnePromptConfig(layer_tokens={}, head=spec),
         phases=phases,
-        optimizer=optimizer,
+        optimizer=falling_adam(
+            learning_rate,
+            epochs + warmup_ce_epochs,
+            weight_decay,
+            session_learning_rate=session_learning_rate,
+            session_epochs=session_epochs,
+        ),
         rule=Plain(),
     )
     return made if memory is None else with_memory(made, memory)

@@ -10,14 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-
 from hf_cl.adapters import HyperLoraConfig
-from hf_cl.contracts import Method, NamedParameters, Part, Phase, Schedule, Session, everything
+from hf_cl.contracts import Method, Part, Phase, Session, everything
 from hf_cl.losses import GeneratedFactors, MaskedCrossEntropy
 from hf_cl.methods.adapt_sessions import AdapterSettings, is_fitted
-from hf_cl.methods.optimizers import adam
-from hf_cl.methods.schedules import cosine
+from hf_cl.methods.optimizers import falling_adam
 from hf_cl.methods.with_memory import LossScope
 from hf_cl.parts import OldRowsRest, SessionMeans
 from hf_cl.rules import Plain
@@ -67,16 +64,13 @@ def hyper_lora(
         terms = [cross_entropy, held] if session.id and adapter.grows else [cross_entropy]
         return [Phase("train", epochs, terms, everything)]
 
-    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        return adam(named_parameters, learning_rate, cosine([learning_rate], epochs))
-
     return Method(
         name="hyper_lora",
         title="LoRA from a recurrent hypernetwork",
         citation=CITATION,
         adapter=adapter,
         phases=phases,
-        optimizer=optimizer,
+        optimizer=falling_adam(learning_rate, epochs),
         rule=Plain(),
         parts=parts,
     )

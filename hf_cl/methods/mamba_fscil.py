@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from hf_cl.adapters import OnePromptConfig
-from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session
+from hf_cl.contracts import Method, Phase, Session
 from hf_cl.losses import BranchSeparation, BranchSuppression, DotRegression
-from hf_cl.methods.optimizers import adam
-from hf_cl.methods.schedules import cosine
+from hf_cl.methods.optimizers import falling_adam
 from hf_cl.methods.with_memory import with_memory
 from hf_cl.rules import Plain
 from hf_cl.settings import RunSettings
@@ -74,17 +71,15 @@ def mamba_fscil(
             return [Phase("main branch", epochs, [base], _is_main, inputs="features", refresh="phase")]
         return [Phase("new branch", session_epochs, [later, *branch], _is_new, inputs="features", refresh="phase")]
 
-    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        rate, length = (session_learning_rate, session_epochs) if session.id else (learning_rate, epochs)
-        return adam(named_parameters, rate, cosine([rate], length), weight_decay)
-
     made = Method(
         name="mamba_fscil",
         title="Mamba-FSCIL",
         citation=CITATION,
         adapter=OnePromptConfig(layer_tokens={}, head=spec),
         phases=phases,
-        optimizer=optimizer,
+        optimizer=falling_adam(
+            learning_rate, epochs, weight_decay, session_learning_rate=session_learning_rate, session_epochs=session_epochs
+        ),
         rule=Plain(),
         parts=branch,
     )

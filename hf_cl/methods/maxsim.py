@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from hf_cl.adapters import OnePromptConfig
-from hf_cl.contracts import Method, NamedParameters, Phase, Schedule, Session, is_head
+from hf_cl.contracts import Method, Phase, Session, is_head
 from hf_cl.losses import MaskedCrossEntropy
-from hf_cl.methods.optimizers import adam
-from hf_cl.methods.schedules import cosine
+from hf_cl.methods.optimizers import falling_adam
 from hf_cl.methods.with_memory import LossScope, TrainedSettings
 from hf_cl.parts import OldRowsRest
 from hf_cl.rules import Plain
@@ -59,16 +56,13 @@ def maxsim(
             return []
         return [Phase("vectors", session_epochs, [loss], _is_vectors, inputs="features", refresh="phase")]
 
-    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        return adam(named_parameters, learning_rate, cosine([learning_rate], session_epochs if session.id else epochs), weight_decay)
-
     return Method(
         name="maxsim",
         title="late interaction of class vectors and patches",
         citation=CITATION,
         adapter=OnePromptConfig(layer_tokens={}, head=spec),
         phases=phases,
-        optimizer=optimizer,
+        optimizer=falling_adam(learning_rate, epochs, weight_decay, session_epochs=session_epochs),
         rule=Plain(),
         parts=[] if texts else [OldRowsRest()],
     )

@@ -1,4 +1,4 @@
-"""The optimizer of methods that publish none of their own."""
+"""The optimizers of methods that publish none of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from hf_cl.contracts import NamedParameters, Schedule
+from hf_cl.contracts import NamedParameters, Schedule, Session
+from hf_cl.methods.schedules import cosine
 
 
 def adam(
@@ -44,3 +45,29 @@ def adam(
         return [rate * share for share in shares]
 
     return (torch.optim.AdamW if weight_decay else torch.optim.Adam)(made, lr=learning_rate), every_group
+
+
+def falling_adam(
+    learning_rate: float,
+    epochs: int,
+    weight_decay: float = 0.0,
+    *,
+    session_learning_rate: float | None = None,
+    session_epochs: int | None = None,
+    factor: Callable[[str], float] | None = None,
+) -> Callable[[Session, NamedParameters], tuple[torch.optim.Optimizer, Schedule]]:
+    """A method's `optimizer`: `adam` in each session anew, with a rate that falls to nearly 0 by a cosine over the session's epochs.
+
+    Args:
+        learning_rate, epochs: of session 0.
+        weight_decay, factor: as in `adam`.
+        session_learning_rate, session_epochs: of later sessions; None: as in session 0.
+    """
+    rates = (learning_rate, learning_rate if session_learning_rate is None else session_learning_rate)
+    lengths = (epochs, epochs if session_epochs is None else session_epochs)
+
+    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
+        later = session.id > 0
+        return adam(named_parameters, rates[later], cosine([rates[later]], lengths[later]), weight_decay, factor)
+
+    return optimizer

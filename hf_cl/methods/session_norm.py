@@ -11,15 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-
 from hf_cl.adapters import SessionNormConfig
-from hf_cl.contracts import Method, NamedParameters, Part, Phase, Schedule, Session, everything
+from hf_cl.contracts import Method, Part, Phase, Session, everything
 from hf_cl.losses import MaskedCrossEntropy
 from hf_cl.methods.adapt_sessions import AdapterSettings
 from hf_cl.methods.drift import drift_parts
-from hf_cl.methods.optimizers import adam
-from hf_cl.methods.schedules import cosine
+from hf_cl.methods.optimizers import falling_adam
 from hf_cl.methods.with_memory import LossScope
 from hf_cl.parts import DomainRule
 from hf_cl.rules import Plain
@@ -56,16 +53,13 @@ def session_norm(
     def phases(session: Session) -> list[Phase]:
         return [Phase("train", epochs, [MaskedCrossEntropy(loss_scope)], everything)]
 
-    def optimizer(session: Session, named_parameters: NamedParameters) -> tuple[torch.optim.Optimizer, Schedule]:
-        return adam(named_parameters, learning_rate, cosine([learning_rate], epochs))
-
     return Method(
         name="session_norm",
         title="LayerNorm tuning" if adapter.conditioning == "none" else f"norms by domain ({adapter.conditioning})",
         citation=CITATION,
         adapter=adapter,
         phases=phases,
-        optimizer=optimizer,
+        optimizer=falling_adam(learning_rate, epochs),
         rule=Plain(),
         parts=[*parts, *([] if adapter.conditioning == "table" else drift_parts(adapter.head))],
     )

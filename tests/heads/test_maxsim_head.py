@@ -129,6 +129,14 @@ def test_where_vectors_begin():
         head.begin_session(trainer, session_of(1, "abc", 1, rows[0], torch.zeros(5)))  # pyright: ignore[reportArgumentType]
 
 
+def test_one_class_alone_in_session_0_has_nothing_to_differ_from():
+    """Less its own mean it would begin at rounding noise, and stay there."""
+    head = MaxSimHead(16, 1, out_dim=12)
+    session = session_of(0, "a", 1, torch.randn(5, 2, 2, 16), torch.zeros(5))
+    with pytest.raises(ValueError, match="session 0 has one alone: give it two classes"):
+        head.begin_session(FakeTrainer(head), session)  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
