@@ -183,8 +183,9 @@ class RunSettings(TrainingSettings):
     """Classes of session 0."""
     classes_per_session: int = 10
     """Classes of each later session."""
-    class_order: str = "seed"
-    """natural, seed, pycil, coda, or a file with one class name per line; of `class_incremental` (others have an order of their own)."""
+    class_order: str | None = None
+    """natural, seed, pycil, coda, or a file with one class name per line; absent: `seed` in `class_incremental`, `natural` with few shots.
+    Other protocols have an order of their own."""
     class_order_seed: int = 0
     """Seed of the order and of own splits."""
     shots: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,26 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
         faults.append(f"Protocol {settings.protocol} needs shots, the number of training images per class.")
     if settings.test_on == "validation" and not settings.validation_fraction:
         faults.append("test_on: validation needs images to measure on; say how many are kept out, such as validation_fraction 0.2.")
-    if "class_order" in known:
-        try:
-            check_class_order(settings.class_order)
-        except ValueError as error:
-            faults.append(str(error))
-    elif settings.class_order not in ("seed", "natural"):
-        faults.append(f"Protocol {settings.protocol} has an order of classes of its own and reads no class_order; say --class_order seed.")
-    return faults
+    return faults + _class_order_faults(settings, known)
+
+
+def order_of_classes(settings: RunSettings) -> str | None:
+    """What `class_order` comes to where the settings leave it to the protocol; None where the protocol reads none."""
+    parameter = inspect.signature(SCENARIOS[settings.protocol]).parameters.get("class_order")
+    return None if parameter is None else settings.class_order or parameter.default
+
+
+def _class_order_faults(settings: RunSettings, known: Mapping[str, inspect.Parameter]) -> list[str]:
+    order = settings.class_order
+    if order is None:
+        return []
+    if "class_order" not in known:
+        read = order in ("seed", "natural")  # what configs say that are for every protocol
+        return [] if read else [f"Protocol {settings.protocol} has an order of classes of its own and reads no class_order; leave it out."]
+    if settings.protocol == "few_shot_class_incremental" and settings.index_list is not None and order != "natural":
+        return [f"index_list brings the order of classes with it, and class_order is {order!r}; leave one of them out."]
+    try:
+        check_class_order(order)
+    except ValueError as error:
+        return [str(error)]
+    return []
