@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 from example_run import TOKEN, files_of, make_run
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from peft import PeftModel
 from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
