@@ -35,7 +35,7 @@ from hf_cl.results.picture_record import read_pictures
 MERGED_BY_MEAN = ("linear", "session_linear", "cosine", "prototype")
 """Heads with a vector per class, whose mean stands for the merged class."""
 _HEAD = "base_model.model."
-_WORDS = f"{_HEAD}{PLACE}.vectors"
+_WORDS, _IMAGES = f"{_HEAD}{PLACE}.vectors", f"{_HEAD}{PLACE}.images"
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,8 @@ def change_classes(
     tensors |= adapter_config.of_classes(tensors, [new.parts for new in classes])
     if _WORDS in tensors:
         tensors[_WORDS] = _words_of(tensors[_WORDS], classes)
+    if _IMAGES in tensors:
+        tensors[_IMAGES] = _of_classes(tensors[_IMAGES], 0, classes, counts)
     _write(folder, target, config | {"class_names": [new.name for new in classes], "classes_per_session": _sizes(config, classes)}, tensors)
     write_atomically(target / "README.md", _card(str(adapter), config, names, classes, weighted=counts is not None, fitted=fitted))
     return classes
