@@ -14,7 +14,7 @@ import pytest
 import torch
 from loop_case import digest
 from memory_case import build
-from test_shares import COUNT, shares_of
+from test_epoch_order import COUNT, shares_of
 
 from hf_cl.contracts import Part
 from hf_cl.hub.card import ModelCardInput, model_card
