@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_cl.backbones.loading import SHIPPED
-from hf_cl.errors import refuse_two_meanings, refuse_unasked
+from hf_cl.errors import refuse_two_meanings, refuse_unasked, refuse_unwritable
 from hf_cl.heads import check_head
 from hf_cl.hints import nearest, refuse
 from hf_cl.hub.access import check_push
@@ -36,6 +36,7 @@ def check_settings(settings: RunSettings) -> None:
         (build_probes, (settings.probes, settings.stability_every)),
         *([(check_head, (head,))] if head is not None else []),
         *([(refuse_two_meanings, (settings.backbone, "a base that ships with hf_cl"))] if two_meanings else []),
+        (refuse_unwritable, (Path(settings.output_dir),)),
         (refuse_unasked, (Path(settings.output_dir), settings.resume)),
         *([(read_excluded, (Path(settings.exclude).expanduser(),))] if settings.exclude is not None else []),
     ]
