@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 from example_run import TOKEN, files_of, make_run
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from peft import PeftModel
 from transformers import AutoModelForImageClassification
 from typer.testing import CliRunner
@@ -182,6 +182,17 @@ def test_the_command(hub, run):
     result = CliRunner().invoke(app, ["push", str(run), "you/photos"])
     assert result.exit_code == 2 and result.stderr.startswith("hf-cl: The token belongs to 'me'") and result.stderr.count("\n") == 1
     assert CliRunner().invoke(app, ["push", str(run / "nothing"), "me/photos"]).exit_code == 2
+
+
+def test_the_command_says_all_that_stands_in_its_way(hub, run, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    result = CliRunner().invoke(app, ["push", f"{run}s", "photos"])
+    folder, name, token = result.stderr.splitlines()
+    assert result.exit_code == 2 and not hub.requests
+    assert folder == f"hf-cl: There is no run folder '{run}s'. Did you mean '{run}'?"
+    assert name == "'photos' lacks its owner: a repository is owner/name, such as your-name/photos."
+    assert token.startswith("Pushing to photos needs a token")
 
 
 def test_the_token_is_nowhere(hub, run, tmp_path, caplog):
