@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from hf_cl.hints import nearest, refuse
+from hf_cl.hints import refuse
 from hf_cl.run.configs import read_config
+from hf_cl.run.elsewhere import setting_hint
 from hf_cl.run.yaml_values import brief, yaml_value
 from hf_cl.settings import RunSettings
 
@@ -46,7 +47,7 @@ def settings_of(settings_class: type[SettingsT], values: Mapping[str, Any], wher
     Raises ValueError with all that is wrong.
     """
     known = {f.name: str(f.type) for f in fields(settings_class)}
-    faults = [f"Unknown setting {brief(key)} ({where[key][:200]}).{nearest(key, known)}" for key in values if key not in known]
+    faults = [f"Unknown setting {brief(key)} ({where[key][:200]}).{setting_hint(key, known)}" for key in values if key not in known]
     typed = {key: _spelled_out(value, known[key]) for key, value in values.items() if key in known}
     try:
         settings = TypeAdapter(settings_class).validate_python(typed)
