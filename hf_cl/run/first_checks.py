@@ -62,7 +62,7 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
         return [f"Unknown protocol {settings.protocol!r}.{nearest(settings.protocol, SCENARIOS)} Known: {', '.join(SCENARIOS)}."]
     known = inspect.signature(SCENARIOS[settings.protocol]).parameters
     faults = [
-        f"Protocol {settings.protocol} has no {name!r}; leave it out, or choose another protocol."
+        f"Protocol {settings.protocol} has no {name!r}; leave it out, or choose a protocol that has: {', '.join(_protocols_with(name))}."
         for name in ("shots", "index_list", "targets")
         if getattr(settings, name) and name not in known
     ]
@@ -81,6 +81,10 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
     if settings.test_on == "validation" and not settings.validation_fraction:
         faults.append("test_on: validation needs images to measure on; say how many are kept out, such as validation_fraction 0.2.")
     return faults + _class_order_faults(settings, known)
+
+
+def _protocols_with(name: str) -> list[str]:
+    return [protocol for protocol, make in SCENARIOS.items() if name in inspect.signature(make).parameters]
 
 
 def order_of_classes(settings: RunSettings) -> str | None:
