@@ -3,9 +3,9 @@
     python benchmarks/compare_methods.py benchmarks/tables/sara_cifar100_small.yaml --dataset ./cifar100_small --output_dir runs/sara
 
 The file names the settings that all runs share (`common`), one row per method with settings of its own (`rows`), and the metrics to show
-(`columns`, names of `hf_cl.metrics`; of a metric that is a list the last value counts), and perhaps settings that differ from seed to seed
-(`by_seed`, a list that seeds go round in). Every run is what `hf-cl train` does with the
-same settings, with its report and card; `seed` and `class_order_seed` are the run's seed. A program that was stopped goes on where it was:
+(`columns`, names of `hf_cl.metrics`, of a metric that is a list the last value, or `probe.key` of what a probe reports), and perhaps
+settings that differ from seed to seed (`by_seed`, a list that seeds go round in). Every run is what `hf-cl train` does with the same
+settings, with its report and card; `seed` and `class_order_seed` are the run's seed. A program that was stopped goes on where it was:
 finished runs are read, the unfinished one resumes. The table is printed and written to `table.md`: percent, mean and standard deviation
 (n - 1) over the seeds. `--rows` names the rows to train; of the others it shows what is finished.
 """
@@ -57,12 +57,19 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
+def value_of(run: Results, column: str) -> float:
+    """A metric, or what a probe reports."""
+    if column in run.metrics:
+        metric: Any = run.metrics[column]
+        return metric[-1] if isinstance(metric, list) else metric
+    return run.probe_numbers[column]
+
+
 def cells(runs: Sequence[Results], columns: Sequence[str]) -> list[str]:
     """One row's metrics and its number of trained parameters."""
     found = []
     for column in columns:
-        metrics: list[Any] = [run.metrics[column] for run in runs]
-        found.append(spread([m[-1] if isinstance(m, list) else m for m in metrics]))
+        found.append(spread([value_of(run, column) for run in runs]))
     trained = max(run.parameters.trainable for run in runs if run.parameters)
     return [*found, f"{trained:,}" if any(session.trained for session in runs[0].sessions) else "0"]
 
@@ -100,7 +107,7 @@ def main() -> None:
             started = time.process_time()
             results = one_run(settings_of(row, common | drawn[seed % len(drawn)], **own))
             rows[name].append(results)
-            final = results.metrics[spec["columns"][0]]
+            final = value_of(results, spec["columns"][0])
             print(f"seed {seed}, {name}: {spec['columns'][0]} {final:.4f}, {time.process_time() - started:.0f} s of processor", flush=True)
     text = table(rows, spec["columns"], len(options.seeds))
     print(text)

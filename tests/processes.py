@@ -1,12 +1,14 @@
 """Scripts of the tests in processes of their own, alone or in a group that talks over gloo.
 
-They are forked from a server that has imported what they need, so that a start takes milliseconds instead of seconds, and they import the
-checkout that the tests import, whatever is installed. Where a launcher is what a test is about, `torchrun` starts a real one.
+They are forked from a server that has imported what they need and made nothing of it, so that a start takes milliseconds instead of
+seconds, and they import the checkout that the tests import, whatever is installed. None of them asks a Hub. Where a launcher is what a test
+is about, `torchrun` starts a real one; where it is what an import brings along, `interpreter` starts a Python that begins from nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import multiprocessing
 import os
@@ -61,7 +63,7 @@ def server() -> Any:
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["five_runs", "loop_case"])
     before = dict(os.environ)
-    os.environ.update(environment())
+    os.environ.update(environment(HF_HUB_OFFLINE="1"))  # a library reads it once
     try:
         forkserver.ensure_running()  # the server imports what is found with these variables
         first = context.Process(target=int)
@@ -101,9 +103,14 @@ def result_of_two(script: Path, folder: Path) -> Any:
 
 def torchrun(script: Path, *arguments: object, processes: int = 2) -> Done:
     """`script` under torch's launcher, in processes that begin from nothing; the status is the launcher's."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [*launcher, str(script), *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=300, check=False)
+    return interpreter("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes, script, *arguments)
+
+
+def interpreter(*arguments: object) -> Done:
+    """What a Python that begins from nothing does with these arguments."""
+    command = [sys.executable, *map(str, arguments)]
+    variables = environment(HF_HUB_OFFLINE="1")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, timeout=300, check=False)
     return Done([done.returncode], done.stdout)
 
 
@@ -138,6 +145,7 @@ def _wait_for(started: list[Any], timeout: float) -> None:
 
 def _main(line: list[str], variables: dict[str, str], said: str, ends: bool) -> None:
     """In the new process."""
+    gc.freeze()  # what the server has imported
     os.environ.clear()
     os.environ.update(variables)
     output = os.open(said, os.O_WRONLY | os.O_APPEND)

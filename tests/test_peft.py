@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from peft import PeftConfig, PeftModel, PeftType, get_peft_model
+from processes import interpreter
 from tiny import ADAPTERS, NAMES, base, images
 
 from hf_cl._peft import BaseTuner, bypassed, register_type
@@ -27,11 +25,24 @@ def test_the_enum_member_behaves_like_peft_s_own():
     assert member.value == member.name == str.__str__(member) == "ONE_PROMPT"
 
 
-def test_without_the_import_peft_names_the_unknown_type(tmp_path):
+UNKNOWN = """
+import sys
+import hf_cl_command, hf_cl
+assert "peft" not in sys.modules
+from peft import PeftConfig
+try:
+    raise AssertionError(PeftConfig.from_pretrained(sys.argv[1]))
+except KeyError as error:
+    assert error.args == ("ONE_PROMPT",)
+assert hf_cl.OnePromptConfig is type(PeftConfig.from_pretrained(sys.argv[1]))
+"""
+
+
+def test_without_the_types_peft_names_the_unknown_one(tmp_path):
+    """The command leaves them out, and they come when one is asked for."""
     get_peft_model(base("vit"), ADAPTERS["ONE_PROMPT"](class_names=["a"])).save_pretrained(tmp_path)
-    script = f"from peft import PeftConfig; PeftConfig.from_pretrained({str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode != 0 and "KeyError: 'ONE_PROMPT'" in done.stderr
+    done = interpreter("-c", UNKNOWN, tmp_path)
+    assert done.status == 0, done.output[-2000:]
 
 
 def test_bypassing_leaves_requires_grad_alone():
@@ -60,18 +71,20 @@ def test_an_adapter_of_another_depth_is_refused_where_peft_would_warn(tmp_path):
         PeftModel.from_pretrained(shallow, tmp_path)
 
 
-@pytest.mark.parametrize("module", ["hf_cl", "hf_cl.backbones", "hf_cl.methods"])
-def test_the_import_is_quiet_and_offline(module):
-    script = (
-        "import socket, sys\n"
-        "def refuse(*a, **k): raise AssertionError('network at import')\n"
-        "socket.socket.connect = refuse\n"
-        "import torch, transformers, peft, warnings\n"
-        "warnings.simplefilter('error')\n"
-        f"import {module}\n"
-        "assert not torch.cuda.is_initialized()\n"
-        "assert 'datasets' not in sys.modules and 'matplotlib' not in sys.modules or {module!r} != 'hf_cl'\n"
-    ).replace("{module!r}", repr(module))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout == ""
+IMPORT = """
+import socket, sys
+def refuse(*a, **k): raise AssertionError('network at import')
+socket.socket.connect = refuse
+import torch, transformers, peft, warnings
+warnings.simplefilter('error')
+import hf_cl
+assert 'datasets' not in sys.modules and 'matplotlib' not in sys.modules
+assert set(sys.argv[1:]) <= {member.value for member in peft.PeftType}
+import hf_cl.backbones, hf_cl.methods
+assert not torch.cuda.is_initialized()
+"""
+
+
+def test_the_import_registers_every_type_and_is_quiet_and_offline():
+    done = interpreter("-c", IMPORT, *ADAPTERS)
+    assert done.status == 0 and done.output == "", done.output[-2000:]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from hf_cl.adapters.field_types import brief, check_pattern, check_types
 from hf_cl.adapters.files import check_folder
@@ -86,6 +86,14 @@ class HeadedConfig:
     def reserved_text_positions(self, model: nn.Module) -> int:
         """Positions of the text context that the adapter takes for itself, so that class names must leave them free."""
         return 0
+
+    def of_classes(self, tensors: Mapping[str, Tensor], parts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """Of the tensors in the adapter's file those outside of the head that have a row for each class, with rows for new classes.
+
+        `parts` are the old classes of each new one, by position; several become one. Most adapters have no such tensor. Raises ValueError
+        for classes that cannot become one.
+        """
+        return {}
 
     def folder(self) -> Path | None:
         """The local folder this config was read from, for as long as nobody has changed a field: then its tensors must fit the config."""

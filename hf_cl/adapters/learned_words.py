@@ -70,7 +70,14 @@ def start_between(images: Tensor, features: Tensor, embeddings: Tensor, k: int =
 
 
 def word_loss(
-    cosines: Tensor, labels: Tensor, words: Tensor, start: Tensor, *, pull: float = 0.0, logits: Callable[[Tensor], Tensor] | None = None
+    cosines: Tensor,
+    labels: Tensor,
+    words: Tensor,
+    start: Tensor,
+    *,
+    pull: float = 0.0,
+    logits: Callable[[Tensor], Tensor] | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """What a learned word minimises: cross-entropy of the images among the classes, and its squared distance to where it began.
 
@@ -81,12 +88,14 @@ def word_loss(
         pull: weight of the distance; 0 is the paper's "regularisation-free".
         logits: of a base that was trained with a sigmoid for each pair (SigLIP, Zhai et al., ICCV 2023), which then takes the place of the
             cross-entropy; None: 20 times the cosine.
+        weights: [n] of the images; None: all the same.
     """
     if logits is None:
-        loss = F.cross_entropy(SCALE * cosines, labels)
+        losses = F.cross_entropy(SCALE * cosines, labels, reduction="none")  # [n]
     else:
         signs = 2.0 * F.one_hot(labels, cosines.shape[1]) - 1.0  # [n, C]
-        loss = -F.logsigmoid(signs * logits(cosines)).sum(1).mean()
+        losses = -F.logsigmoid(signs * logits(cosines)).sum(1)  # [n]
+    loss = losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
     return loss + pull * (words - start).square().sum() if pull else loss
 
 
@@ -94,8 +103,10 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
     """A text head that finds words for new classes when their session begins.
 
     It looks at the session's images through the untouched base (the adapter bypassed), and moves the embeddings of the new words alone, by
-    Adam: cross-entropy among all classes seen so far, whose other texts stand still. Prompts and weights that train afterwards take the
-    words as they take token ids. Words of earlier classes are never touched. A class without images goes by its name.
+    Adam: cross-entropy among all classes seen so far, whose other texts stand still. Images of earlier classes are gone; the mean of each,
+    which the adapter keeps, counts as much as the images of a new class. (Without them the new words learn to be near every image.)
+    Prompts and weights that train afterwards take the words as they take token ids. Words of earlier classes are never touched. A class
+    without images goes by its name.
     """
 
     name = "pseudo_words"
@@ -105,20 +116,20 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
         vocabulary = vocabulary_words(self.tokens.tokenizer)
         new = range(session.first_new_class, len(session.class_names))
         wanted = [c for c in new if self.spec.wants_words(session.class_names[c], vocabulary)]
-        if not wanted:
+        if self.words is None:
             return
         data = trainer.features_of(session.train, role="pretrained")
         own = data.labels >= session.own.start
         if trainer.accelerator.is_main_process:
             self.learn(data.features[own], data.labels[own], wanted)
-        if self.words is not None and trainer.accelerator.num_processes > 1:
+        if trainer.accelerator.num_processes > 1:
             vectors = self.words.vectors.clone()
-            as_on_rank_0([vectors])
+            as_on_rank_0([vectors, self.words.images])
             self.words.write(range(len(vectors)), vectors)
 
     @torch.no_grad()
     def learn(self, features: Tensor, labels: Tensor, classes: Sequence[int]) -> None:
-        """Find words for some classes and write them down.
+        """Find words for some classes and write them down, and the mean image of every class that is here.
 
         Args:
             features: [n, E] image embeddings through the untouched base.
@@ -131,9 +142,10 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
             if c not in present:
                 logger.warning("The class %r has no image to learn a word from; it goes by its name.", self.class_names[c])
         wanted = [c for c in classes if c in present]
+        images = unit(features)  # [n, E]
+        self.words.remember(images, labels)
         if not wanted:
             return
-        images = unit(features)  # [n, E]
         with evaluating(self.model), bypassed(self.model):
             texts: Tensor = self._from_cache(range(self.num_classes))  # pyright: ignore # [C, E]
             start = torch.stack([self._start(c, images[labels == c]) for c in wanted])  # [c, W, D]
@@ -154,16 +166,30 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
         model: Any = self.model
         sigmoid = "logit_bias" in dict(model.named_parameters(recurse=False)) and model.logit_bias is not None
         logits = (lambda cosines: cosines * model.logit_scale.exp() + model.logit_bias) if sigmoid else None
-        where = torch.tensor(classes, device=texts.device)
+        columns, images, labels, weights = self._judged(images, labels)
+        texts, where = texts[columns], torch.searchsorted(columns, torch.tensor(classes, device=columns.device))
         words = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([words], lr=self.spec.words_lr)
         for _ in range(self.spec.words_steps):
             with torch.enable_grad():
-                columns = texts.index_copy(0, where, self._texts_with(words))  # [C, E]
-                loss = word_loss(images @ columns.T, labels, words, start, pull=self.spec.words_pull, logits=logits)
+                all_texts = texts.index_copy(0, where, self._texts_with(words))  # [C', E]
+                loss = word_loss(images @ all_texts.T, labels, words, start, pull=self.spec.words_pull, logits=logits, weights=weights)
             (words.grad,) = torch.autograd.grad(loss, words)
             optimizer.step()
         return words.detach()
+
+    def _judged(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What words are told apart on: the classes that have shown images, [C'] in rising order; [n + k, E] the images that are here and
+        the means of k earlier classes; their places [n + k] among the classes, and weights [n + k], by which every class counts alike on
+        average."""
+        assert self.words is not None
+        labels = labels.to(images.device)
+        before = self.words.earlier(labels).to(images.device)  # [k]
+        columns = torch.cat([labels.unique(), before]).sort().values  # [C']
+        weights = images.new_ones(len(labels) + len(before))
+        weights[len(labels) :] = len(labels) / (len(columns) - len(before))  # the images that a class has here
+        rows = torch.cat([images, unit(self.words.images[before])])
+        return columns, rows, torch.searchsorted(columns, torch.cat([labels, before])), weights
 
     def _texts_with(self, vectors: Tensor) -> Tensor:
         """[c, W, D] -> [c, E] texts of the template with these words, at unit length. Many are computed again for their gradient."""

@@ -1,6 +1,6 @@
 """Words of their own for classes whose names say nothing: token embeddings that stand in a text where the name would.
 
-Shapes: C classes, W words of a class, T text positions, D width of the text tower's embeddings.
+Shapes: C classes, W words of a class, T text positions, D width of the text tower's embeddings, E embedding width.
 """
 
 from __future__ import annotations
@@ -35,30 +35,47 @@ class PseudoWords(nn.Module):
     """The words of one adapter's classes.
 
     They are a buffer: found once, when a class arrives (`hf_cl.adapters.learned_words`), and a constant of the class from then on, as the
-    token ids of a name are.
+    token ids of a name are. Beside them lies the mean image of each class, which stands in for its images when later classes look for
+    words.
 
     Args:
         num_classes: C.
         words: W, words of a class.
         width: D.
+        image_width: E.
         device: of the vectors.
     """
 
     vectors: Tensor
     """[C, W, D] float32; NaN for a class that goes by its name."""
+    images: Tensor
+    """[C, E] float32: mean of the class's image embeddings at unit length, through the untouched base; NaN for a class without an image."""
 
-    def __init__(self, num_classes: int, words: int, width: int, device: torch.device | str | None = None) -> None:
+    def __init__(self, num_classes: int, words: int, width: int, image_width: int, device: torch.device | str | None = None) -> None:
         super().__init__()
         self.register_buffer("vectors", torch.full((num_classes, words, width), torch.nan, dtype=torch.float32, device=device))
+        self.register_buffer("images", torch.full((num_classes, image_width), torch.nan, dtype=torch.float32, device=device))
 
     def grow(self, count: int) -> None:
         """Room for `count` classes more, which go by their names until words are written."""
-        self.vectors = torch.cat([self.vectors, self.vectors.new_full((count, *self.vectors.shape[1:]), torch.nan)])
+        self.vectors, self.images = (
+            torch.cat([own, own.new_full((count, *own.shape[1:]), torch.nan)]) for own in (self.vectors, self.images)
+        )
 
     @torch.no_grad()
     def write(self, classes: Sequence[int], vectors: Tensor) -> None:
         """Give some classes [c, W, D] words."""
         self.vectors[list(classes)] = vectors.to(self.vectors)
+
+    @torch.no_grad()
+    def remember(self, images: Tensor, labels: Tensor) -> None:
+        """Keep the mean image of each class that is among [n, E] embeddings at unit length with [n] labels."""
+        for label in labels.unique().tolist():
+            self.images[label] = images[labels == label].mean(0).to(self.images)
+
+    def earlier(self, labels: Tensor) -> Tensor:
+        """[k] the classes with a mean image that are not among [n] labels."""
+        return torch.tensor(sorted({*torch.nonzero(~self.images.isnan().any(1)).flatten().tolist()} - {*labels.tolist()}), dtype=torch.long)
 
     def extra_repr(self) -> str:
         return f"classes={self.vectors.shape[0]}, words={self.vectors.shape[1]}, width={self.vectors.shape[2]}"
@@ -79,9 +96,10 @@ class PseudoWordsWrapper(ModulesToSaveWrapper):
     def update(self, adapter_name: str, tied_module: nn.Module | None = None, **kwargs: Any) -> None:
         if adapter_name not in self.modules_to_save and adapter_name in self.configs:
             config, embedding = self.configs[adapter_name], token_embedding(self._base[0])
-            count, spec = len(config.class_names or []), TextHeadSpec.of(config.head or {})
+            words = TextHeadSpec.of(config.head or {}).words_per_class
             device = None if embedding.weight.is_meta else embedding.weight.device
-            self.modules_to_save[adapter_name] = PseudoWords(count, spec.words_per_class, embedding.weight.shape[1], device)
+            widths = embedding.weight.shape[1], joint_width(self._base[0])
+            self.modules_to_save[adapter_name] = PseudoWords(len(config.class_names or []), words, *widths, device)
         super().update(adapter_name, tied_module, **kwargs)
 
     def words_of(self, config: HeadedConfig) -> PseudoWords | None:
@@ -130,6 +148,14 @@ def token_embedding(model: Any) -> Any:
     else:
         module = model.text_model.embeddings.token_embedding
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
+def joint_width(model: Any) -> int:
+    """E, of the space that both towers embed into."""
+    family = family_of(model)
+    if family == OPEN_CLIP:
+        return model.visual.output_dim
+    return model.config.projection_dim if family == "clip" else model.config.vision_config.hidden_size
 
 
 def place_words(model: nn.Module, adapter_name: str, config: Any) -> None:

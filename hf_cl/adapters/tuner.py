@@ -12,7 +12,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hf_cl._peft import BaseTuner
+from hf_cl._peft import BaseTuner, BaseTunerLayer
 from hf_cl.adapters.bases import check_signature, check_supported, classifier_path, classifier_width, signature
 from hf_cl.adapters.config import HeadedConfig
 from hf_cl.adapters.field_types import check_count
@@ -198,7 +198,12 @@ class HeadedTuner(BaseTuner):
         sync_text_labels(self.model)
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """As peft's; labels follow."""
+        """As peft's; labels follow. Where it alone was active, the first by name of those that are left is active then."""
+        others = sorted(self.peft_config.keys() - {adapter_name})
+        merged = any(adapter_name in layer.merged_adapters for layer in self.model.modules() if isinstance(layer, BaseTunerLayer))
+        if others and self.active_adapters == [adapter_name] and not merged:  # peft refuses below what is merged
+            # peft lets each layer choose: the first one chooses for all, and one that only this adapter has would choose none
+            self.set_adapter(others[0])
         super().delete_adapter(adapter_name)
         sync_text_labels(self.model)
 

@@ -23,13 +23,18 @@ def push(
     from huggingface_hub import is_offline_mode  # noqa: PLC0415
     from huggingface_hub.utils import logging  # noqa: PLC0415
 
-    from hf_cl.hub.access import HubError, check_token  # noqa: PLC0415
+    from hf_cl.errors import near_path  # noqa: PLC0415
+    from hf_cl.hub.access import check_name, check_token  # noqa: PLC0415
 
-    if not is_offline_mode():  # else that is what stands in the way, and the push says so
+    faults = [] if run.is_dir() else [f"There is no run folder {str(run)!r}.{near_path(run)}"]
+    checks = (check_name,) if is_offline_mode() else (check_name, check_token)  # offline is what stands in the way, and the push says so
+    for check in checks:
         try:
-            check_token(repo)
-        except HubError as error:
-            raise early_mistake(str(error)) from error
+            check(repo)
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise early_mistake("\n".join(faults))
 
     from hf_cl.hub.push import push_to_hub  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415

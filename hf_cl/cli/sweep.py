@@ -26,7 +26,7 @@ def sweep(context: typer.Context) -> None:
 
     The methods and every flag that is none of these are those of `hf-cl train`, for all runs.
 
-    - `--seeds 0 1 2`, `--class_orders 0 1 2`, `--grid learning_rate=1e-3,3e-4 ...`: the axes.
+    - `--seeds 0 1 2`, `--class_orders 0 1 2` (with `--class_order seed`), `--grid learning_rate=1e-3,3e-4 ...`: the axes.
     - `--output_dir DIR`: the study's folder, with a run folder for each (runs/study).
     - `--jobs N`: runs at a time (1).
     - `--engine local`, `slurm` or `ray`: where they run, with `--option KEY=VALUE ...`.
@@ -57,17 +57,19 @@ def sweep(context: typer.Context) -> None:
 
 def _checked(arguments: Arguments) -> Study:
     """The study, once every run's settings and the data are known to be good. Raises ValueError with all that is not."""
-    from hf_cl.hints import nearest  # noqa: PLC0415
     from hf_cl.methods import METHODS  # noqa: PLC0415
     from hf_cl.run import open_scenario, parse_settings  # noqa: PLC0415
+    from hf_cl.run.elsewhere import method_hint  # noqa: PLC0415
+    from hf_cl.run.first_checks import order_of_classes  # noqa: PLC0415
     from hf_cl.run.own_pictures import with_config  # noqa: PLC0415
+    from hf_cl.scenarios.class_order import DRAWN_ORDERS  # noqa: PLC0415
     from hf_cl.tuning.study import plan, read_state  # noqa: PLC0415
 
     if not arguments.methods:
         raise ValueError(f"Name the methods of the study first: hf-cl sweep ovor lora ... Known: {', '.join(sorted(METHODS))}.")
     for method in arguments.methods:
         if method not in METHODS:
-            raise ValueError(f"Unknown method {method!r}.{nearest(method, METHODS)} Known: {', '.join(sorted(METHODS))}.")
+            raise ValueError(f"Unknown method {method!r}.{method_hint(method, METHODS)} Known: {', '.join(sorted(METHODS))}.")
     axes = {"seeds": arguments.seeds, "class_orders": arguments.class_orders, "grid": arguments.grid}
     study = plan(arguments.output_dir, arguments.methods, arguments.flags, **axes)  # pyright: ignore[reportArgumentType]
     settings: list[RunSettings] = []
@@ -78,6 +80,8 @@ def _checked(arguments: Arguments) -> Study:
             parsed = parse_settings(METHODS[job.method], job.method, flags)
             parsed.method()
             settings.append(parsed)
+            if arguments.class_orders and (order := order_of_classes(parsed)) not in (None, *DRAWN_ORDERS):
+                raise ValueError(_no_order_drawn(order, arguments.class_orders))
         except ValueError as error:
             faults.setdefault(str(error), []).append(job.name)
     if faults:
@@ -85,6 +89,14 @@ def _checked(arguments: Arguments) -> Study:
     if any(read_state(study.folder, job.name) != "done" for job in study.jobs):
         open_scenario(settings[0])  # a picture that cannot be read is said once, not by every run
     return study
+
+
+def _no_order_drawn(order: str | None, seeds: list[int]) -> str:
+    return (
+        f"--class_orders {' '.join(map(str, seeds))}: the order of the classes is {order!r} here, by the config or the protocol, and no "
+        "seed moves it. Add --class_order seed; or, where splits and shots alone are to be drawn anew, say "
+        f"--grid class_order_seed={','.join(map(str, seeds))} instead."
+    )
 
 
 def _where(names: list[str], jobs: int) -> str:

@@ -5,7 +5,6 @@ Shapes: n pictures, m test pictures, D feature width.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,21 +16,17 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from hf_cl.backbones import load_backbone
-from hf_cl.contracts import ImageDataset
+from hf_cl.data_check.against import pictures_elsewhere
 from hf_cl.data_check.features import Features, backbone_features
 from hf_cl.data_check.labels import alike_classes, picture, session_difficulty, suspicious_labels
-from hf_cl.data_check.near import HASH_BITS, QUANTILE, StoredAgain, difference_hash, near_pairs, near_threshold, thumbnail, unit
-from hf_cl.data_check.report import Against, DataReport, Group, NearKey, Overlap, Part, by_harm
+from hf_cl.data_check.near import HASH_BITS, QUANTILE, Hashes, StoredAgain, drawn, near_pairs, near_threshold, unit
+from hf_cl.data_check.report import DataReport, Group, NearKey, Overlap, Part, by_harm
 from hf_cl.errors import DataError
-from hf_cl.images import PixelStore
 from hf_cl.run import open_scenario
 from hf_cl.run.first_checks import check_settings
-from hf_cl.run.look_at_pictures import picture_check
 from hf_cl.run.open import open_processor
-from hf_cl.scenarios import ImageSet, open_images
 from hf_cl.scenarios.catalog import Catalog, catalog
 from hf_cl.scenarios.copies import find_copies
-from hf_cl.scenarios.pixel_digests import pixel_digests
 from hf_cl.settings import RunSettings
 from hf_cl.training.accelerator import RunAccelerator
 from hf_cl.training.pixel_store import open_store
@@ -40,8 +35,6 @@ CALIBRATED = 200
 """Training pictures that are stored again to learn the threshold."""
 AMONG_THEMSELVES = 50_000
 """Training pictures among which near copies are looked for."""
-LISTED = 20
-"""Pairs that are listed of another data set."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +76,6 @@ class Found:
         return images.decode(position)
 
 
-class _Hashes:
-    """Difference hashes of what is decoded, by store and row."""
-
-    def __init__(self) -> None:
-        self._lock, self._by_store = threading.Lock(), dict[int, tuple[Any, NDArray[np.uint64]]]()
-
-    def see(self, store: Any, row: int, image: Image.Image) -> None:
-        """Called by several threads."""
-        found = difference_hash(thumbnail(image)[None])[0]
-        with self._lock:
-            if id(store) not in self._by_store:  # held, or its id would be given away again
-                self._by_store[id(store)] = store, np.zeros(len(store), dtype=np.uint64)
-        self._by_store[id(store)][1][row] = found
-
-    def of(self, images: ImageSet) -> NDArray[np.uint64]:
-        return self._by_store[id(images.store)][1][images.indices]
-
-
 def check_data(settings: RunSettings, options: Options, *, quiet: bool = True) -> Found:
     """Look at the data that the settings name, as the sessions that a run of these settings would have.
 
@@ -108,7 +83,7 @@ def check_data(settings: RunSettings, options: Options, *, quiet: bool = True) -
 
     Raises what `open_scenario` raises; DataError where all pictures are equal, which no data set's are.
     """
-    settings, hashes = replace(settings, check_images="all"), _Hashes()
+    settings, hashes = replace(settings, check_images="all"), Hashes()
     check_settings(settings)
     accelerator = RunAccelerator(settings)
     store = None if options.fast else open_store(open_processor(settings), settings, accelerator)
@@ -137,20 +112,20 @@ def check_data(settings: RunSettings, options: Options, *, quiet: bool = True) -
         "remarks": _remarks(settings, pictures),
     }
     if options.against is not None:
-        report["against"] = _against(options, settings, pictures, hashes, rows, key, features, store)
+        report["against"] = pictures_elsewhere(options.against, options.sample, settings, pictures, hashes, rows, key, features, store)
     return _found(pictures, name, groups, [number for number, _ in suspects], sampled, report)
 
 
 def _near(
-    pictures: Catalog, hashes: _Hashes, rows: NDArray[np.float32], features: Features, options: Options, seed: int
+    pictures: Catalog, hashes: Hashes, rows: NDArray[np.float32], features: Features, options: Options, seed: int
 ) -> tuple[NearKey, list[tuple[int, int]], NDArray[np.int64]]:
     """(how near copies are told, pairs of them, the test pictures that were looked at)."""
     codes = np.concatenate([hashes.of(images) for images in pictures.sets])  # [n]
     mean = rows[~pictures.tested].mean(0, dtype=np.float64)
     units = unit(rows, mean).astype(np.float32)  # [n, D]
     trained, draw = np.flatnonzero(~pictures.tested), np.random.default_rng(seed)
-    tested = _drawn(np.flatnonzero(pictures.tested), options.sample, draw)
-    chosen = _drawn(trained, CALIBRATED, draw)
+    tested = drawn(np.flatnonzero(pictures.tested), options.sample, draw)
+    chosen = drawn(trained, CALIBRATED, draw)
     copies, again = _stored_again(pictures, chosen, features, mean)
     own = (units[chosen] * copies).sum(1)  # [200] cosine of each picture with itself, stored again
     above = float(np.quantile(own, QUANTILE))
@@ -166,15 +141,11 @@ def _near(
     key = NearKey(raised, calibrated, float(recognised.mean()), twins)
     if not key.tells:
         return key, [], tested
-    some = _drawn(trained, AMONG_THEMSELVES, draw)
+    some = drawn(trained, AMONG_THEMSELVES, draw)
     a, b, inside = near_pairs((codes[some], units[some]), above=raised)
     left, right = np.concatenate([i, some[a]]), np.concatenate([j, some[b]])
     near = np.concatenate([cosines > raised, inside > raised])
     return key, list(zip(left[near].tolist(), right[near].tolist(), strict=True)), tested
-
-
-def _drawn(numbers: NDArray[np.int64], most: int, draw: np.random.Generator) -> NDArray[np.int64]:
-    return numbers if len(numbers) <= most else np.sort(draw.choice(numbers, most, replace=False))
 
 
 def _stored_again(
@@ -255,56 +226,3 @@ def _remarks(settings: RunSettings, pictures: Catalog) -> list[str]:
     if (trained := int((~pictures.tested).sum())) > AMONG_THEMSELVES:
         remarks.append(f"Near copies inside of the training pictures were looked for among {AMONG_THEMSELVES} of {trained}.")
     return remarks
-
-
-def _against(
-    options: Options,
-    settings: RunSettings,
-    pictures: Catalog,
-    hashes: _Hashes,
-    rows: NDArray[np.float32],
-    key: NearKey,
-    features: Features,
-    store: PixelStore,
-) -> Against:
-    """How many of this data set's pictures, or of a sample of them, are in another one."""
-    assert options.against is not None
-    other = open_images(options.against, skip_bad_images=settings.skip_bad_images, check=picture_check("all", store, seen=hashes.see))
-    whole = [other.unsplit] if other.unsplit is not None else [other.train, other.test, *([other.validation] if other.validation else [])]
-    looked = _drawn(np.arange(len(pictures)), options.sample, np.random.default_rng(settings.seed))
-    codes = np.concatenate([hashes.of(images) for images in pictures.sets])[looked]
-    mean = rows[~pictures.tested].mean(0, dtype=np.float64)
-    units, digests = unit(rows[looked], mean), pictures.digests[looked]
-    pairs: dict[int, str] = {}
-    for images in whole:
-        theirs = {digest.tobytes(): position for position, digest in reversed([*enumerate(pixel_digests(images))])}
-        for i, digest in enumerate(digests):
-            if (position := theirs.get(digest.tobytes())) is not None:
-                pairs.setdefault(i, images.describe(position))
-        if key.tells:
-            i, j = _alike_there((codes, units), images, hashes, features, mean, key.threshold)
-            for mine, position in zip(i.tolist(), j.tolist(), strict=True):
-                pairs.setdefault(mine, images.describe(position))
-    overlap = Overlap.of(len(pairs), len(looked))
-    assert overlap is not None
-    listed = [(pictures.name(int(looked[i])), there) for i, there in sorted(pairs.items())[:LISTED]]
-    return Against(other.name, overlap, listed)
-
-
-def _alike_there(
-    mine: tuple[NDArray[np.uint64], NDArray[np.float64]],
-    images: ImageSet,
-    hashes: _Hashes,
-    features: Features,
-    mean: NDArray[np.float64],
-    threshold: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions here and there of near copies; of the other data set only what the hashes allow goes through the backbone."""
-    codes = hashes.of(images)
-    none = np.zeros((len(images), 1))
-    allowed = np.unique(near_pairs((mine[0], np.zeros((len(mine[0]), 1))), (codes, none), above=-1.0)[1])
-    if not len(allowed):
-        return allowed, allowed
-    some: ImageDataset = images.subset(allowed)
-    i, j, _ = near_pairs(mine, (codes[allowed], unit(features(some), mean)), above=threshold)
-    return i, allowed[j]

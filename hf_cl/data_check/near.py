@@ -8,6 +8,7 @@ Shapes: n, m pictures, D feature width.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hf_cl.contracts import ImageDataset
+from hf_cl.scenarios import ImageSet
 
 Keys = tuple[NDArray[np.uint64], NDArray[np.floating]]
 """Hashes [n] and unit features [n, D] of some pictures."""
@@ -105,7 +107,7 @@ def hash_pairs(
     for start in range(0, len(first), step):
         rows = first[start : start + step]
         columns = others[start:] if second is None else others
-        close = np.bitwise_count(rows[:, None] ^ columns[None]) <= bits
+        close = np.bitwise_count(rows[:, None] ^ columns[None]) <= bits  # [rows, columns]
         if second is None:
             close &= np.arange(len(columns))[None] > np.arange(len(rows))[:, None]
         i, j = np.nonzero(close)
@@ -131,3 +133,26 @@ def near_pairs(
             right.append(b[found > above])
             cosines.append(found[found > above])
     return np.concatenate(left), np.concatenate(right), np.concatenate(cosines)
+
+
+class Hashes:
+    """Difference hashes of what is decoded, by store and row."""
+
+    def __init__(self) -> None:
+        self._lock, self._by_store = threading.Lock(), dict[int, tuple[Any, NDArray[np.uint64]]]()
+
+    def see(self, store: Any, row: int, image: Image.Image) -> None:
+        """Called by several threads."""
+        found = difference_hash(thumbnail(image)[None])[0]
+        with self._lock:
+            if id(store) not in self._by_store:  # held, or its id would be given away again
+                self._by_store[id(store)] = store, np.zeros(len(store), dtype=np.uint64)
+        self._by_store[id(store)][1][row] = found
+
+    def of(self, images: ImageSet) -> NDArray[np.uint64]:
+        return self._by_store[id(images.store)][1][images.indices]
+
+
+def drawn(numbers: NDArray[np.int64], most: int, draw: np.random.Generator) -> NDArray[np.int64]:
+    """At most `most` of the numbers, in order."""
+    return numbers if len(numbers) <= most else np.sort(draw.choice(numbers, most, replace=False))

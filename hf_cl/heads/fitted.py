@@ -12,20 +12,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_cl.contracts import FeatureSet, Session, Trainer
+from hf_cl.contracts import FeatureSet, Head, Session, Trainer
 from hf_cl.hints import nearest
 
 
-def own_rows(trainer: Trainer, session: Session) -> tuple[Tensor, Tensor, Tensor]:
-    """Features [n, D] float64 (as the head embeds them), labels [n] and sample ids [n] of the session's own training images, on the CPU.
+def learned(head: Head, session: Session, labels: Tensor, *, final: bool = False) -> Tensor:
+    """[n] bool, by `labels` [n]: which of a session's images the head is fitted to.
 
-    Those of its `own` classes: images of others, as of a memory, were counted when their classes were new.
+    All, those of classes that came before too: they join what is known of their class. Of a head that can learn no more of a class
+    (`new_classes_only`), and where the statistics of one are `final`, those of the session's own classes alone.
+    """
+    return labels >= (session.own.start if head.new_classes_only or final else 0)
+
+
+def own_rows(trainer: Trainer, session: Session) -> tuple[Tensor, Tensor, Tensor]:
+    """Features [n, D] float64 (as the head embeds them), labels [n] and sample ids [n] of the session's training images, on the CPU: of
+    those that the head learns (`learned`), and without what a memory has of earlier sessions.
 
     Raises ValueError for a new class without an image.
     """
     data: FeatureSet = trainer.features_of(session.train)
     labels = data.labels.cpu()
-    mine = labels >= session.own.start
+    mine = learned(trainer.head, session, labels)
     present = set(labels[mine].tolist())
     empty = [name for label, name in enumerate(session.class_names) if label >= session.first_new_class and label not in present]
     if empty:

@@ -252,6 +252,7 @@ class GaussianHead(CosineHead, Part):  # pyright: ignore[reportIncompatibleMetho
             whole.update(rows, labels, index)
             self.map_store.keep(whole, whole.pooled_scatter())
         votes = self._votes()
+        votes.fade(before.images(before.classes), whole.images(before.classes))
         of = self._gaussians(whole)
         held = held_back(labels, index, trainer.seed, session.id)
         if held.any() and (len(self.hits) > 1 or self.fixed_temperature == "auto"):

@@ -1,7 +1,7 @@
 """How the Gaussian head chooses shrinkage, own share and temperature: images that are held back vote, session by session.
 
 A session's held-back images are classified among all classes seen, by statistics that do not hold them; hits and losses add up over the
-sessions, since a choice by the last session alone follows its noise.
+sessions, since a choice by the last session alone follows its noise; where known classes come again, losses fade.
 
 Shapes: B held-back images, C classes, S candidates for the own share, A candidates for the shrinkage, T temperatures.
 """
@@ -148,6 +148,20 @@ class Votes:
         count = candidates.curves
         zeros = torch.zeros(count, len(TEMPERATURES), dtype=torch.float64)
         return Votes(torch.zeros(count - 1, dtype=torch.int64), torch.zeros((), dtype=torch.int64), zeros)
+
+    def fade(self, before: int, now: int) -> None:
+        """Let the losses so far count less where known classes come again, as in a domain-incremental stream.
+
+        A covariance of few images is far too sure, and less so the more it has seen. Losses of the first sessions, which are the largest,
+        would go on speaking for a fit that is long another; so they fade by the square of the share of images that it had: of a third, to a
+        ninth. Class-incremental sessions bring no more images of known classes, and nothing fades.
+
+        Args:
+            before: images of the classes that were known, before the session.
+            now: images of the same classes, the session's own among them.
+        """
+        if before:
+            self.curves *= (before / now) ** 2
 
     def add(
         self, candidates: Candidates, of: Gaussians, rows: Tensor, labels: Tensor, counts: Tensor, images: float, fuse: Fuse | None = None

@@ -47,8 +47,8 @@ class TrainingRows:
 
         Raises ValueError where, without a memory, a session of one class has nothing to be told from.
         """
-        x, labels, index = own
         first = 0 if memory == "gaussian" else session.own.start
+        x, labels, index = (of_all[own[1] >= first] for of_all in own)
         if memory == "none" and num_classes - first == 1 and first:
             raise ValueError(
                 f"Session {session.id} brings one class, and with `memory: none` a logistic head tells new classes from each other alone: "

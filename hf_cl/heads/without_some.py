@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from hf_cl.contracts import FeatureSet, Head, ImageDataset, Session, Trainer
+from hf_cl.heads.fitted import learned
 from hf_cl.memory.class_statistics import ClassStatistics
 
 
@@ -49,7 +50,7 @@ class WithoutSome:
     def class_statistics(self, session: Session) -> ClassStatistics:
         if self._statistics is None:
             data = self.features_of(session.train)
-            own = data.labels >= session.own.start
+            own = learned(self.head, session, data.labels)
             found = self._before()
             found.count_session(session.id, self.head.embed(data.features[own]), data.labels[own], data.index[own])
             self._statistics = found

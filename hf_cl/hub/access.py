@@ -61,7 +61,7 @@ def check_push(repo_id: str, *, private: bool = False) -> None:
     Raises ValueError for a name that no repository can have, and HubError, saying what to do, without network or token, for a token that
     is not valid or may not write there, and for a repository of another visibility.
     """
-    owner = _owner(repo_id)
+    check_name(repo_id)
     if is_offline_mode():
         raise HubError(f"Pushing to {repo_id} needs the network, and HF_HUB_OFFLINE is set. {_later(repo_id)}")
     check_token(repo_id)
@@ -71,7 +71,7 @@ def check_push(repo_id: str, *, private: bool = False) -> None:
         public = attempt(lambda: api.repo_exists(repo_id)) and not attempt(lambda: api.model_info(repo_id)).private
     except UNREACHED as error:
         raise explained(error, f"checking whether {repo_id} can be pushed to") from error
-    _check_rights(repo_id, owner, who)
+    _check_rights(repo_id, repo_id.partition("/")[0], who)
     if private and public:
         raise HubError(f"{repo_id} exists and is public. Make it private in its settings, or choose another name.")
 
@@ -85,15 +85,14 @@ def check_token(repo_id: str) -> None:
         )
 
 
-def _owner(repo_id: str) -> str:
+def check_name(repo_id: str) -> None:
+    """Raise ValueError for a name that no repository can have, and for one without its owner. Asks no network."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise ValueError(f"{repo_id!r} is no name for a repository: {error}") from error
-    owner, slash, _ = repo_id.partition("/")
-    if not slash:
+    if "/" not in repo_id:
         raise ValueError(f"{repo_id!r} lacks its owner: a repository is owner/name, such as your-name/{repo_id}.")
-    return owner
 
 
 def _check_rights(repo_id: str, owner: str, who: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from urllib.parse import quote
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from hf_cl.backbones.loading import SHIPPED
@@ -136,7 +137,8 @@ def _eval_result(card: ModelCardInput, name: str, value: float) -> EvalResult:
     )
 
 
-def _text(card: ModelCardInput) -> str:
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=False,
@@ -147,8 +149,12 @@ def _text(card: ModelCardInput) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": _percent, "shown": shown, "display_name": display_name, "code": _code, "duration": duration}
+    return environment.get_template("card.md.jinja")
+
+
+def _text(card: ModelCardInput) -> str:
     results, matrix = card.results, card.results.accuracy_matrix or []
-    return environment.get_template("card.md.jinja").render(
+    return _template().render(
         card=card,
         results=results,
         last=results.sessions[-1].id,

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
+from peft import PeftConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,10 +32,10 @@ from hf_cl.memory.novelty import NOVELTY_FILE
 from hf_cl.results.atomic_write import write_atomically
 from hf_cl.results.picture_record import read_pictures
 
-MERGED_BY_MEAN = ("linear", "cosine", "prototype")
+MERGED_BY_MEAN = ("linear", "session_linear", "cosine", "prototype")
 """Heads with a vector per class, whose mean stands for the merged class."""
 _HEAD = "base_model.model."
-_WORDS = f"{_HEAD}{PLACE}.vectors"
+_WORDS, _IMAGES = f"{_HEAD}{PLACE}.vectors", f"{_HEAD}{PLACE}.images"
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ def change_classes(
     head is fitted anew to the merged statistics of its classes (`merged_head`). Sessions stay as many as they were, with the classes that
     are left of each.
 
-    Raises ValueError as `new_classes`, for a folder that exists, for what is no adapter of hf_cl, and for merging under a head that has
-    more of a class than a vector where what it was fitted to is not beside the adapter, or was images.
+    Raises ValueError as `new_classes`, for a folder that exists, for what is no adapter of hf_cl, for merging under a head that has
+    more of a class than a vector where what it was fitted to is not beside the adapter, or was images, and for classes of different
+    sessions where the adapter has features for each.
     """
     folder, target = adapter_folder(adapter, revision), Path(output_dir)
     if target.exists():
@@ -124,8 +126,12 @@ def change_classes(
         else:
             own |= {name: _of_classes(own[name], axis, classes, counts) for name, axis in axes.items()}
         tensors |= {prefix + name: tensor for name, tensor in own.items()}
+    adapter_config: Any = PeftConfig.from_pretrained(str(folder))
+    tensors |= adapter_config.of_classes(tensors, [new.parts for new in classes])
     if _WORDS in tensors:
         tensors[_WORDS] = _words_of(tensors[_WORDS], classes)
+    if _IMAGES in tensors:
+        tensors[_IMAGES] = _of_classes(tensors[_IMAGES], 0, classes, counts)
     _write(folder, target, config | {"class_names": [new.name for new in classes], "classes_per_session": _sizes(config, classes)}, tensors)
     write_atomically(target / "README.md", _card(str(adapter), config, names, classes, weighted=counts is not None, fitted=fitted))
     return classes
@@ -158,11 +164,11 @@ def _widths(tensors: Any) -> list[int]:
 
 
 def _of_classes(tensor: Tensor, axis: int, classes: Sequence[NewClass], counts: Sequence[int] | None) -> Tensor:
-    """Those of the new classes, along `axis`; a merged one is the weighted mean of its parts."""
+    """Those of the new classes, along `axis`; a merged one is the weighted mean of its parts, and has the session of the first."""
     rows = tensor.movedim(axis, 0)  # [C, ...]
     new = []
     for made in classes:
-        if len(made.parts) == 1:
+        if len(made.parts) == 1 or not rows.is_floating_point():
             new.append(rows[made.parts[0]])
             continue
         weights = torch.tensor([1 if counts is None else counts[part] for part in made.parts], dtype=torch.float64)

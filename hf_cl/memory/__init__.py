@@ -7,7 +7,8 @@ from collections.abc import Callable
 from hf_cl.contracts import Memory
 from hf_cl.memory.class_means import ClassMeans
 from hf_cl.memory.class_statistics import ClassStatistics
-from hf_cl.memory.exemplars import Exemplar, Exemplars
+from hf_cl.memory.exemplar_places import Exemplar
+from hf_cl.memory.exemplars import Exemplars
 from hf_cl.memory.feature_cvae import FeatureCVAE
 from hf_cl.memory.gaussian import GaussianMemory
 

@@ -54,6 +54,11 @@ class ClassStatistics(KnownClasses):
         """Ids of the sessions that were counted, in order."""
         return tuple(self._sessions)
 
+    @property
+    def final(self) -> bool:
+        """Whether a class's statistics take no more samples: a covariance of low rank alone cannot."""
+        return "low_rank" in self.kinds and "full" not in self.kinds
+
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor, index: Tensor | None = None) -> None:
         """Add samples: `features` [n, D] on any device and of any float dtype, `labels` [n] integers, `index` [n] sample ids for messages.
@@ -118,7 +123,7 @@ class ClassStatistics(KnownClasses):
             self._pool(label, moments)
         squares = moments.factor.square().sum(0) if "diag" in self.kinds else None
         low_rank = None
-        if "low_rank" in self.kinds and "full" not in self.kinds and moments.count > 1:
+        if self.final and moments.count > 1:
             low_rank = low_rank_of(moments.factor, moments.count, self.rank)
         factor = moments.factor if "full" in self.kinds else None
         self._moments[label] = self._merged(label, replace(moments, factor=factor, squares=squares, low_rank=low_rank))
@@ -135,7 +140,7 @@ class ClassStatistics(KnownClasses):
         known = self._moments.get(label)
         if known is None:
             return moments
-        if "low_rank" in self.kinds and "full" not in self.kinds:
+        if self.final:
             raise ValueError(
                 f"Class {label} has its covariance of low rank already, which cannot take more samples; "
                 'a run whose classes come again needs statistics of the kind "full".'
@@ -182,7 +187,7 @@ class ClassStatistics(KnownClasses):
         for position, group in enumerate(groups):
             moments = self._of(group[0])
             for label in group[1:]:
-                if "low_rank" in self.kinds and "full" not in self.kinds:
+                if self.final:
                     raise ValueError('Covariances of low rank cannot be joined; statistics of the kind "full" can.')
                 row = moments.cross_row(self._of(label))  # [D]
                 pooled = None if pooled is None else pooled + torch.outer(row, row)

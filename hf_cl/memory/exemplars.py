@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,35 +17,12 @@ import torch
 from hf_cl.contracts import ImageDataset, Memory, Session, Trainer, domains_of, source_of
 from hf_cl.errors import first_ten
 from hf_cl.memory.choosing import CHOICES, Choose, drawn, herding, priorities, shuffled
+from hf_cl.memory.exemplar_places import Exemplar, Finder, Recognisable
 from hf_cl.memory.kept_images import Kept, KeptImages, KeptOfOneSource
 
 PER_CLASS = 20
 FOREIGN = 1 << 40
 """Sample ids from here on are those of exemplars that lie in another data set than the session's images."""
-
-
-@runtime_checkable
-class Recognisable(Protocol):
-    """A data set whose pictures can be known again, wherever they stand in it."""
-
-    def describe(self, position: int) -> str: ...
-    def content_hash(self, position: int) -> str: ...
-
-
-@dataclass(frozen=True)
-class Exemplar:
-    """One image that is kept."""
-
-    number: int
-    """In the order in which they were chosen; none is given twice."""
-    session: int
-    label: int
-    index: int
-    """Its sample id in the session's training images when it was chosen."""
-    name: str
-    """How a message names it."""
-    content: str
-    """Hash of its bytes; empty where the data set has none."""
 
 
 class Exemplars(Memory):
@@ -268,7 +245,7 @@ class Exemplars(Memory):
         """After `begin_run`. Raises ValueError naming exemplars whose pictures are gone."""
         self._ended, self._next = int(state["ended"]), int(state["next"])
         self._kept = [Exemplar(*values) for values in state["kept"]]
-        finder = _Finder(self._sessions)
+        finder = Finder(self._sessions)
         places = {exemplar.number: finder.position(exemplar) for exemplar in self._kept}
         self._found = {number: place for number, place in places.items() if place is not None}
         gone = [e for e in self._kept if e.number not in self._found and not (self._folder and self._file(e).is_file())]
@@ -278,33 +255,6 @@ class Exemplars(Memory):
                 f"{len(gone)} of the {len(self._kept)} exemplars that the run trains on again are gone: {names}. Put the pictures back; "
                 "a run that is to go on without them keeps copies from its beginning, by --memory_dir FOLDER."
             )
-
-
-class _Finder:
-    """Where exemplars stand in the data of today."""
-
-    def __init__(self, sessions: Sequence[Session]) -> None:
-        self.sessions = sessions
-        self._rows: dict[int, dict[int, int]] = {}  # session -> sample id -> position
-        self._contents: dict[tuple[int, int], dict[str, int]] = {}  # session, label -> hash -> position
-
-    def position(self, exemplar: Exemplar) -> int | None:
-        """In the session's training images, by its sample id, or by its content where another picture has the id now."""
-        images, label = self.sessions[exemplar.session].train, exemplar.label
-        if exemplar.session not in self._rows:
-            self._rows[exemplar.session] = {int(index): position for position, index in enumerate(images.indices)}
-        place = self._rows[exemplar.session].get(exemplar.index)
-        if place is not None and int(images.labels[place]) != label:
-            place = None
-        if not exemplar.content or not isinstance(images, Recognisable):
-            return place
-        if place is not None and images.content_hash(place) == exemplar.content:
-            return place
-        key = (exemplar.session, label)
-        if key not in self._contents:
-            mine = np.flatnonzero(np.asarray(images.labels) == label).tolist()
-            self._contents[key] = {images.content_hash(position): position for position in mine}
-        return self._contents[key].get(exemplar.content)
 
 
 def _groups(images: ImageDataset) -> dict[int, int]:

@@ -129,12 +129,17 @@ def learned(
     noise: float = NOISE,
     stages: Sequence[tuple[float | None, int]] = STAGES,
 ) -> ProximalNetwork:
-    """The network whose prior is that of the rows [n, k], float64 on the CPU, of unit deviation or about it."""
+    """The network whose prior is that of the rows [n, k], float64 on the CPU, of unit deviation or about it.
+
+    The rate falls over all stages along a cosine: under a constant one the noise of the batches moves the denoiser by more than what the
+    last stages are there for.
+    """
     network = ProximalNetwork.drawn(rows.shape[1], width, generator)
     tensors = network.tensors()
     for tensor in tensors.values():
         tensor.requires_grad_(True)
     optimizer = torch.optim.Adam(tensors.values(), lr=_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, sum(steps for _, steps in stages))
     for gamma, steps in stages:
         for _ in range(steps):
             x = rows[torch.randint(len(rows), (_BATCH,), generator=generator)]  # [B, k]
@@ -144,6 +149,7 @@ def learned(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
             with torch.no_grad():
                 network.W1.clamp_(min=0)
                 network.W2.clamp_(min=0)

@@ -43,6 +43,10 @@ class KnownClasses:
         """How many samples of the class were seen; 0 for a class that was not."""
         return self._moments[label].count if label in self._moments else 0
 
+    def images(self, classes: Iterable[int]) -> int:
+        """How many samples of these classes were seen."""
+        return sum(map(self.count, classes))
+
     def mean(self, label: int) -> Tensor:
         """[D] float64. Raises KeyError for a class that has not been seen."""
         return self._of(label).mean

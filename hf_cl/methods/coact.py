@@ -170,8 +170,6 @@ class CoactSettings(AdapterSettings):
     """Images per optimizer step."""
     augmentation: str = "strong"
     """A name of `hf_cl.images.AUGMENTATIONS`."""
-    class_order: str = "natural"
-    """Few-shot protocols have no other."""
     protocol: str = "few_shot_class_incremental_tuning"
     """`few_shot_class_incremental_tuning` (FSCIT): session 0 is few-shot too; `few_shot_class_incremental` (FSCIL): it has all images."""
     shots: int | None = 10
@@ -220,12 +218,6 @@ class CoactSettings(AdapterSettings):
     """Share of its old weights that the teacher keeps in an update."""
     head: dict[str, Any] = field(default_factory=lambda: {"type": "linear", "bias": False, "pooler": True})
     """The head and its settings; `pooler: false` for bases without a pooler."""
-
-    def faults(self) -> list[str]:
-        faults = super().faults()
-        if self.protocol.startswith("few_shot") and self.class_order != "natural":
-            faults.append("Few-shot protocols have the natural class_order; leave the setting out.")
-        return faults
 
     def method(self) -> Method:
         """The method these settings describe."""

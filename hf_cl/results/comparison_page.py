@@ -156,6 +156,10 @@ def comparison_remarks(comparison: Comparison) -> list[str]:
     if any(draw != draws[0] for draw in draws):
         what = " and ".join(["seeds", *comparison.across])
         sentences.append(f"The groups were not run with the same {what}: part of their difference may come from that.")
+    if "class_order_seed" in comparison.across and len({tuple(run.results.class_names) for run in runs}) == 1:
+        sentences.append(
+            "All runs had their classes in one order: class_order_seed moved splits and draws alone (`--class_order seed` draws orders)."
+        )
     if len(runs) > len(comparison.groups) and "class_order_seed" not in comparison.across:
         sentences.append("All runs share one order of classes and one split: the deviation is that of training alone.")
     common = max((len(pair.differences) for pair in paired_differences(comparison)), default=0)

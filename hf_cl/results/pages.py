@@ -21,8 +21,9 @@ HEAT = {"light": ((255, 255, 255), (23, 74, 156)), "dark": ((23, 28, 36), (125, 
 """The ends of a heat map's colours by theme, as the style sheet has them."""
 
 
+@cache
 def page_templates() -> Environment:
-    """The templates of this room, with the filters of `hf_cl.results.display`."""
+    """The templates of this room, with the filters of `hf_cl.results.display`: compiled once, for all pages of a process."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

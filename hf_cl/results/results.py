@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from hf_cl.hints import nearest
 from hf_cl.metrics import (
     CalibrationBins,
     Metric,
@@ -37,6 +36,7 @@ from hf_cl.results.result_records import (
     SessionRecord,
     Times,
 )
+from hf_cl.results.results_json import FORMAT_VERSION, check_format, check_stored, complaint, plain, text_of
 
 __all__ = [
     "FORMAT_VERSION",
@@ -50,11 +50,9 @@ __all__ = [
     "Times",
 ]
 
-FORMAT_VERSION = 1
 MARK = "mark: "
 """In front of a comparison's name among a run's numbers."""
 _COMPUTED = ("metrics", "per_class_accuracy")
-_NUMBERS = frozenset({int, float, type(None)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,13 +241,13 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of results.json, `format_version` first."""
-        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        values = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
         computed = {name: getattr(self, name) for name in _COMPUTED}
         return {"format_version": values.pop("format_version"), **values, **computed}
 
     def save(self, path: str | Path) -> None:
         """Write results.json; whole or not at all."""
-        write_atomically(Path(path), _text(self.to_dict()) + "\n")
+        write_atomically(Path(path), text_of(self.to_dict()) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
@@ -269,72 +267,12 @@ class Results:
             values = json.loads(Path(path).read_bytes())
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON: {error}.") from error
-        _check_format(path, values)
+        check_format(path, values)
         computed = {name: values.pop(name, None) for name in _COMPUTED}
         try:
             results = TypeAdapter(cls).validate_json(json.dumps(values), extra="forbid")
         except ValidationError as error:
-            raise ValueError(f"{path}: {_first(error)}") from error
+            raise ValueError(f"{path}: {complaint(error, [f.name for f in fields(cls)])}") from error
         for name in _COMPUTED:
-            _compare(f"{path}: {name}", computed[name], getattr(results, name))
+            check_stored(f"{path}: {name}", computed[name], getattr(results, name))
         return results
-
-
-def _plain(value: Any) -> Any:
-    """A record as a dict; matrices as they are, since a copy of each number of a long run takes seconds."""
-    if isinstance(value, list):
-        return [asdict(entry) if is_dataclass(entry) and not isinstance(entry, type) else entry for entry in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-
-
-def _text(value: Any, margin: str = "") -> str:
-    """JSON with a line per entry, but lists of numbers on one line."""
-    if isinstance(value, list | tuple) and value and not set(map(type, value)) <= _NUMBERS:
-        entries, brackets = [_text(entry, margin + " ") for entry in value], "[]"
-    elif isinstance(value, dict) and value:
-        brackets = "{}"
-        entries = [f"{json.dumps(key, ensure_ascii=False)}: {_text(entry, margin + ' ')}" for key, entry in value.items()]
-    else:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    inside = f",\n{margin} ".join(entries)
-    return f"{brackets[0]}\n{margin} {inside}\n{margin}{brackets[1]}"
-
-
-def _check_format(path: str | Path, values: Any) -> None:
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}, expected the keys of results.json.")
-    found = values.get("format_version")
-    if type(found) is not int:
-        raise ValueError(f"{path}: format_version must be a whole number, got {found!r}.")
-    if found > FORMAT_VERSION:
-        raise ValueError(f"{path} has format version {found}, this hf_cl reads up to {FORMAT_VERSION}; update hf_cl.")
-
-
-def _first(error: ValidationError) -> str:
-    """The first complaint, with its key as people write it: sessions[2].num_train."""
-    first = error.errors()[0]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        message = f"unknown key.{nearest(key, [f.name for f in fields(Results)])}"
-    return f"{key}: {message}" if key else message
-
-
-def _compare(key: str, stored: Any, computed: Any) -> None:
-    """Stored numbers must be what the matrices give: nobody edits one without the other."""
-    if isinstance(computed, Mapping) and isinstance(stored, Mapping):
-        for name in sorted(stored.keys() | computed.keys()):
-            if name not in stored or name not in computed:
-                raise ValueError(f"{key}.{name}: {'missing' if name in computed else 'unknown name'}.")
-            _compare(f"{key}.{name}", stored[name], computed[name])
-    elif isinstance(computed, Sequence) and isinstance(stored, Sequence) and len(stored) == len(computed):
-        for j, (one, other) in enumerate(zip(stored, computed, strict=True)):
-            _compare(f"{key}[{j}]", one, other)
-    elif not _equal(stored, computed):
-        raise ValueError(f"{key} is {stored!r}, but the matrices give {computed!r}.")
-
-
-def _equal(stored: Any, computed: Any) -> bool:
-    if isinstance(stored, bool) or not isinstance(stored, int | float) or not isinstance(computed, int | float):
-        return stored is computed  # None
-    return abs(stored - computed) <= 1e-9  # NaN compares false

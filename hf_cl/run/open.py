@@ -52,6 +52,8 @@ def open_scenario(
     if start is not None and not begun:
         taught = [[*start.class_names]]
     known = vars(settings) | {"taught": taught}
+    if settings.class_order is None:
+        del known["class_order"]  # each protocol has its own
     arguments = {name: known[name] for name in inspect.signature(protocol).parameters if name != "source" and name in known}
     arguments |= settings.protocol_options
     targets: list[ImageSource] = []

@@ -41,6 +41,9 @@ CLASS_ORDERS: dict[str, Callable[[int, int], NDArray[np.int64]]] = {
 }
 """Name -> function of (number of classes, class_order_seed) that gives the labels in order of arrival."""
 
+DRAWN_ORDERS = ("seed", "coda")
+"""Those that `class_order_seed` moves."""
+
 
 def resolve_class_order(class_names: Sequence[str], class_order: str | os.PathLike[str], class_order_seed: int = 0) -> NDArray[np.int64]:
     """Labels in order of arrival, [C]: session 0 gets the first of them.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_cl.scenarios.class_order import resolve_class_order
 from hf_cl.scenarios.draws import check_fraction, check_shots, draw_shots
 from hf_cl.scenarios.growth import grown_order
 from hf_cl.scenarios.image_set import ImageSet
@@ -35,6 +37,7 @@ def few_shot_class_incremental(
     classes_per_session: int,
     shots: int,
     *,
+    class_order: str | os.PathLike[str] = "natural",
     class_order_seed: int = 0,
     index_list: str | os.PathLike[str] | None = None,
     validation_fraction: float = 0.0,
@@ -42,28 +45,35 @@ def few_shot_class_incremental(
 ) -> SessionStream:
     """FSCIL (Tao et al. 2020): session 0 teaches its classes on all their images, each later one on `shots` images per class.
 
-    The classes arrive in label order. CIFAR-100 and miniImageNet are (60, 5, shots=5), CUB-200 is (100, 10, shots=5).
+    The classes arrive in label order, as in the papers, unless `class_order` says another. CIFAR-100 and miniImageNet are (60, 5, shots=5),
+    CUB-200 is (100, 10, shots=5).
 
     Args:
         source: from `open_images`.
         num_base_classes: classes of session 0.
         classes_per_session: classes of each later session; a remainder is a last, smaller session.
         shots: training images per class of the later sessions.
-        class_order_seed: draws the shots, and the test part where the data set has none.
+        class_order: as in `class_incremental`; the shots of a class are the same in every order.
+        class_order_seed: draws the shots, the order where it is `seed`, and the test part where the data set has none.
         index_list: a folder with `session_1.txt` ... (or its subfolder named after the data set) that lists the training images of every
-            session instead; the standard lists are recognised. Lists may bring another order of classes.
+            session instead; the standard lists are recognised. Lists bring the order of classes with them.
         validation_fraction: share of each class's training images, its shots (at least one), that leaves `Session.train`.
         taught: class names of the sessions that a run which goes on has begun: they keep places and shots, new classes come behind them.
 
-    Raises DataError for faulty lists and for classes with fewer images than shots, ValueError for sizes or shots that are none.
+    Raises DataError for faulty lists and for classes with fewer images than shots, ValueError for sizes, shots or orders that are none, and
+    for an order beside lists.
     """
     check_shots(shots)
     check_fraction(validation_fraction)
+    if index_list is not None and class_order != "natural":
+        raise ValueError(f"index_list brings the order of classes with it, and class_order is {str(class_order)!r}; leave one of them out.")
     source = source.split_by(class_order_seed, new_to_test=0.0)
     count = len(source.class_names)
     sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)
     if index_list is None:
-        order, sizes = _order(source, sizes, taught, classes_per_session)
+        order = resolve_class_order(source.class_names, class_order, class_order_seed)
+        if taught:
+            order, sizes = grown_order(source.class_names, order, taught, classes_per_session)
         lists = _own_draw(source, order, sizes, shots, class_order_seed, taught)
     else:
         lists = read_session_lists(source, index_list, sizes, shots)
@@ -74,7 +84,7 @@ def few_shot_class_incremental(
         num_base_classes=num_base_classes,
         classes_per_session=classes_per_session,
         shots=shots,
-        class_order="natural" if index_list is None or (np.diff(lists.order) > 0).all() else "index_list",
+        class_order=Path(class_order).name if index_list is None or (np.diff(lists.order) > 0).all() else "index_list",
         class_order_seed=class_order_seed,
         index_list=lists.identity,
         validation_fraction=validation_fraction,
@@ -89,6 +99,7 @@ def few_shot_class_incremental_tuning(
     classes_per_session: int,
     shots: int = 10,
     *,
+    class_order: str | os.PathLike[str] = "natural",
     class_order_seed: int = 0,
     index_list: str | os.PathLike[str] | None = None,
     validation_fraction: float = 0.0,
@@ -101,21 +112,23 @@ def few_shot_class_incremental_tuning(
         num_base_classes: classes of session 0.
         classes_per_session: classes of each later session.
         shots: training images per class.
-        class_order_seed: draws the shots, and the test part where the data set has none.
+        class_order: as in `class_incremental`; the shots of a class are the same in every order.
+        class_order_seed: draws the shots, the order where it is `seed`, and the test part where the data set has none.
         index_list: a folder with `<data set>.txt`, `<class> <image>` per line, whose first `shots` images per class are taken instead.
         validation_fraction: share of each class's shots (at least one) that leaves `Session.train`.
         taught: as in `few_shot_class_incremental`.
 
-    Raises DataError for a faulty list and for classes with fewer images than shots, ValueError for sizes or shots that are none.
+    Raises DataError for a faulty list and for classes with fewer images than shots, ValueError for sizes, shots or orders that are none.
     """
     check_shots(shots)
     check_fraction(validation_fraction)
     source = source.split_by(class_order_seed, new_to_test=0.0)
     count = len(source.class_names)
     sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)
-    order = np.arange(len(source.class_names))
+    order = resolve_class_order(source.class_names, class_order, class_order_seed)
     if index_list is None:
-        order, sizes = _order(source, sizes, taught, classes_per_session)
+        if taught:
+            order, sizes = grown_order(source.class_names, order, taught, classes_per_session)
         images, identity = _shots(source, shots, class_order_seed, order, taught), OWN_DRAW
     else:
         images, identity = read_shot_list(source, index_list, shots)
@@ -126,19 +139,13 @@ def few_shot_class_incremental_tuning(
         num_base_classes=num_base_classes,
         classes_per_session=classes_per_session,
         shots=shots,
-        class_order="natural",
+        class_order=Path(class_order).name,
         class_order_seed=class_order_seed,
         index_list=identity,
         validation_fraction=validation_fraction,
         left_out_images=source.left_out_images,
     )
     return _stream(source, [images.of_classes(labels) for labels in cut(order, sizes)], order, sizes, protocol)
-
-
-def _order(source: ImageSource, sizes: list[int], taught: Sequence[Sequence[str]], per_session: int) -> tuple[NDArray[np.int64], list[int]]:
-    """Labels in order of arrival, and the classes of each session: label order, behind what has been taught."""
-    order = np.arange(len(source.class_names))
-    return grown_order(source.class_names, order, taught, per_session) if taught else (order, sizes)
 
 
 def _own_draw(
@@ -168,7 +175,7 @@ def _shots(source: ImageSource, shots: int, seed: int, labels: NDArray[np.int64]
 def _stream(
     source: ImageSource, train: Sequence[ImageSet], order: NDArray[np.int64], sizes: list[int], protocol: dict[str, Any]
 ) -> SessionStream:
-    """Of the images of each session, in label order."""
+    """Of the images of each session."""
     class_names = tuple(source.class_names[label] for label in order)
     held_out: list[ImageSet] = []
     if fraction := protocol["validation_fraction"]:

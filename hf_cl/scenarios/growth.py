@@ -82,9 +82,18 @@ def grown_order(
     label_of = {name: label for label, name in enumerate(class_names)}
     gone = [name for session in taught for name in session if name not in label_of]
     if gone:
+        known = {name for session in taught for name in session}
+        come = [name for name in class_names if name not in known]
+        renamed = ""
+        if come:
+            renamed = (
+                f" New here: {first_ten(come)}. A class that goes by another name now needs its old one here; `hf-cl classes RUN --rename "
+                f"{gone[0]}={come[0]}` then writes the trained adapter with the new one."
+            )
+        lacking = ("1 class", "has") if len(gone) == 1 else (f"{len(gone)} classes", "have")
         raise DataError(
-            f"{len(gone)} classes that the run has taught have no images now: {first_ten(gone)}. A taught class cannot be taken out; keep "
-            "a few of its test images, under its old name."
+            f"{lacking[0]} that the run has taught {lacking[1]} no images now: {first_ten(gone)}. A taught class cannot be taken out; keep "
+            f"a few of its test images, under its old name.{renamed}"
         )
     first = [label_of[name] for session in taught for name in session]
     rest = [int(label) for label in order if int(label) not in set(first)]

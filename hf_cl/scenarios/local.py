@@ -114,7 +114,8 @@ def _usable(root: Path, tables: Sequence[Path], pictures: PictureFiles) -> list[
         _say(root, "the data are its tables; photos beside them are not read", pictures.files)
         return holding
     if tables:
-        _say(root, "the data are its photos; table files among them are not read", [file.relative_to(root) for file in tables])
+        then = f" Where one says what the photos are, name it: --dataset {tables[0]}."
+        _say(root, "the data are its photos; table files among them are not read", [file.relative_to(root) for file in tables], then)
     return []
 
 
@@ -127,8 +128,8 @@ def _holding(files: Sequence[Path]) -> list[Path]:
     return [file for file in files if holds_pictures(schema_of(file))]
 
 
-def _say(root: Path, what: str, files: Sequence[object]) -> None:
-    logger.warning("%s: %s: %s.", root, what, first_ten(map(str, files)))
+def _say(root: Path, what: str, files: Sequence[object], then: str = "") -> None:
+    logger.warning("%s: %s: %s.%s", root, what, first_ten(map(str, files)), then)
 
 
 def _read_metadata(

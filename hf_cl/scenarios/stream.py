@@ -96,6 +96,11 @@ def session_sizes(num_classes: int, num_base_classes: int, classes_per_session: 
             f'"B0 Inc{classes_per_session}" of the literature is num_base_classes={classes_per_session}.'
         )
     if not 1 <= num_base_classes <= num_classes:
+        if num_classes == 1:
+            raise ValueError(
+                f"The data set has one class, and num_base_classes is {num_base_classes}. Is it the folder meant? Each class has a folder "
+                "in it."
+            )
         raise ValueError(f"num_base_classes must lie between 1 and the data set's {num_classes} classes, got {num_base_classes}.")
     if classes_per_session < 1:
         raise ValueError(f"classes_per_session must be at least 1, got {classes_per_session}.")

@@ -1,4 +1,7 @@
-"""CSV, TSV and JSON lines, read as they are written: a class called `NA`, `007` or `null` stays one."""
+"""CSV, TSV and JSON lines, read as they are written: a class called `NA`, `007` or `null` stays one.
+
+Blanks around a field of CSV and TSV are dropped, as people write them after commas.
+"""
 
 from __future__ import annotations
 
@@ -62,15 +65,15 @@ def _delimited(file: Path, text: str) -> dict[str, list[Any]]:
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise DataError(f"{file}, row {number}: {len(row)} fields, the header has {len(header)} ({', '.join(header)}).")
-    return {title: _typed([row[i] for row in rows[1:]]) for i, title in enumerate(header)}
+    return {title: _typed([row[i].strip() for row in rows[1:]]) for i, title in enumerate(header)}
 
 
 def _typed(values: list[str]) -> list[Any]:
     """Integers where every field is one (also as `3.0`, which spreadsheets write); an empty field is missing."""
-    present = [value for value in values if value.strip()]
+    present = [value for value in values if value]
     if present and all(_INTEGER.fullmatch(value) for value in present):
-        return [int(value.removesuffix(".0")) if value.strip() else None for value in values]
-    return [value if value.strip() else None for value in values]
+        return [int(value.removesuffix(".0")) if value else None for value in values]
+    return [value or None for value in values]
 
 
 def _json_lines(file: Path, text: str) -> dict[str, list[Any]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -54,6 +54,8 @@ def validate(
         classes = "1 class has" if len(labels) == 1 else f"{len(labels)} classes have"
         problems.append(f"{split}: {classes} {number} images: {first_ten(repr(splits.class_names[c]) for c in labels)}")
     names = _bad_names(splits.class_names)
+    if not names:
+        _warn_of_misspelled(name, splits.class_names)
     if problems and not names and skip_bad_images:
         logger.warning("%s: left out because of --skip_bad_images:\n  %s", name, "\n  ".join(problems))
         return _without_classes(name, kept, splits.class_names, {label for labels in lacking.values() for label in labels})
@@ -102,15 +104,36 @@ def _lacking_classes(kept: Mapping[str, ImageSet], class_names: Sequence[str], t
 
 def _bad_names(class_names: Sequence[str]) -> list[str]:
     # two names that look alike would be one class in a text prompt and in every table
-    looks = Counter(unicodedata.normalize("NFC", class_name.strip()) for class_name in class_names)
-    twice = [look for look, count in looks.items() if count > 1]
-    problems = [f"{len(twice)} class names occur more than once: {first_ten(map(repr, twice))}; rename them"] if twice else []
+    looks = _alike(class_names, lambda name: unicodedata.normalize("NFC", name.strip()))
+    twice = [" and ".join(map(_spelled, names)) for look, names in looks.items() if look and len(names) > 1]
+    problems = [f"class names that look the same: {first_ten(twice)}; rename them"] if twice else []
     broken = [name for name in class_names if any("\ud800" <= character <= "\udfff" for character in name)]
     if broken:
         problems.append(
             f"{len(broken)} class names are no valid text (their folders are not named in UTF-8): {first_ten(broken)}; rename them"
         )
-    return problems + (["a class has an empty name; rename it"] if looks[""] else [])
+    return problems + (["a class has an empty name; rename it"] if "" in looks else [])
+
+
+def _alike(class_names: Sequence[str], look: Callable[[str], str]) -> dict[str, list[str]]:
+    """The names by what they look like."""
+    found: dict[str, list[str]] = {}
+    for name in class_names:
+        found.setdefault(look(name), []).append(name)
+    return found
+
+
+def _spelled(name: str) -> str:
+    """Between quotes, which show blanks; letters that are composed of several are written out."""
+    return repr(name) if name == unicodedata.normalize("NFC", name) else ascii(name)
+
+
+def _warn_of_misspelled(name: str, class_names: Sequence[str]) -> None:
+    """Names that differ in case, blanks, hyphens and underscores alone are often one class."""
+    looks = _alike(class_names, lambda class_name: re.sub(r"[\s_-]+", " ", class_name.strip()).casefold())
+    near = [" and ".join(map(repr, names)) for names in looks.values() if len(names) > 1]
+    if near:
+        logger.warning("%s: classes with nearly the same name: %s. If one is meant, put their images together.", name, first_ten(near))
 
 
 def _without_classes(name: str, kept: Mapping[str, ImageSet], class_names: tuple[str, ...], dropped: set[int]) -> Splits:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import Head, Part, Session, Trainer
+from hf_cl.heads.fitted import learned
 from hf_cl.heads.held_back import held_back
 from hf_cl.heads.without_some import WithoutSome
 from hf_cl.training.frozen import evaluating
@@ -109,7 +110,7 @@ def _of_a_trial(trial: Head, trainer: Trainer, session: Session) -> tuple[Tensor
     """The same of a fifth of the session's own images, by a head that was fitted to all others."""
     data = trainer.features_of(session.train)
     labels, index = data.labels.cpu(), data.index.cpu()
-    own = labels >= session.own.start
+    own = learned(trial, session, labels)
     held = torch.zeros_like(own)
     held[own] = held_back(labels[own], index[own], trainer.seed, session.id)
     if held.any():

@@ -19,9 +19,10 @@ from torch import Tensor
 from hf_cl.adapters.modes import evaluating
 from hf_cl.backbones import AnyClassifier
 from hf_cl.contracts import FeatureSet, ImageDataset, Outputs, domains_of
-from hf_cl.images import PixelStore, StoredImages, eval_batches, exact_batches, labels_of, plan, sequential, train_batches
+from hf_cl.images import PixelStore, StoredImages, eval_batches, exact_batches, labels_of, sequential, train_batches
 from hf_cl.images.transfer import to_device
 from hf_cl.settings import TrainingSettings
+from hf_cl.training.epoch_order import MicroPositions, Replay, parts_of, planned
 from hf_cl.training.feature_shelf import FeatureShelf, keys_of
 from hf_cl.training.step import MicroBatch
 
@@ -34,15 +35,6 @@ class TestBatch(NamedTuple):
     tests: NDArray[np.int64]  # [B] which of the data sets
     positions: NDArray[np.int64]  # [B] in that data set
     values: dict[str, Tensor]  # `pixel_values` [B, 3, S, S], `labels` [B], `index` [B], on the device
-
-
-class Replay(NamedTuple):
-    """How images of a memory come into the steps."""
-
-    own: int
-    """Images of the session, which come first in the data set; those behind them are the memory's."""
-    draw: Callable[[int], Sequence[int]] | None
-    """Step of the epoch -> positions among the memory's images that are added to it; None: they are shuffled in with the session's."""
 
 
 Before = Callable[[Tensor, Sequence[int]], None]
@@ -95,9 +87,10 @@ class ImageStream:
             exposed: of an ordered session, classes that have come by each of its images, which are then not shuffled.
             updates: steps on each batch, all with the same augmented images.
         """
-        self._plan = _planned(len(dataset), size, key, replay, ordered=exposed is not None)
+        self._plan = planned(len(dataset), size, key, replay, ordered=exposed is not None)
         first, done = divmod(start, updates)
-        parts = [self._parts(batch) for batch in self._plan[first:]]
+        process = self.accelerator.process_index, self.accelerator.num_processes
+        parts = [parts_of(batch, self.settings.gradient_accumulation_steps, *process) for batch in self._plan[first:]]
         batches = self._feature_batches(features, parts) if features is not None else self._image_batches(dataset, parts, epoch, views)
         for number, (batch, step) in enumerate(zip(self._plan[first:], parts, strict=True), start=first):
             come = None if exposed is None else exposed[min((number + 1) * size, len(exposed)) - 1]
@@ -128,27 +121,12 @@ class ImageStream:
         replayed = exemplar >= 0
         return {"exemplar": to_device(exemplar, self.accelerator.device), "replayed": to_device(replayed, self.accelerator.device)}
 
-    def _parts(self, batch: list[int]) -> list[tuple[list[int], float]]:
-        """This process's share of a global batch, in micro-batches: positions and their weight.
-
-        An empty share, which a last small batch may leave, runs one image with weight 0, so that every process makes the same calls. The
-        image is one of the same micro-batch where it has any: a loss that compares the samples of all processes must meet no others.
-        """
-        accelerator, count = self.accelerator, self.settings.gradient_accumulation_steps
-        parts = []
-        for number in range(count):
-            micro = batch[number * len(batch) // count : (number + 1) * len(batch) // count]
-            rank, world = accelerator.process_index, accelerator.num_processes
-            mine = micro[rank * len(micro) // world : (rank + 1) * len(micro) // world]
-            parts.append((mine or micro[:1] or batch[:1], len(mine) * world / len(batch)))
-        return parts
-
     def _image_batches(
-        self, dataset: ImageDataset, parts: Sequence[Sequence[tuple[list[int], float]]], epoch: int, views: int
+        self, dataset: ImageDataset, parts: Sequence[Sequence[MicroPositions]], epoch: int, views: int
     ) -> Iterator[dict[str, Tensor]]:
         return self._augmented(self.store.training(dataset), [micro for step in parts for micro, _ in step], epoch, views)
 
-    def _feature_batches(self, data: FeatureSet, parts: Sequence[Sequence[tuple[list[int], float]]]) -> Iterator[dict[str, Tensor]]:
+    def _feature_batches(self, data: FeatureSet, parts: Sequence[Sequence[MicroPositions]]) -> Iterator[dict[str, Tensor]]:
         for step in parts:
             for micro, _ in step:
                 chosen = to_device(torch.tensor(micro), data.labels.device)
@@ -299,18 +277,3 @@ class ImageStream:
             positions = torch.tensor([position for batch in share for position in batch], dtype=torch.long)
             order[positions] = torch.stack([torch.full_like(positions, rank), torch.arange(len(positions))], dim=1)
         return rows[order[:, 0], order[:, 1]]
-
-
-def _planned(count: int, size: int, key: Sequence[int], replay: Replay | None, *, ordered: bool) -> list[list[int]]:
-    """Positions of each step of an epoch: shuffled by `key`, or as they stand."""
-    own = count if replay is None or replay.draw is None else replay.own
-    steps = sequential(own, size) if ordered else plan(own, size, key)
-    if replay is None or replay.draw is None:
-        return steps
-    return [spread(batch, [replay.own + position for position in replay.draw(step)]) for step, batch in enumerate(steps)]
-
-
-def spread(batch: Sequence[int], others: Sequence[int]) -> list[int]:
-    """`batch` with `others` spread evenly among it, so that however a step is cut each piece has its share of both."""
-    places = [((i + 0.5) / len(part), kind, value) for kind, part in enumerate((batch, others)) for i, value in enumerate(part)]
-    return [value for _, _, value in sorted(places, key=lambda place: place[:2])]

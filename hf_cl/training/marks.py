@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_cl.contracts import FeatureSet, Head, ImageDataset, Part, Session
 from hf_cl.heads import build_head
+from hf_cl.heads.fitted import learned
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.training.kept_features import KeptFeatures
 from hf_cl.training.needs import has_own_candidates
@@ -130,6 +131,6 @@ class _Untouched:
 
     def class_statistics(self, session: Session) -> ClassStatistics:
         data = self.features_of(session.train)
-        own = data.labels >= session.own.start
+        own = learned(self.head, session, data.labels)
         self.statistics.count_session(session.id, data.features[own], data.labels[own], data.index[own])
         return self.statistics

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_cl.backbones import ClipClassifier, FeatureClassifier
 from hf_cl.contracts import Phase, Schedule
-from hf_cl.training.image_stream import Replay
+from hf_cl.training.epoch_order import Replay
 from hf_cl.training.needs import num_views
 from hf_cl.training.prepare import prepare_phase, release_phase
 from hf_cl.training.services import Services

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hf_cl.checkpoints.tensors import fingerprint
 from hf_cl.contracts import FeatureSet, ImageDataset, LossTerm, Outputs, Session
+from hf_cl.heads.fitted import learned
 from hf_cl.memory.class_statistics import ClassStatistics
 from hf_cl.training.run import Run
 
@@ -89,12 +90,12 @@ class Services(Run):
     def class_statistics(self, session: Session) -> ClassStatistics:
         """The run's one store of class statistics, with those of `session`'s classes added by the present model where it was not counted.
 
-        Beyond counts and means it keeps what heads and parts name in `statistics`. Classes that come again, in a session without a new one,
-        are merged.
+        Beyond counts and means it keeps what heads and parts name in `statistics`. Images of classes that came before are merged, unless
+        the head or the kind of statistics takes no more of a class: then those of the session's own classes count alone.
         """
         if session.id not in self.statistics.sessions:
             data = self.features_of(session.train)
-            own = data.labels >= session.own.start  # others, of a memory say, were counted when they were new
+            own = learned(self.head, session, data.labels, final=self.statistics.final)
             with torch.no_grad():
                 embedding = self.head.embed(data.features[own])
             weights = fingerprint(self.named_parameters)

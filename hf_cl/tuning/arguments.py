@@ -53,7 +53,7 @@ def _take(found: Arguments, flag: str, values: list[str]) -> None:
     elif (flag in LISTS and not values) or (flag in SINGLE and len(values) != 1):
         raise ValueError(f"{flag} needs {'values' if flag in LISTS else 'one value'}.")
     elif flag in ("--seeds", "--class_orders"):
-        getattr(found, flag[2:]).extend(_whole(flag, value) for value in values)
+        getattr(found, flag[2:]).extend(_whole(flag, one) for value in values for one in value.split(","))
     elif flag == "--grid":
         found.grid |= {key: split(text) for key, text in (_pair(flag, value) for value in values)}
     elif flag == "--option":

@@ -70,7 +70,8 @@ def plan(
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Two runs of the study would have the folder {twice[0]!r}; name each method and value once.")
-    return Study(folder, tuple(jobs), ("class_order_seed",) if len(set(class_orders)) > 1 else ())
+    orders = {*map(str, class_orders), *(grid or {}).get("class_order_seed", ())}
+    return Study(folder, tuple(jobs), ("class_order_seed",) if len(orders) > 1 else ())
 
 
 def write_study(study: Study) -> None:

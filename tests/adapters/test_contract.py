@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel, PeftType, get_peft_model
-from safetensors.torch import load_file, save_file
+from processes import interpreter, run
+from safetensors.torch import save_file
 from tiny import ADAPTERS, ADAPTERS_OF_PRODUCERS, BUILDERS, NAMES, OTHER, RESTING, base, families, homes, images
 from transformers import ViTImageProcessor
 
@@ -26,7 +24,8 @@ SUPPORTED = [
 ]
 """A peft type, or one with another producer."""
 ALIKE_COMPILED = [("PROMPT_POOL/l2p", "vit"), ("PROMPT_POOL/dual", "vit"), ("PROMPT_POOL/mvp", "clip_vision")]
-"""Nothing of these is new to the compiler, which takes three seconds for each."""
+ALIKE_COMPILED += [(kind, family) for kind, family in SUPPORTED if kind in ADAPTERS and family not in homes(kind)]
+"""Little of these is new to the compiler, which takes up to four seconds for each."""
 both = pytest.mark.parametrize(("kind", "family"), SUPPORTED)
 each = pytest.mark.parametrize("kind", list(ADAPTERS))
 
@@ -175,7 +174,9 @@ def test_half_precision_base_keeps_float32_adapter_and_head(kind, family):
     logits.float().sum().backward()
 
 
-@pytest.mark.parametrize(("kind", "family"), [pair for pair in SUPPORTED if pair not in ALIKE_COMPILED])
+@pytest.mark.parametrize(
+    ("kind", "family"), [pytest.param(*pair, marks=pytest.mark.slow if pair in ALIKE_COMPILED else ()) for pair in SUPPORTED]
+)
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # dynamo asks rows with a graph for theirs; it hides the warning itself
 def test_compile_gives_the_same_logits(kind, family):
     model = adapted(kind, family)
@@ -271,104 +272,28 @@ def save_for_fresh_process(kind: str, family: str, folder: Path) -> None:
     save_file({"pixels": images(), "want": want, "other": other}, folder / "reference.safetensors")
 
 
+def check_in_a_fresh_process(start, pairs, folder: Path) -> None:
+    """`start` of `processes` runs the script over the adapters of these (kind, family)."""
+    folders = []
+    for number, (kind, family) in enumerate(pairs):
+        folders.append(folder / str(number) / family)
+        folders[-1].mkdir(parents=True)
+        save_for_fresh_process(kind, family, folders[-1])
+    done = start(Path(__file__).with_name("fresh_process.py"), *folders)
+    assert done.status == 0, done.output[-3000:]
+
+
 @each
 def test_loading_routes_in_a_fresh_process(kind, tmp_path):
-    folders = []
-    for number, (which, family) in enumerate((which, family) for which, family in SUPPORTED if type_of(which) == kind):
-        folder = tmp_path / str(number) / family
-        folder.mkdir(parents=True)
-        save_for_fresh_process(which, family, folder)
-        folders.append(str(folder))
-    script = Path(__file__).with_name("fresh_process.py")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(script), *folders], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    """On the families that are most unlike each other; of a type with several producers each on its own."""
+    of_type = [(which, family) for which, family in SUPPORTED if type_of(which) == kind]
+    check_in_a_fresh_process(run, [(which, family) for which, family in of_type if which != kind or family in homes(kind)], tmp_path)
 
 
-UNFROZEN_LEAVES = [
-    "layernorm",
-    *(f"layers.{i}.attention.{m}_proj" for i in (4, 5) for m in "qkvo"),
-    *(f"layers.{i}.{m}" for i in (4, 5) for m in ("layernorm_before", "layernorm_after", "mlp.fc1", "mlp.fc2")),
-]
-MATRICES = [f"layers.{i}.{m}" for i in range(6) for m in (*(f"attention.{p}_proj" for p in "qkvo"), "mlp.fc1", "mlp.fc2")]
-NORMS = ["layernorm", *(f"layers.{i}.layernorm_{side}" for i in range(6) for side in ("before", "after"))]
-GOLDEN_KEYS = {
-    "ASYNC_LORA": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(f"base_model.model.vit.layers.{i}.attention.{m}_proj.async_lora_{ab}.weight" for i in range(6) for m in "qv" for ab in "AB"),
-        *(f"base_model.model.vit.{leaf}.async_lora_copy.{wb}" for leaf in UNFROZEN_LEAVES for wb in ("weight", "bias")),
-    },
-    "ONE_PROMPT": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(f"base_model.model.vit.layers.{i}.attention.one_prompt_{kv}" for i in range(5) for kv in "kv"),
-    },
-    "HYPER_LORA": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(
-            f"base_model.model.vit.layers.0.attention.q_proj.hyper_lora_generator.{name}"
-            for name in (
-                *("weight_ih", "weight_hh", "bias_ih", "bias_hh", "codes", "embedding", "past", "means"),
-                *(f"{kind}_{ab}_32x32" for kind in ("head", "bias") for ab in "ab"),
-            )
-        ),
-    },
-    "PROMPT_POOL": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(f"base_model.model.vit.layers.{i}.attention.prompt_pool_{kind}" for i in range(5) for kind in "kap"),
-        *(f"base_model.model.vit.layers.{i}.attention.prompt_pool_past_{kind}" for i in range(5) for kind in "kap"),
-    },
-    "CPE_CLIP": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        "base_model.model.vision_model.pre_layrnorm.cpe_clip_prompts",
-    },
-    "GLAD": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(f"base_model.model.vit.layers.{i}.attention.{m}_proj.lora_{ab}.weight" for i in range(6) for m in "qkv" for ab in "AB"),
-    },
-    "DST": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(f"base_model.model.vit.{leaf}.dst_{part}" for leaf in MATRICES for part in ("values", "indices")),
-    },
-    "MASK_TUNING": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(f"base_model.model.vit.layers.{i}.attention.{p}_proj.mask_tuning_bits" for i in range(6) for p in "qkvo"),
-    },
-    "LOW_RANK": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(f"base_model.model.vit.{leaf}.low_rank_{part}" for leaf in MATRICES for part in ("down", "up", "bias")),
-    },
-    "COMPANDER": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(f"base_model.model.vit.{leaf}.compander_{part}" for leaf in MATRICES for part in ("A", "B", "logs", "start")),
-    },
-    "SESSION_NORM": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        "base_model.model.vit.layers.0.layernorm_before.session_norm_rule",
-        *(f"base_model.model.vit.{norm}.session_norm_{part}" for norm in NORMS for part in ("scale", "shift")),
-    },
-    "SARA": {
-        "base_model.model.classifier.bias",
-        "base_model.model.classifier.weight",
-        *(f"base_model.model.vit.{leaf}.sara_{part}" for leaf in MATRICES for part in ("values", "indices")),
-    },
-}
-
-
+@pytest.mark.slow
 @each
-def test_golden_keys_of_the_file(kind, tmp_path):
-    adapted(kind, homes(kind)[0]).save_pretrained(tmp_path)
-    assert set(load_file(tmp_path / "adapter_model.safetensors")) == GOLDEN_KEYS[kind]
+def test_loading_routes_on_every_family_in_a_python_that_begins_from_nothing(kind, tmp_path):
+    check_in_a_fresh_process(interpreter, [(which, family) for which, family in SUPPORTED if type_of(which) == kind], tmp_path)
 
 
 def test_merging_leaves_the_head_alone():

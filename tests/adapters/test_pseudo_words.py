@@ -145,12 +145,14 @@ def test_classes_that_are_renamed_merged_and_dropped_take_their_words_along(tmp_
     model = adapted("clip", "GLAD", names=["w10", "w11", "w12", "w13"])
     words = head_of(model).words
     words.write([0, 1, 3], torch.randn(3, 1, 32))
+    words.remember(torch.randn(6, 24), torch.tensor([0, 1, 1, 2, 2, 3]))
     model.save_pretrained(tmp_path / "old")
     change_classes(tmp_path / "old", tmp_path / "new", rename={"w13": "w20"}, merge={"w30": ["w11", "w12"]})
     loaded = PeftModel.from_pretrained(two_towers.base("clip"), tmp_path / "new")
     found = head_of(loaded)
     assert found.class_names == ["w10", "w30", "w20"] and found.learned == {0, 2}
     assert torch.equal(found.words.vectors[[0, 2]], words.vectors[[0, 3]])
+    torch.testing.assert_close(found.words.images, torch.stack([words.images[0], words.images[1:3].mean(0), words.images[3]]))
 
 
 def test_new_classes_have_room_and_old_words_stay():
@@ -166,6 +168,21 @@ def test_new_classes_have_room_and_old_words_stay():
     head.name_unseen(["w21"])
     with torch.no_grad():
         assert head(torch.randn(2, 24)).shape == (2, 5)
+
+
+def test_new_words_are_judged_beside_the_means_of_earlier_classes():
+    head = head_of(adapted(names=["w10", "w13", "w17", "w20"]))
+    images = F.normalize(torch.randn(6, 24, generator=torch.Generator().manual_seed(0)), dim=-1)
+    head.words.remember(images[:3], torch.tensor([1, 1, 0]))
+    columns, rows, places, weights = head._judged(images[3:], torch.tensor([3, 3, 3]))
+    assert columns.tolist() == [0, 1, 3], "class 2 has shown no image"
+    means = F.normalize(torch.stack([images[2], images[:2].mean(0)]), dim=-1)
+    torch.testing.assert_close(rows, torch.cat([images[3:], means]))
+    assert places.tolist() == [2, 2, 2, 0, 1] and weights.tolist() == [1, 1, 1, 3, 3]
+    cosines, word = rows[:2, :3], torch.zeros(1, 1, 2)
+    losses = [word_loss(row[None], torch.tensor([0]), word, word) for row in cosines]
+    weighted = word_loss(cosines, torch.tensor([0, 0]), word, word, weights=torch.tensor([1.0, 3.0]))
+    torch.testing.assert_close(weighted, (losses[0] + 3 * losses[1]) / 4)
 
 
 def test_a_frozen_state_keeps_its_words():

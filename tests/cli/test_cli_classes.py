@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
 import hf_cl
-from hf_cl.adapters import OnePromptConfig
+from hf_cl.adapters import HyperLoraConfig, OnePromptConfig
 from hf_cl.backbones import demo_backbone
 from hf_cl.hub.classes import change_classes, new_classes
 from hf_cl.results.picture_record import read_pictures
@@ -96,6 +96,37 @@ def test_every_head_loses_a_class(head, tmp_path):
         message = {"gaussian": "there is no class_statistics.safetensors", "ridge": "penalty is chosen by images"}
         with pytest.raises(ValueError, match=message.get(head, f"A {head} head is not fitted to statistics of classes alone")):
             change_classes(tmp_path / "old", tmp_path / "merged", merge={"pet": ("cat", "dog")})
+
+
+def test_an_adapter_with_rows_of_its_own_for_each_class(tmp_path):
+    """HYPER_LORA finds an image's session by the means of classes."""
+    model = get_peft_model(tiny.base("vit"), HyperLoraConfig(**tiny.HYPER, class_names=NAMES[:3], head={"type": "session_linear"}))
+    tuner = model.base_model
+    tuner.grow("default", NAMES[3:])
+    means = torch.nn.functional.normalize(torch.randn(4, 32, generator=torch.Generator().manual_seed(0)))
+    tuner.write_means("default", 0, means)
+    model.save_pretrained(str(tmp_path / "old"))
+    change_classes(tmp_path / "old", tmp_path / "new", drop=["ant"], rename={"dog": "hound"})
+    loaded = PeftModel.from_pretrained(tiny.base("vit"), str(tmp_path / "new")).base_model
+    network = loaded.generator("default")
+    assert torch.equal(network.means, tuner.generator("default").means[1:])
+    assert network.session_of.tolist() == [0, 0, 1]
+    change_classes(tmp_path / "old", tmp_path / "merged", merge={"pet": ("bee", "cat")})
+    merged = load_file(tmp_path / "merged" / "adapter_model.safetensors")
+    (of_classes,) = [tensor for name, tensor in merged.items() if name.endswith(".means")]
+    torch.testing.assert_close(of_classes, torch.nn.functional.normalize(torch.stack([means[0], means[1] + means[2], means[3]])))
+    with pytest.raises(ValueError, match="Of different sessions are cat, dog"):
+        change_classes(tmp_path / "old", tmp_path / "apart", merge={"pet": ("cat", "dog")})
+
+
+def test_a_merged_class_is_as_old_as_the_first_of_its_parts(tmp_path):
+    model = get_peft_model(tiny.base("vit"), OnePromptConfig(class_names=NAMES[:2], head={"type": "linear", "age_scale": 0.1}))
+    for name in NAMES[2:]:
+        model.base_model.grow("default", [name])
+    model.save_pretrained(str(tmp_path / "old"))
+    change_classes(tmp_path / "old", tmp_path / "new", merge={"pet": ("bee", "dog")})
+    ages = load_file(tmp_path / "new" / "adapter_model.safetensors")["base_model.model.classifier.row_sessions"]
+    assert ages.tolist() == [0, 0, 1]
 
 
 def _pictures(folder, classes):

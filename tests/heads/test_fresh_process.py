@@ -1,14 +1,12 @@
-"""Heads that are fitted or aligned in a run give the same logits in a fresh process, to the bit."""
+"""Heads that are fitted or aligned in a run give the same logits in a Python that begins from nothing, to the bit."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import partial
 
 import torch
 from device_runs import FRAME, KEYS, ORDERED, ORDERED_MEANS, SCAN, TARGETS, VECTORS, Run, build, slow_learner
+from processes import interpreter
 from safetensors.torch import save_file
 
 from hf_cl.methods import dkvb, etf, frozen, linear_probe, lora, mamba_fscil, maxsim, prd
@@ -69,6 +67,5 @@ def test_reloaded_to_the_bit(tmp_path):
             wanted[name] = trainer.model.eval()(wanted["pixels"]).logits.contiguous()
         assert wanted[name].shape == (4, 4) and wanted[name].isfinite().all()
     save_file(wanted, tmp_path / "wanted.safetensors")
-    command = [sys.executable, "-c", LOAD, str(tmp_path), *RUNS]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = interpreter("-c", LOAD, tmp_path, *RUNS)
+    assert done.status == 0, done.output[-2000:]

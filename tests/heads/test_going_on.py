@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import pytest
-import torch
-from device_runs import ORDERED, ORDERED_MEANS, TARGETS, Kill, Run, _Killed, build
-from safetensors.torch import load_file
+from device_runs import ORDERED, ORDERED_MEANS, TARGETS, Run, build
+from resumed import check_same_adapters, killed_and_resumed
 
 from hf_cl.methods import lora
 
@@ -19,15 +17,8 @@ RUNS = {
 }
 
 
-def adapter(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapters" / "session-1" / "adapter_model.safetensors")
-
-
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_and_resumed(name, tmp_path):
     build(RUNS[name], tmp_path / "whole", tmp_path).fit()
-    with pytest.raises(_Killed):
-        build(RUNS[name], tmp_path / "cut", tmp_path, probes=[Kill(1)], checkpoint_steps=1).fit()
-    build(RUNS[name], tmp_path / "cut", tmp_path, probes=[Kill(-1)], checkpoint_steps=1, resume="auto").fit()
-    whole, cut = adapter(tmp_path / "whole"), adapter(tmp_path / "cut")
-    assert whole.keys() == cut.keys() and all(torch.equal(whole[key], cut[key]) for key in whole)
+    killed_and_resumed(partial(build, RUNS[name], tmp_path / "cut", tmp_path), 1)
+    check_same_adapters(tmp_path / "cut", tmp_path / "whole")

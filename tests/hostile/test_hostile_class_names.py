@@ -142,7 +142,7 @@ def test_folders_of_any_name_are_classes_of_that_name(tmp_path):
 
 
 def test_names_that_look_alike_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="class names occur more than once") as caught:
+    with pytest.raises(ValueError, match="class names that look the same") as caught:
         open_images(write_folder(tmp_path, ["\u00e9", "e\u0301", "plain"]))
     check_message(caught.value)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 
 import pytest
 import torch
 from coact_reference import arrays
-from device_runs import POOLER, Kill, Run, _Killed, build, late_coact
+from device_runs import POOLER, Run, build, late_coact
+from resumed import check_same_adapters, killed_and_resumed
 from safetensors.torch import load_file
 from torch.nn.functional import linear
 
@@ -76,13 +76,8 @@ def test_a_resumed_run_ends_with_the_same_bytes(run, tmp_path):
     _, watch, folder = run
     for session in (0, 1):
         out = tmp_path / str(session)
-        with suppress(_Killed):
-            build(COACT, out, folder, probes=[Kill(session)], checkpoint_steps=1).fit()
-        again = build(COACT, out, folder, probes=[Kill(-1)], checkpoint_steps=1, resume="auto")
-        again.fit()
-        for number in (0, 1):
-            file = f"adapters/session-{number}/adapter_model.safetensors"
-            assert (out / file).read_bytes() == (folder / "out" / file).read_bytes()
+        again = killed_and_resumed(partial(build, COACT, out, folder), session)
+        check_same_adapters(out, folder / "out")
         mine, theirs = again.method.parts[-1], watch.projector
         assert all(torch.equal(mine._states[role][name], t) for role, ts in theirs._states.items() for name, t in ts.items())
         assert all(torch.equal(a, b) for a, b in zip(mine.layers.parameters(), theirs.layers.parameters(), strict=True))

@@ -70,8 +70,3 @@ def test_every_config_makes_its_method(name):
     s = settings(name)
     session = Session(0, ("a", "b"), ("a", "b"), train=None, tests=())
     assert sum(phase.epochs for phase in s.method().phases(session)) == s.epochs
-
-
-def test_a_class_order_that_few_shot_streams_do_not_have():
-    with pytest.raises(ValueError, match="natural class_order"):
-        parse_settings(CoactSettings, "coact", ["--class_order", "seed"])

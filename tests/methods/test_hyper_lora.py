@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
-from adapter_case import total
-from device_runs import Kill, Run, _Killed, build
-from processes import run as run_process
-from safetensors.torch import load_file
+from device_runs import Run, build
+from resumed import adapters, check_in_a_fresh_process, check_same_adapters, killed_and_resumed
 
 from hf_cl.losses import GeneratedFactors
 from hf_cl.methods import HyperLoraSettings, hyper_lora
 from hf_cl.parts import OldRowsRest, SessionMeans
 
-CASE = Path(__file__).parents[1] / "adapter_case.py"
 SMALL = Run(
     lambda: HyperLoraSettings(
         epochs=1, r=2, hidden_size=8, grow_hidden=2, importance="fisher", regularize_sessions=1, beta=1.0, learning_rate=1e-2
@@ -31,10 +27,6 @@ def whole(tmp_path_factory):
     return folder, trainer, trainer.fit()
 
 
-def adapters(folder: Path) -> list[dict[str, torch.Tensor]]:
-    return [load_file(path) for path in sorted(folder.glob("adapters/*/adapter_model.safetensors"))]
-
-
 def named(tensors, name):
     (found,) = [tensor for key, tensor in tensors.items() if key.endswith(f".{name}")]
     return found
@@ -42,19 +34,14 @@ def named(tensors, name):
 
 def test_killed_in_session_2_and_resumed_to_the_bit(whole, tmp_path):
     folder, _, results = whole
-    with suppress(_Killed):
-        build(SMALL, tmp_path, folder, sessions=3, probes=[Kill(2)], checkpoint_steps=1).fit()
-    resumed = build(SMALL, tmp_path, folder, sessions=3, probes=[Kill(-1)], checkpoint_steps=1, resume="auto").fit()
-    assert resumed.accuracy_matrix == results.accuracy_matrix
-    for mine, wanted in zip(adapters(tmp_path), adapters(folder / "run"), strict=True):
-        assert mine.keys() == wanted.keys() and all(torch.equal(mine[name], wanted[name]) for name in wanted)
+    resumed = killed_and_resumed(partial(build, SMALL, tmp_path, folder, sessions=3), 2)
+    assert resumed.results.results.accuracy_matrix == results.accuracy_matrix
+    check_same_adapters(tmp_path, folder / "run")
 
 
 def test_the_last_adapter_in_a_fresh_process(whole):
     folder, trainer, _ = whole
-    loaded = run_process(CASE, folder, folder / "run" / "adapters" / "session-2")
-    assert loaded.status == 0, loaded.output
-    assert f"TOTAL {total(trainer.model)}" in loaded.output
+    check_in_a_fresh_process(folder, folder / "run", trainer.model)
 
 
 def test_what_a_session_leaves(whole):

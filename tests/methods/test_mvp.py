@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import pytest
-import torch
-from adapter_case import total
-from device_runs import Kill, Run, _Killed, build
-from processes import run as run_process
-from safetensors.torch import load_file
+from device_runs import Run, build
+from resumed import adapters, check_in_a_fresh_process, check_same_adapters, killed_and_resumed
 
 from hf_cl.contracts import Phase, is_head
 from hf_cl.losses import ContrastiveKeys, MaskedCrossEntropy, PromptKeys
 from hf_cl.methods import MvpSettings
-
-CASE = Path(__file__).parents[1] / "adapter_case.py"
 
 
 def small():
@@ -34,25 +28,16 @@ def whole(tmp_path_factory):
     return folder, trainer, trainer.fit()
 
 
-def adapters(folder: Path) -> list[dict[str, torch.Tensor]]:
-    return [load_file(path) for path in sorted(folder.glob("adapters/*/adapter_model.safetensors"))]
-
-
 def test_killed_in_session_2_and_resumed_to_the_bit(whole, tmp_path):
     folder, _, results = whole
-    with suppress(_Killed):
-        build(SMALL, tmp_path, folder, sessions=3, probes=[Kill(2)], checkpoint_steps=1).fit()
-    resumed = build(SMALL, tmp_path, folder, sessions=3, probes=[Kill(-1)], checkpoint_steps=1, resume="auto").fit()
-    assert resumed.accuracy_matrix == results.accuracy_matrix
-    for mine, wanted in zip(adapters(tmp_path), adapters(folder / "run"), strict=True):
-        assert mine.keys() == wanted.keys() and all(torch.equal(mine[name], wanted[name]) for name in wanted)
+    resumed = killed_and_resumed(partial(build, SMALL, tmp_path, folder, sessions=3), 2)
+    assert resumed.results.results.accuracy_matrix == results.accuracy_matrix
+    check_same_adapters(tmp_path, folder / "run")
 
 
 def test_the_last_adapter_in_a_fresh_process(whole):
     folder, trainer, _ = whole
-    loaded = run_process(CASE, folder, folder / "run" / "adapters" / "session-2")
-    assert loaded.status == 0, loaded.output
-    assert f"TOTAL {total(trainer.model)}" in loaded.output
+    check_in_a_fresh_process(folder, folder / "run", trainer.model)
 
 
 def test_every_choice_of_every_update_is_counted(whole):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 
 import pytest
 import torch
-from device_runs import Kill, Run, _Killed, build
+from device_runs import Run, build
+from resumed import check_same_adapters, killed_and_resumed
 from safetensors.torch import load_file
 from torch import nn
 
@@ -68,13 +68,9 @@ def test_the_projector_stays_behind(whole):
 @pytest.mark.parametrize("session", [0, 1, 2])
 def test_killed_and_resumed_to_the_bit(whole, tmp_path, session):
     folder, _, results, theirs = whole
-    with suppress(_Killed):
-        build(SMALL, tmp_path, folder, sessions=3, probes=[Kill(session)], checkpoint_steps=1).fit()
-    again = build(SMALL, tmp_path, folder, sessions=3, probes=[Kill(-1)], checkpoint_steps=1, resume="auto")
-    assert again.fit().accuracy_matrix == results.accuracy_matrix
-    for number in range(3):
-        file = f"adapters/session-{number}/adapter_model.safetensors"
-        assert (tmp_path / file).read_bytes() == (folder / "run" / file).read_bytes()
+    again = killed_and_resumed(partial(build, SMALL, tmp_path, folder, sessions=3), session)
+    assert again.results.results.accuracy_matrix == results.accuracy_matrix
+    check_same_adapters(tmp_path, folder / "run")
     mine, other = again.method.parts[0], theirs.method.parts[0]
     assert all(torch.equal(a, b) for a, b in zip(mine.layers.parameters(), other.layers.parameters(), strict=True))
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 import pytest
 import torch
-from device_runs import COSINE, Kill, Run, _Killed, build
-from safetensors.torch import load_file
+from device_runs import COSINE, Run, build
+from resumed import check_same_adapters, killed_and_resumed
 
 from hf_cl.checkpoints.tensors import owned_tensors
 from hf_cl.contracts import Method
@@ -31,15 +30,8 @@ def test_killed_and_resumed(name, tmp_path):
     run = Run(RUNS[name])
     whole = build(run, tmp_path / "whole", tmp_path)
     whole.fit()
-    with suppress(_Killed):
-        build(run, tmp_path / "killed", tmp_path, probes=[Kill(1)], checkpoint_steps=1).fit()
-    resumed = build(run, tmp_path / "killed", tmp_path, resume="auto")
-    resumed.fit()
+    resumed = killed_and_resumed(partial(build, run, tmp_path / "killed", tmp_path), 1)
     ours, theirs = (owned_tensors(t.model, t.tuner.prefix, t.head) for t in (resumed, whole))
     assert ours.keys() == theirs.keys()
     assert [key for key, tensor in ours.items() if not torch.equal(tensor, theirs[key])] == []
-    for session in range(2):
-        mine, other = (
-            load_file(tmp_path / which / "adapters" / f"session-{session}" / "adapter_model.safetensors") for which in ("killed", "whole")
-        )
-        assert mine.keys() == other.keys() and all(torch.equal(mine[key], other[key]) for key in mine)
+    check_same_adapters(tmp_path / "killed", tmp_path / "whole")

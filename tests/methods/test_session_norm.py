@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapter_case import total
-from device_runs import Kill, _Killed, vit
+from device_runs import vit
 from PIL import Image
-from processes import run as run_process
-from safetensors.torch import load_file
+from resumed import adapters, check_in_a_fresh_process, check_same_adapters, killed_and_resumed
 from stream import Images
 from transformers import ViTImageProcessor
 
@@ -25,7 +23,6 @@ from hf_cl.losses import FeatureDistillation
 from hf_cl.methods import SessionNormSettings, session_norm
 from hf_cl.parts import DomainRule
 
-CASE = Path(__file__).parents[1] / "adapter_case.py"
 LOOKS = ("day", "night", "noise")
 
 
@@ -96,10 +93,6 @@ def whole(tmp_path_factory):
     return folder, made, made.fit()
 
 
-def adapters(folder: Path) -> list[dict[str, torch.Tensor]]:
-    return [load_file(path) for path in sorted(folder.glob("adapters/*/adapter_model.safetensors"))]
-
-
 def test_a_session_trains_the_norms_of_its_domain_and_leaves_the_others(whole):
     folder, made, _ = whole
     saved = adapters(folder / "run")
@@ -125,19 +118,14 @@ def test_images_find_their_domain(whole):
 
 def test_killed_in_session_2_and_resumed_to_the_bit(whole, tmp_path):
     folder, _, results = whole
-    with suppress(_Killed):
-        trainer(tmp_path, folder, probes=[Kill(2)], checkpoint_steps=1).fit()
-    resumed = trainer(tmp_path, folder, probes=[Kill(-1)], checkpoint_steps=1, resume="auto").fit()
-    assert resumed.accuracy_matrix == results.accuracy_matrix
-    for mine, wanted in zip(adapters(tmp_path), adapters(folder / "run"), strict=True):
-        assert mine.keys() == wanted.keys() and all(torch.equal(mine[name], wanted[name]) for name in wanted)
+    resumed = killed_and_resumed(partial(trainer, tmp_path, folder), 2)
+    assert resumed.results.results.accuracy_matrix == results.accuracy_matrix
+    check_same_adapters(tmp_path, folder / "run")
 
 
 def test_the_last_adapter_in_a_fresh_process(whole):
     folder, made, _ = whole
-    loaded = run_process(CASE, folder, folder / "run" / "adapters" / "session-2")
-    assert loaded.status == 0, loaded.output
-    assert f"TOTAL {total(made.model)}" in loaded.output
+    check_in_a_fresh_process(folder, folder / "run", made.model)
 
 
 def test_the_rule_of_several_sessions_is_that_of_all_images_at_once(whole):

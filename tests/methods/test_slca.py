@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from device_runs import Kill, Run, _Killed, build
-from safetensors.torch import load_file
+from device_runs import Run, build
+from resumed import adapters, check_same_adapters, killed_and_resumed
 from torch import nn
 
 from hf_cl.losses import MaskedCrossEntropy, SymmetricCrossEntropy
@@ -58,20 +56,13 @@ def whole(tmp_path_factory):
     return folder, results.accuracy_matrix
 
 
-def adapters(folder: Path) -> list[dict[str, torch.Tensor]]:
-    return [load_file(path) for path in sorted(folder.glob("adapters/*/adapter_model.safetensors"))]
-
-
 @pytest.mark.parametrize("session", [1, 2])
 def test_killed_and_resumed_to_the_bit(whole, tmp_path, session):
     """In the middle of a session: rows at rest; of the next one: rows before alignment."""
     folder, matrix = whole
-    with suppress(_Killed):
-        build(SMALL, tmp_path, folder, sessions=3, probes=[Kill(session)], checkpoint_steps=1).fit()
-    resumed = build(SMALL, tmp_path, folder, sessions=3, probes=[Kill(-1)], checkpoint_steps=1, resume="auto").fit()
-    assert resumed.accuracy_matrix == matrix
-    for mine, wanted in zip(adapters(tmp_path), adapters(folder / "run"), strict=True):
-        assert mine.keys() == wanted.keys() and all(torch.equal(mine[name], wanted[name]) for name in wanted)
+    resumed = killed_and_resumed(partial(build, SMALL, tmp_path, folder, sessions=3), session)
+    assert resumed.results.results.accuracy_matrix == matrix
+    check_same_adapters(tmp_path, folder / "run")
 
 
 def test_ages_are_saved_and_rows_are_aligned(whole):

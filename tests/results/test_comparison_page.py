@@ -80,6 +80,14 @@ def test_consent_to_different_protocols_stands_on_the_page(tmp_path):
     assert "<b>" not in page
 
 
+def test_seeds_that_moved_no_order_are_said(tmp_path):
+    runs = [
+        write_run(tmp_path / str(seed), protocol=dataclasses.replace(example_results().protocol, class_order_seed=seed)) for seed in (0, 1)
+    ]
+    texts = " ".join(Page(render_comparison(compare([read_run(run) for run in runs], across=["class_order_seed"]))).texts)
+    assert "All runs had their classes in one order: class_order_seed moved splits and draws alone" in texts
+
+
 def test_protocols_without_sessions_have_tables_alone(tmp_path):
     run = Run(tmp_path, base_to_novel_results(method=MethodRecord("glad", "GLAD")), {"learning_rate": 1})
     page = render_comparison(compare([run]))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hf_cl.metrics import CalibrationBins, SessionCounts
 from hf_cl.results.history import FILE, History, brought_up_to_date, read_lines
-from hf_cl.results.results import Results, _text
+from hf_cl.results.results import Results
+from hf_cl.results.results_json import text_of
 
 
 def filled(path, sessions=3):
@@ -85,11 +86,11 @@ json_values = st.recursive(
 @settings(deadline=None)
 @given(json_values)
 def test_the_text_of_results_reads_back(value):
-    assert json.loads(_text(value)) == value
+    assert json.loads(text_of(value)) == value
 
 
 def test_lists_of_numbers_stand_on_one_line(tmp_path):
-    text = _text({"a": [[1, None], [0.5]], "b": [], "c": ["x", 1], "d": {}})
+    text = text_of({"a": [[1, None], [0.5]], "b": [], "c": ["x", 1], "d": {}})
     assert text == '{\n "a": [\n  [1, null],\n  [0.5]\n ],\n "b": [],\n "c": [\n  "x",\n  1\n ],\n "d": {}\n}'
     example_results().save(tmp_path / "results.json")
     assert Results.load(tmp_path / "results.json") == example_results()

@@ -70,7 +70,7 @@ def test_a_taught_class_that_is_gone_is_named(tmp_path):
     root = photos(tmp_path / "photos", "cat", "dog")
     go(tmp_path / "run", root)
     (root / "cat").rename(root / "tabby")
-    with pytest.raises(ValueError, match="taught have no images now: cat"):
+    with pytest.raises(ValueError, match="taught has no images now: cat"):
         go(tmp_path / "run", root, resume="auto")
 
 

@@ -6,11 +6,12 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from hf_cl.methods import METHODS, OvorSettings
-from hf_cl.run import CONFIGS, config_names, describe, launch, open_scenario, parse_settings
+from hf_cl.run import CONFIGS, config_names, describe, launch, open_scenario, parse, parse_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,14 +86,47 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
     ("values", "message"),
     [
         ({"protocol": "class_incrementl"}, "Did you mean 'class_incremental'"),
-        ({"shots": 5}, "Protocol class_incremental has no 'shots'"),
+        ({"shots": 5}, r"Protocol class_incremental has no 'shots'; .*that has: few_shot_class_incremental, .*, base_to_novel"),
         ({"protocol": "few_shot_class_incremental"}, "needs shots"),
-        ({"protocol": "few_shot_class_incremental", "shots": 5, "class_order": "coda"}, "has an order of classes of its own"),
+        ({"protocol": "si_blurry", "class_order": "coda"}, "has an order of classes of its own"),
+        ({"protocol": "few_shot_class_incremental", "shots": 5, "class_order": "sed"}, "Did you mean 'seed'"),
+        (
+            {"protocol": "few_shot_class_incremental", "shots": 5, "class_order": "seed", "index_list": "lists"},
+            "index_list brings the order of classes with it, and class_order is 'seed'",
+        ),
     ],
 )
 def test_a_protocol_takes_its_own_settings_and_no_others(values, message):
     with pytest.raises(ValueError, match=message):
         open_scenario(OvorSettings(**values))
+
+
+def test_the_example_of_a_dict_is_one_of_that_setting():
+    for name, example in parse._EXAMPLES.items():
+        settings = parse_settings(METHODS["compose"], "compose", [f"--{name}", example])
+        assert getattr(settings, name) == yaml.safe_load(example)
+        with pytest.raises(ValueError, match=re.escape(f"in braces such as '{example}', got 20")):
+            parse_settings(METHODS["compose"], "compose", [f"--{name}", "20"])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "said", "order"),
+    [
+        ("class_incremental", None, "seed"),
+        ("class_incremental", "natural", "natural"),
+        ("few_shot_class_incremental", None, "natural"),
+        ("few_shot_class_incremental_tuning", None, "natural"),
+        ("few_shot_class_incremental_tuning", "seed", "seed"),
+    ],
+)
+def test_an_order_that_is_not_said_is_the_protocol_s_own(protocol, said, order):
+    shots = {"shots": 5} if protocol != "class_incremental" else {}
+    stream = open_scenario(
+        OvorSettings(dataset="digits", protocol=protocol, class_order=said, class_order_seed=3, num_base_classes=5, **shots)
+    )
+    drawn = np.random.default_rng(3).permutation(10) if order == "seed" else np.arange(10)
+    assert stream.class_names == tuple(str(label) for label in drawn)
+    assert stream.protocol["class_order"] == order
 
 
 def test_a_user_s_mistake_gives_two_lines_and_no_traceback(capsys):

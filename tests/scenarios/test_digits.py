@@ -1,9 +1,6 @@
-"""The digits are scikit-learn's own, read without importing it."""
+"""The digits are scikit-learn's own. (tests/speed/test_run_imports.py sees that it is not imported for them.)"""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -18,8 +15,3 @@ def test_the_same_digits_as_scikit_learn_gives():
     for position in (0, 7, len(images) - 1):
         want = np.rint(theirs.images[position] * (255 / 16)).astype(np.uint8)
         assert (np.asarray(images[position]["image"])[..., 0] == want).all()
-
-
-def test_scikit_learn_is_not_imported():
-    code = "import sys; from hf_cl.scenarios.digits import read_digits; read_digits(); assert 'sklearn' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -45,6 +45,31 @@ def test_the_protocol_says_own_draw(source):
     assert (protocol["shots"], protocol["class_order"], protocol["class_order_seed"]) == (5, "natural", 3)
 
 
+@pytest.mark.parametrize("scenario", [few_shot_class_incremental, few_shot_class_incremental_tuning])
+def test_another_order_moves_classes_and_keeps_their_shots(scenario, source):
+    natural, drawn = scenario(source, 2, 2, shots=5), scenario(source, 2, 2, shots=5, class_order="seed")
+    order = np.random.default_rng(0).permutation(6)
+    assert drawn.class_names == tuple(source.class_names[label] for label in order) != natural.class_names
+    assert drawn.protocol["class_order"] == "seed"
+
+    def shots(stream):
+        later = stream.sessions[stream.protocol["name"] == "few_shot_class_incremental" :]
+        named = [(source.class_names[source.train.labels[row]], int(row)) for session in later for row in session.train.indices]
+        return {name: sorted(row for other, row in named if other == name) for name, _ in named}
+
+    common = shots(natural).keys() & shots(drawn).keys()
+    assert len(common) >= 2 and all(shots(natural)[name] == shots(drawn)[name] for name in common)
+    for session in drawn:  # labels are positions in the order of arrival
+        assert order[session.train.labels].tolist() == source.train.labels[session.train.indices].tolist()
+
+
+def test_lists_bring_their_order(source, tmp_path):
+    with pytest.raises(
+        ValueError, match="index_list brings the order of classes with it, and class_order is 'seed'; leave one of them out"
+    ):
+        few_shot_class_incremental(source, 2, 2, shots=5, class_order="seed", index_list=tmp_path)
+
+
 def test_tuning_has_few_shots_in_session_0_too(source):
     stream = few_shot_class_incremental_tuning(source, 2, 2, shots=4)
     assert [len(session.train) for session in stream] == [8, 8, 8]

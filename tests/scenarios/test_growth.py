@@ -18,8 +18,16 @@ def test_new_classes_come_behind_the_taught_ones(per_session):
 
 
 def test_a_taught_class_cannot_be_taken_out():
-    with pytest.raises(DataError, match="1 classes that the run has taught have no images now: cat"):
-        grown_order(("ant",), np.arange(1), [["cat"]], 1)
+    with pytest.raises(DataError, match="1 class that the run has taught has no images now: cat"):
+        grown_order(("cow",), np.arange(1), [["cow"], ["cat"]], 1)
+    renamed = "2 classes .* have no images now: cat, dog.* New here: ant, bee. .*`hf-cl classes RUN --rename cat=ant`"
+    with pytest.raises(DataError, match=renamed):
+        grown_order(("ant", "bee", "cow"), np.arange(3), [["cat", "cow"], ["dog"]], 1)
+
+
+def test_one_class_alone_makes_no_sessions_of_two(make_source):
+    with pytest.raises(ValueError, match=r"The data set has one class, and num_base_classes is 2\. Is it the folder meant"):
+        class_incremental(make_source([6]), 2, 2)
 
 
 @pytest.mark.parametrize("class_order", ["natural", "seed"])

@@ -87,6 +87,11 @@ def test_paths_may_start_from_the_working_directory_or_a_folder_beside_the_table
     assert labels_of(open_images(flat / "list.csv")) == WANTED
 
 
+def test_blanks_around_fields_are_no_part_of_a_class_or_file(flat):
+    (flat / "list.csv").write_text("file , label\n" + "\n".join(f" {i}.png, {label} " for i, label in enumerate(["big cat", "dog"] * 4)))
+    assert labels_of(open_images(flat / "list.csv")) == ["big cat", "dog"] * 4
+
+
 def test_names_that_other_readers_take_for_something_else_stay_classes(flat):
     names = ["NA", "null", "007", "nan"] * 2
     (flat / "list.csv").write_text("file,label\n" + "\n".join(f"{i}.png,{name}" for i, name in enumerate(names)))
@@ -148,7 +153,8 @@ def test_a_table_among_photos_is_said_and_passed_over(write_folder, caplog):
     pyarrow.parquet.write_table(pyarrow.table({"feature": [1.0, 2.0]}), root / "cat" / "features.parquet")
     (root / "notes.csv").write_text("a,b\n1,2\n")
     assert open_images(root).class_names == ("cat", "dog")
-    assert "table files among them are not read: cat/features.parquet, notes.csv" in caplog.text
+    said = "table files among them are not read: cat/features.parquet, notes.csv. Where one says what the photos are, name it: --dataset"
+    assert said in caplog.text
 
 
 def test_a_picture_beside_tables_is_said_and_passed_over(write_parquet, picture, caplog):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from functools import partial
 
 import numpy as np
@@ -144,11 +145,20 @@ def test_labels_out_of_range_are_named():
         validate("x", splits([0, 1, 7], ("a", "b")), skip_bad_images=False, check=unchecked)
 
 
-@pytest.mark.parametrize("names", [("a", "a "), ("caf\u00e9", "cafe\u0301")])
-def test_names_that_look_alike_are_an_error_that_skipping_does_not_cure(names):
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [(("a", "a "), "'a' and 'a '"), (("caf\u00e9", "cafe\u0301"), "'caf\u00e9' and 'cafe\\u0301'")],
+)
+def test_names_that_look_alike_are_an_error_that_skipping_does_not_cure(names, shown):
     for skip in (False, True):
-        with pytest.raises(DataError, match="1 class names occur more than once"):
+        with pytest.raises(DataError, match=re.escape(f"class names that look the same: {shown}; rename them")):
             validate("x", splits([0, 1], names), skip_bad_images=skip, check=unchecked)
+
+
+def test_names_that_are_nearly_the_same_are_said(caplog):
+    names = ("Apple", "apple", "sweet pepper", "sweet_pepper", "pear")
+    assert validate("x", splits([*range(5)] * 2, names), skip_bad_images=False, check=unchecked).class_names == names
+    assert "x: classes with nearly the same name: 'Apple' and 'apple', 'sweet pepper' and 'sweet_pepper'." in caplog.text
 
 
 def test_an_empty_name_is_an_error():

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
-import pytest
+from processes import interpreter
+
+STEPS = {
+    "import hf_cl": {"pydantic", "datasets", "accelerate", "sklearn", "matplotlib", "kornia", "rich", "typer"},
+    "from hf_cl.scenarios import open_images; open_images('digits')": {"datasets", "pandas", "pyarrow", "sklearn"},
+    "import hf_cl.methods, hf_cl.run.runs": {"matplotlib", "kornia", "datasets", "pandas", "pyarrow"},
+}
+"""One after the other in one process -> what has not been imported by then."""
 
 
-@pytest.mark.parametrize(
-    ("statement", "left_out"),
-    [
-        ("import hf_cl", {"pydantic", "datasets", "accelerate", "sklearn", "matplotlib", "kornia", "rich", "typer"}),
-        ("import hf_cl, hf_cl.methods, hf_cl.run.runs", {"matplotlib", "kornia", "datasets", "pandas", "pyarrow"}),
-        ("from hf_cl.scenarios import open_images; open_images('digits')", {"datasets", "pandas", "pyarrow", "sklearn"}),
-    ],
-)
-def test_libraries_come_when_they_are_needed(statement, left_out):
+def test_libraries_come_when_they_are_needed():
     """Beyond what torch, transformers and peft bring along themselves."""
-    code = (
-        "import json, sys, torch, transformers, peft; from peft import get_peft_model; before = set(sys.modules)\n"
-        f"{statement}; print(json.dumps([*before]), json.dumps([*sys.modules]), sep='\\n')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    before, after = ({name.partition(".")[0] for name in json.loads(line)} for line in done.stdout.splitlines())
-    assert not left_out & (after - before)
+    code = "import json, sys, torch, transformers, peft; from peft import get_peft_model\n"
+    code += "".join(f"{step}\nprint(json.dumps([*sys.modules]))\n" for step in ("", *STEPS))
+    done = interpreter("-c", code)
+    assert done.status == 0, done.output[-2000:]
+    before, *after = ({name.partition(".")[0] for name in json.loads(line)} for line in done.output.splitlines())
+    for (step, left_out), there in zip(STEPS.items(), after, strict=True):
+        assert not left_out & (there - before), step

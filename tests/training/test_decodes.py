@@ -35,7 +35,7 @@ def decodes(photos: Path, folder: Path, processes: int) -> list[int]:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_each_picture_is_decoded_once_by_all_processes_together(photos, tmp_path, processes, monkeypatch):
     monkeypatch.setenv("HF_CL_CACHE", str(tmp_path / "cache"))
     total = CLASSES * sum(PER_CLASS.values())

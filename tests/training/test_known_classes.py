@@ -75,7 +75,7 @@ def test_every_kind_of_head_learns_more_of_known_classes(run):
     ids=lambda head: head["type"],
 )
 def test_a_fitted_head_is_that_of_all_images_at_once(tmp_path, head):
-    """Of the classes 0 to 3: in two sessions and one of more images, or in two sessions that had all of them."""
+    """Of the classes 0 to 3: in two sessions and one of more images, or beside the new classes of the second, or with their own."""
 
     class Shorter(AgainStream):
         def __iter__(self):
@@ -89,13 +89,31 @@ def test_a_fitted_head_is_that_of_all_images_at_once(tmp_path, head):
                 yield replace(session, train=Joined(session.train, Images(more, first_index=offset)))
 
     found = []
-    for folder, stream in ((tmp_path / "parts", Shorter()), (tmp_path / "whole", AtOnce(2))):
-        trainer = trainer_of(folder, frozen(head), stream)
+    for name, stream in (("parts", Shorter()), ("mixed", Mixed()), ("whole", AtOnce(2))):
+        trainer = trainer_of(tmp_path / name, frozen(head), stream)
         trainer.fit()
         trainer.model.eval()
         with torch.no_grad():
             found.append(trainer.head(torch.randn(50, 32, generator=torch.Generator().manual_seed(1))))
-    assert torch.allclose(found[0], found[1], atol=1e-4, rtol=1e-4)
+    assert torch.allclose(found[0], found[2], atol=1e-4, rtol=1e-4)
+    assert torch.allclose(found[1], found[2], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("head", "counted"), [("fetril", [9, 9, 18, 9]), ("gaussian", [9, 18, 18, 9])])
+def test_a_head_that_takes_no_more_of_a_class_counts_the_others(tmp_path, head, counted):
+    """FeTrIL translates new classes alone; a session without one is refused, and in one with some its own classes count."""
+    trainer = trainer_of(tmp_path, frozen({"type": head}), Mixed())
+    trainer.fit()
+    assert [trainer.statistics.count(label) for label in range(4)] == counted
+
+
+class Mixed(AgainStream):
+    """Two sessions; the second has more images of the classes 1 and 2 beside its own."""
+
+    def __iter__(self):
+        first, second, again, _ = super().__iter__()
+        yield first
+        yield replace(second, train=Joined(second.train, again.train))
 
 
 class Joined:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from loop_case import digest
 from memory_case import build
-from test_shares import COUNT, shares_of
+from test_epoch_order import COUNT, shares_of
 
 from hf_cl.contracts import Part
 from hf_cl.hub.card import ModelCardInput, model_card
@@ -23,7 +23,7 @@ from hf_cl.methods import compose, linear_probe, lora, ovor
 from hf_cl.methods.baselines import LoraSettings
 from hf_cl.methods.with_memory import with_memory
 from hf_cl.results.remarks import remarks
-from hf_cl.training.image_stream import Replay, spread
+from hf_cl.training.epoch_order import Replay
 
 HERDING = {"type": "exemplars", "per_class": 3}
 BESIDE = {"type": "exemplars", "per_class": 5, "choose": "random", "replay": 4}
@@ -153,11 +153,6 @@ def test_every_share_of_a_step_has_both_kinds(world):
                 assert micro.replayed_share in (3 / 11, 3 / 8)  # 13 of the session in steps of 8: 8 and 5, each with 3
                 own = micro.batch["exemplar"] < 0
                 assert torch.equal(own, ~micro.batch["replayed"]) and (micro.batch["index"][own] < COUNT - 6).all()
-
-
-def test_spreading_is_even():
-    assert spread([0, 1, 2, 3], [9, 8]) == [0, 9, 1, 2, 8, 3]
-    assert spread([1, 2], []) == [1, 2] and spread([1], [5, 6, 7]) == [5, 1, 6, 7]
 
 
 @pytest.mark.slow

@@ -52,10 +52,10 @@ def test_two_processes_that_die_go_on_with_the_same_bits(on_two, tmp_path):
 
 @pytest.mark.distributed
 def test_a_launcher_that_is_stopped_stops_its_processes_and_the_run_goes_on(on_two, tmp_path):
-    """Under the launcher that users have, to which a cluster sends its signal."""
+    """Under the launcher that users have, to which a cluster sends its signal; that it began the processes is nothing to the files."""
     stopped = torchrun(CASE, tmp_path, *FLAGS, "checkpoint_steps=3", "logging_steps=1", "stop_at=13")
     assert stopped.status != 0 and "Stopped by SIGTERM" in stopped.output, stopped.output[-3000:]
-    resumed = torchrun(CASE, tmp_path, *FLAGS, "checkpoint_steps=3", "resume=auto")
+    resumed = run(CASE, tmp_path, *FLAGS, "checkpoint_steps=3", "resume=auto", processes=2)
     assert resumed.status == 0, resumed.output[-3000:]
     assert digest(tmp_path) == digest(on_two)
 

@@ -1,43 +1,23 @@
 """Trackers of accelerate get every number of the log; without a network, and each in a process of its own, as they leave threads behind."""
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from processes import run as start
 
 from hf_cl.training.records import start_trackers
 
-TESTS = Path(__file__).parents[1]
-RUN = """
-import sys
-from pathlib import Path
-from accelerate import Accelerator
-from hf_cl.training.records import Records, start_trackers
-
-folder = Path(sys.argv[1])
-accelerator = Accelerator(cpu=True, log_with=[sys.argv[2]], project_dir=folder)
-settings = {"learning_rate": 0.25, "dataset": "animals", "head": {"type": "cosine"}, "shots": None, "compile": False}
-start_trackers(accelerator, [sys.argv[2]], settings, folder)
-records = Records(folder, accelerator, quiet=True)
-for step in range(1, 4):
-    records.write("train", step, session=0, phase="train", epoch=0, loss_cross_entropy=1.0 / step)
-records.write("session", 3, session=0, final_accuracy=0.625)
-accelerator.end_training()
-"""
+CASE = Path(__file__).with_name("tracker_case.py")
 
 
 def run(tracker, folder, **environment):
     if find_spec(tracker) is None:
         pytest.skip(f"{tracker} is not installed")
-    everything = {**os.environ, **environment, "PYTHONPATH": str(TESTS.parent), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", RUN, str(folder), tracker]
-    done = subprocess.run(command, cwd=folder, env=everything, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = start(CASE, folder, tracker, **environment)
+    assert done.status == 0, done.output[-2000:]
 
 
 def test_tensorboard(tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from peft import PeftConfig, PeftType
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from hf_cl.adapters.bases import signature
 from hf_cl.adapters.config import MAX_ROWS, HeadedConfig
@@ -108,6 +110,24 @@ class HyperLoraConfig(HeadedConfig, PeftConfig):
         if missing := sorted(layer for layer in chosen if not 0 <= layer < depth):
             faults.append(f"layers_to_transform names blocks {missing}; the base has blocks 0 to {depth - 1}.")
         return faults
+
+    def of_classes(self, tensors: Mapping[str, Tensor], parts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        session_of = [session for session, size in enumerate(self.session_sizes) for _ in range(size)]
+        names = self.class_names or []
+        apart = [", ".join(names[part] for part in own) for own in parts if len({session_of[part] for part in own}) > 1]
+        if apart:
+            raise ValueError(
+                f"Of different sessions are {'; '.join(apart)}. A HYPER_LORA adapter looks at an image with the factors of one session, so "
+                "only classes that came together can be merged."
+            )
+
+        def row(means: Tensor, own: Sequence[int]) -> Tensor:  # [C, Q] -> [Q]
+            return means[own[0]] if len(own) == 1 else normalize(means[list(own)].mean(0), dim=0)
+
+        found = {name: means for name, means in tensors.items() if name.endswith("hyper_lora_generator.means")}
+        if not found and len(parts) != len(names):
+            raise ValueError("The means of this small adapter's classes are codes; change the classes of the one it was made of.")
+        return {name: torch.stack([row(means, own) for own in parts]) for name, means in found.items()}
 
     def depth_of(self, module_name: str) -> float:
         """Number of the block that a module belongs to; beyond all where it is in none."""

@@ -147,11 +147,6 @@ class HyperLoraModel(QueryValueTuner):
 
     # Several adapters, and none
     def delete_adapter(self, adapter_name: str) -> None:
-        others = sorted(name for name in self.peft_config if name != adapter_name)
-        merged = any(adapter_name in host.merged_adapters for host in self.hosts())  # peft refuses below
-        if others and adapter_name in self.active_adapters and not merged:
-            # peft lets each layer choose its next adapter, and a layer that only this adapter has would choose none
-            self.set_adapter(others[0])
         super().delete_adapter(adapter_name)
         self.query_pass()
 

@@ -134,8 +134,8 @@ class PromptPoolLayer(PrefixLayer):
         self._state = before
 
     def answer(self, query: Tensor) -> Tensor | None:
-        made = [self._of_adapter(name, query) for name in self.active_adapters if name in self.producers]
-        self._state = State(_joined([one.rows for one in made], query.shape[0]), made[0])
+        made = {name: self._of_adapter(name, query) for name in self.active_adapters if name in self.producers}
+        self._state = State(_joined([one.rows for one in made.values()], query.shape[0]), made.get(self.active_adapters[0]))
         return self._state.rows[0] if self._state.rows is not None else None
 
     def forget(self) -> None:

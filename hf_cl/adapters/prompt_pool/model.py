@@ -52,7 +52,8 @@ class PromptPoolModel(PrefixModel):
         super().grow(adapter_name, class_names)
         if self.peft_config[adapter_name].grows:  # pyright: ignore[reportAttributeAccessIssue]
             for layer in self.pool_layers():
-                layer.grow(adapter_name)
+                if adapter_name in layer.producers:
+                    layer.grow(adapter_name)
 
     def query_pass(self) -> QueryPass:
         """Of all pools."""
@@ -79,8 +80,9 @@ class PromptPoolModel(PrefixModel):
 
     @property
     def extras(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What a loss may read of a forward: where entries are chosen, `key_similarity` [B, S, M] and `chosen` [B, S, k] over S layers."""
-        active = [self.peft_config[name] for name in self.active_adapters]
+        """What a loss may read of a forward: where entries are chosen, `key_similarity` [B, S, M] and `chosen` [B, S, k] over S layers; of
+        several active adapters those of the first, as the head is."""
+        active = [self.peft_config[name] for name in self.active_adapters[:1]]
         return ("key_similarity", "chosen") if any(config.producer != "coda" for config in active) else ()  # pyright: ignore
 
     def take_extras(self) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,36 +15,13 @@ from torch.func import functional_call
 
 from hf_cl._peft import BufferDict, TunerLayer, check_adapters_to_merge
 from hf_cl.adapters.sara.config import SaraConfig
+from hf_cl.adapters.sara.entries import Entries, PartNames
 from hf_cl.adapters.sara.selection import check_positions, select
 from hf_cl.adapters.sara.sparse_linear import Block, SparseLinear, cut, moved
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 T = TypeVar("T")
-
-
-class PartNames(NamedTuple):
-    """Attributes of a layer that hold the parts of its entries, by adapter."""
-
-    values: str
-    indices: str
-    active: str
-
-
-class Entries(NamedTuple):
-    """One adapter's entries of one of a module's tensors."""
-
-    name: str
-    """`weight` or `bias`."""
-    base: Tensor
-    indices: Tensor  # [n] int32, flat positions in `base`, sorted and distinct
-    active: Tensor  # [n] bool, whether the entry still trains
-    values: nn.Parameter  # [n] what is added to the base's entry, before scaling
-
-    def base_values(self) -> Tensor:
-        """[n] the base's entries, in float32 or wider."""
-        found = self.base.detach().flatten().index_select(0, self.indices)
-        return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
 class SaraLayer(TunerLayer):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from hf_cl.adapters.files import Entry, check_entries
 from hf_cl.adapters.sara.config import SaraConfig
-from hf_cl.adapters.sara.layer import NORMS, PartNames, SaraLayer, SaraLinear, SaraModule
+from hf_cl.adapters.sara.entries import PartNames
+from hf_cl.adapters.sara.layer import NORMS, SaraLayer, SaraLinear, SaraModule
 from hf_cl.adapters.sara.selection import check_positions
 from hf_cl.adapters.sara.training import SaraTraining
 

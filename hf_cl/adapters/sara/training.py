@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_cl.adapters.sara.layer import Entries, SaraLayer
+from hf_cl.adapters.sara.entries import Entries
+from hf_cl.adapters.sara.layer import SaraLayer
 from hf_cl.adapters.weight_targets import WeightTargets
 
 

@@ -6,15 +6,13 @@ import sys
 from pathlib import Path
 
 import torch
+import two_towers
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 import hf_cl  # noqa: F401 (registers the adapter types)
 from hf_cl.backbones import ClipClassifier
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-import two_towers
 
 torch.set_num_threads(1)
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import two_towers
 from peft import PeftModel, get_peft_model
+from processes import run
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 from two_towers import NAMES, images
@@ -323,10 +321,8 @@ def test_reload_in_a_fresh_process_gives_the_same_bits(tmp_path):
         two_towers.tokenizer_of(family).save_pretrained(folder)
         with torch.no_grad():
             save_file({"want": one(images())[1]}, folder / "reference.safetensors")
-    script = Path(__file__).with_name("fresh_two_towers.py")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run(Path(__file__).with_name("fresh_two_towers.py"), tmp_path)
+    assert done.status == 0, done.output[-3000:]
 
 
 def test_a_base_of_other_widths_is_refused(tmp_path):

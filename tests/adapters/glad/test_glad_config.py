@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 import two_towers
 from peft import LoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model
+from processes import interpreter
 from safetensors.torch import save_file
 from tiny import base as tiny_base
 from transformers import CLIPConfig, CLIPModel
@@ -140,9 +138,8 @@ def test_the_export_loads_without_hf_cl(tmp_path):
     export_lora(model, tmp_path / "lora")
     ids = two_towers.tokenizer()(["w10.", "w11."], return_tensors="pt")["input_ids"]
     save_file({"want": output(model).contiguous(), "ids": ids, "pixels": two_towers.images()}, tmp_path / "data.safetensors")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", WITHOUT_HF_CL, str(tmp_path)], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = interpreter("-c", WITHOUT_HF_CL, tmp_path)
+    assert done.status == 0, done.output[-3000:]
 
 
 def test_what_is_no_lora_is_not_exported(tmp_path):

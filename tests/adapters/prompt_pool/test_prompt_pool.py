@@ -92,6 +92,16 @@ def test_growth_keeps_entries_to_the_bit_and_loading_has_their_number():
     assert {kind: rows.shape for kind, rows in again.pool("default").items()} == {kind: rows.shape for kind, rows in grown.items()}
 
 
+def test_adapters_in_different_layers():
+    """Growth goes by the layers that have the adapter, and what losses read is the first active one's."""
+    model = pooled("dual", g_layers=[0], e_layers=[1])
+    model.add_adapter("other", PromptPoolConfig(producer="l2p", e_layers=[2], pool_size=4, top_k=2, e_tokens=2))
+    model.base_model.grow("default", NAMES[2:4])
+    model.base_model.set_adapter(["default", "other"])
+    extras = classifier_of(model).outputs(images()).extras
+    assert extras["key_similarity"].shape == (4, 1, 2) and extras["chosen"].shape == (4, 1, 1)
+
+
 def test_dualprompt_trains_the_newest_entry_and_chooses_by_the_query():
     query = torch.tensor([[1.0, 0.1], [0.1, 1.0]])
     pool = {"k": torch.eye(2), "p": torch.arange(2.0)[:, None, None, None].expand(2, 2, 1, 3)}

@@ -1,4 +1,4 @@
-"""How the micro-batches of a step are cut over the processes."""
+"""How steps are planned, and their micro-batches cut over the processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from stream import Images
 from hf_cl.contracts import FeatureSet
 from hf_cl.images import Forms, PixelStore, Preprocessor, build_augmentation
 from hf_cl.settings import TrainingSettings
-from hf_cl.training.image_stream import ImageStream, Replay
+from hf_cl.training.epoch_order import Replay, spread
+from hf_cl.training.image_stream import ImageStream
 from hf_cl.training.step import MicroBatch
 
 COUNT = 19
@@ -57,3 +58,8 @@ def test_a_process_without_a_share_runs_an_image_of_the_same_micro_batch(world):
     assert fillers
     for ids, micro_batch in fillers:
         assert len(ids) == 1 and set(ids) <= set(micro_batch)
+
+
+def test_spreading_is_even():
+    assert spread([0, 1, 2, 3], [9, 8]) == [0, 9, 1, 2, 8, 3]
+    assert spread([1, 2], []) == [1, 2] and spread([1], [5, 6, 7]) == [5, 1, 6, 7]
