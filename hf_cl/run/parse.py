@@ -20,6 +20,14 @@ SPELLED = {"import": "imports"}
 """Flags whose setting has another name, since Python keeps theirs for itself."""
 REPEATED = ("imports",)
 """Lists whose flag may stand several times."""
+_EXAMPLES = {
+    "memory": "{type: exemplars, per_class: 20}",
+    "adapter": "{type: lora, r: 4}",
+    "losses": "{l2_anchor: {weight: 1.0}}",
+    "probes": "{novelty: {}}",
+    "protocol_options": "{num_sessions: 5}",
+}
+"""What a message shows of a setting that is a dict."""
 
 
 def parse_settings(settings_class: type[SettingsT], method: str, arguments: Sequence[str]) -> SettingsT:
@@ -86,7 +94,8 @@ def _complaints(error: ValidationError, where: Mapping[str, str]) -> list[str]:
 def _complaint(each: ErrorDetails, place: str) -> str:
     if not each["loc"]:
         return each["msg"].removeprefix("Value error, ")
-    wanted = "expected a name, or keys and values in braces such as '{type: prototype}'" if each["type"] == "dict_type" else each["msg"]
+    example = _EXAMPLES.get(str(each["loc"][0]), "{type: prototype}")
+    wanted = f"expected a name, or keys and values in braces such as '{example}'" if each["type"] == "dict_type" else each["msg"]
     return f"{place}: {wanted}, got {brief(each['input'])}."
 
 
