@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,6 +88,15 @@ def holds_a_run(path: Path) -> bool:
 def unasked(path: Path) -> str:
     """What is said of a folder with a run that nobody asked to resume."""
     return f"{path} holds a run. Go on with it by --resume auto, or choose another --output_dir."
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise ValueError where no folder can be made or written to at `path`, as far as looking tells."""
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if exists(folder))
+    if not there.is_dir():
+        raise ValueError(f"Cannot write to {path}: {there} is a file. Choose another --output_dir.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"Cannot write to {path}: {there} may not be written to. Choose another --output_dir.")
 
 
 def refuse_unasked(path: Path, resume: str | None) -> None:

@@ -132,12 +132,13 @@ class TrainingSettings:
     def faults(self) -> list[str]:
         """What is wrong with the values, a sentence each. A method's settings add theirs."""
         counts = ["batch_size", "eval_batch_size", "gradient_accumulation_steps", "logging_steps", "num_workers"]
-        counts += [name for name in ("checkpoint_steps", "stability_every", "max_sessions") if vars(self).get(name) is not None]
+        asked = ("checkpoint_steps", "stability_every", "max_sessions", "classes_per_session")
+        counts += [name for name in asked if vars(self).get(name) is not None]
         faults = [f"{name} must be at least 1, got {getattr(self, name)}." for name in counts if getattr(self, name) < 1]
         faults += [
             f"{name} must be at least 0, got {value}."
             for name, value in vars(self).items()
-            if name.endswith("epochs") and value is not None and value < 0
+            if name.endswith(("epochs", "learning_rate", "weight_decay")) and value is not None and value < 0
         ]
         if self.checkpoint_minutes is not None and self.checkpoint_minutes <= 0:
             faults.append(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}.")

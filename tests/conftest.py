@@ -11,6 +11,8 @@ from filelock import FileLock
 
 os.environ["HF_CL_CACHE"] = tempfile.mkdtemp(prefix="hf_cl-tests-")  # of child processes, too
 
+os.fsync = lambda descriptor: None  # nothing here looks at a disk after the power went, and each would wait for one
+
 torch.set_num_threads(1)
 # One thread per process: the suite runs in several, and results that must be equal to the bit must not depend on how sums are split.
 

@@ -1,4 +1,4 @@
-"""Trains with each file of docs/examples in turn, on six digits of each class, and prints what came out as JSON.
+"""Trains with each file of docs/examples in turn, on six digits of each class, and writes what came out into its outcome.json.
 
     python run_examples.py FOLDER
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import runpy
 import shutil
 import sys
@@ -173,6 +174,7 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
     sys.path.insert(0, str(EXAMPLES))
+    os.chdir(sys.argv[1])
     sources.read_digits = six_of_each
     outcome = {
         run.__name__: run(Path(sys.argv[1]) / run.__name__)

@@ -57,9 +57,9 @@ def sweep(context: typer.Context) -> None:
 
 def _checked(arguments: Arguments) -> Study:
     """The study, once every run's settings and the data are known to be good. Raises ValueError with all that is not."""
-    from hf_cl.hints import nearest  # noqa: PLC0415
     from hf_cl.methods import METHODS  # noqa: PLC0415
     from hf_cl.run import open_scenario, parse_settings  # noqa: PLC0415
+    from hf_cl.run.elsewhere import method_hint  # noqa: PLC0415
     from hf_cl.run.first_checks import order_of_classes  # noqa: PLC0415
     from hf_cl.run.own_pictures import with_config  # noqa: PLC0415
     from hf_cl.scenarios.class_order import DRAWN_ORDERS  # noqa: PLC0415
@@ -69,7 +69,7 @@ def _checked(arguments: Arguments) -> Study:
         raise ValueError(f"Name the methods of the study first: hf-cl sweep ovor lora ... Known: {', '.join(sorted(METHODS))}.")
     for method in arguments.methods:
         if method not in METHODS:
-            raise ValueError(f"Unknown method {method!r}.{nearest(method, METHODS)} Known: {', '.join(sorted(METHODS))}.")
+            raise ValueError(f"Unknown method {method!r}.{method_hint(method, METHODS)} Known: {', '.join(sorted(METHODS))}.")
     axes = {"seeds": arguments.seeds, "class_orders": arguments.class_orders, "grid": arguments.grid}
     study = plan(arguments.output_dir, arguments.methods, arguments.flags, **axes)  # pyright: ignore[reportArgumentType]
     settings: list[RunSettings] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 import typer
@@ -72,11 +72,11 @@ def _told_early(method: str, arguments: Sequence[str], imports: Sequence[str]) -
         return None
 
 
-def _unknown(method: str, known: Iterable[str]) -> str:
-    from hf_cl.hints import nearest  # noqa: PLC0415
+def _unknown(method: str, known: Collection[str]) -> str:
+    from hf_cl.run.elsewhere import method_hint  # noqa: PLC0415
 
     own = " A method of your own comes with --import FILE."
-    return f"Unknown method {method!r}.{nearest(method, known)} Known: {', '.join(sorted(known))}.{own}"
+    return f"Unknown method {method!r}.{method_hint(method, known)} Known: {', '.join(sorted(known))}.{own}"
 
 
 def _imports(arguments: Sequence[str]) -> list[str]:

@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from torch import nn
 
-from hf_cl.backbones import load_backbone
+from hf_cl.adapters.bases import OPEN_CLIP, family_of
+from hf_cl.adapters.vocabulary import vocabulary_words
+from hf_cl.backbones import load_backbone, load_tokenizer
 from hf_cl.data_check.against import pictures_elsewhere
 from hf_cl.data_check.features import Features, backbone_features
 from hf_cl.data_check.labels import alike_classes, picture, session_difficulty, suspicious_labels
 from hf_cl.data_check.near import HASH_BITS, QUANTILE, Hashes, StoredAgain, drawn, near_pairs, near_threshold, unit
 from hf_cl.data_check.report import DataReport, Group, NearKey, Overlap, Part, by_harm
 from hf_cl.errors import DataError
+from hf_cl.heads.text import TextHeadSpec
 from hf_cl.run import open_scenario
 from hf_cl.run.first_checks import check_settings
 from hf_cl.run.open import open_processor
@@ -35,6 +39,10 @@ CALIBRATED = 200
 """Training pictures that are stored again to learn the threshold."""
 AMONG_THEMSELVES = 50_000
 """Training pictures among which near copies are looked for."""
+WITH_TEXTS = ("clip_vision", "siglip_vision", OPEN_CLIP)
+"""Families of which the image tower is looked through and whose base has a text tower too."""
+SHOWN_CODES = 3
+"""Class names that a remark shows."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def check_data(settings: RunSettings, options: Options, *, quiet: bool = True) -
         "too_small": alone,
         "alike": alike_classes(pictures, rows),
         "sessions": session_difficulty(pictures, rows, seen, penalty, nats=options.difficulty),
-        "remarks": _remarks(settings, pictures),
+        "remarks": [*_remarks(settings, pictures), *_codes(backbone, settings, pictures.class_names)],
     }
     if options.against is not None:
         report["against"] = pictures_elsewhere(options.against, options.sample, settings, pictures, hashes, rows, key, features, store)
@@ -226,3 +234,22 @@ def _remarks(settings: RunSettings, pictures: Catalog) -> list[str]:
     if (trained := int((~pictures.tested).sum())) > AMONG_THEMSELVES:
         remarks.append(f"Near copies inside of the training pictures were looked for among {AMONG_THEMSELVES} of {trained}.")
     return remarks
+
+
+def _codes(backbone: nn.Module, settings: RunSettings, class_names: Sequence[str]) -> list[str]:
+    """Of a base with a text tower: the classes whose names say nothing to it."""
+    if family_of(backbone) not in WITH_TEXTS:
+        return []
+    try:
+        vocabulary = vocabulary_words(load_tokenizer(settings.backbone, revision=settings.backbone_revision))
+    except ValueError:  # a folder with the image tower alone has none, and whoever has no tokenizer trains without texts
+        return []
+    spec = TextHeadSpec(learned_words="auto")
+    codes = [name for name in class_names if spec.wants_words(name, vocabulary)]
+    if not codes:
+        return []
+    shown = ", ".join(map(repr, codes[:SHOWN_CODES])) + (", ..." if len(codes) > SHOWN_CODES else "")
+    return [
+        f"{len(codes)} of {len(class_names)} class names hold no word that the text tower of {settings.backbone} knows: {shown}. Under a "
+        "text head they say nothing; --head '{type: text, learned_words: auto}' finds words for them (docs/learned_words.md)."
+    ]

@@ -97,22 +97,28 @@ def negative_log_prior(
 def inverted(
     x: Tensor, potential: Callable[[Tensor], Tensor], prox: Callable[[Tensor], Tensor], jacobian: Callable[[Tensor], Tensor]
 ) -> Tensor:  # [B, k] -> [B, k]
-    """y with `prox(y) = x`: the minimum of `psi(y) - <x, y>`, by Newton's steps, each row halving its own until it descends."""
-    y = x.clone()
+    """y with `prox(y) = x`: the minimum of `psi(y) - <x, y>`, by Newton's steps, each row halving its own until it descends, by
+    what floats can tell. Rows that have arrived, or that cannot descend, are left alone."""
+    y, rest = x.clone(), torch.arange(len(x), device=x.device)
     for _ in range(_NEWTON):
-        off = prox(y) - x  # [B, k]
-        if bool(off.abs().amax() < 1e-12):
+        off = prox(y[rest]) - x[rest]  # [b, k]
+        far = off.abs().amax(-1) > 1e-12
+        rest, off = rest[far], off[far]
+        if not len(rest):
             break
-        step = torch.linalg.solve(jacobian(y), off)  # [B, k]
-        before = potential(y) - (x * y).sum(-1)  # [B]
-        size = torch.ones_like(before)
+        own, wanted = y[rest], x[rest]
+        step = torch.linalg.solve(jacobian(own), off)  # [b, k]
+        before = potential(own) - (wanted * own).sum(-1)  # [b]
+        most = before + 1e-13 * (1 + before.abs())
+        size, worse = torch.ones_like(before), torch.ones_like(far[far])
         for _ in range(_HALVINGS):
-            after = y - size[:, None] * step
-            worse = potential(after) - (x * after).sum(-1) > before
+            after = own - size[:, None] * step
+            worse = potential(after) - (wanted * after).sum(-1) > most
             if not bool(worse.any()):
                 break
             size = torch.where(worse, size / 2, size)
-        y = y - size[:, None] * step
+        rest, after = rest[~worse], (own - size[:, None] * step)[~worse]
+        y[rest] = after
     return y
 
 

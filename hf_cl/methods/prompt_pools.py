@@ -108,7 +108,10 @@ def grows(which: AdaptSessions) -> bool:
 
 @dataclass
 class L2PSettings(PoolSettings):
-    """Settings of the recipe `l2p`; the defaults are the official CIFAR-100 setting."""
+    """L2P: prompts of a pool, chosen image by image by the keys next to its query.
+
+    The defaults are the official CIFAR-100 setting.
+    """
 
     e_tokens: int = 10
     """Rows of a prompt for the keys, and as many for the values."""
@@ -135,7 +138,10 @@ class L2PSettings(PoolSettings):
 
 @dataclass
 class DualPromptSettings(PoolSettings):
-    """Settings of the recipe `dualprompt`; the defaults are the official CIFAR-100 setting."""
+    """DualPrompt: prompts of all sessions in early blocks, of one session each in later ones.
+
+    The defaults are the official CIFAR-100 setting.
+    """
 
     e_tokens: int = 20
     """Rows of a session's entry for the keys, and as many for the values."""
@@ -163,7 +169,10 @@ class DualPromptSettings(PoolSettings):
 
 @dataclass
 class CodaPromptSettings(PoolSettings):
-    """Settings of the recipe `coda_prompt`; the defaults are the official CIFAR-100 setting."""
+    """CODA-Prompt: prompts mixed from components, image by image, by attention.
+
+    The defaults are the official CIFAR-100 setting.
+    """
 
     e_tokens: int = 4
     """Rows of a component for the keys, and as many for the values."""

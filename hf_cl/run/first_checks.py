@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_cl.backbones.loading import SHIPPED
-from hf_cl.errors import refuse_two_meanings, refuse_unasked
+from hf_cl.errors import refuse_two_meanings, refuse_unasked, refuse_unwritable
 from hf_cl.heads import check_head
 from hf_cl.hints import nearest, refuse
 from hf_cl.hub.access import check_push
@@ -36,6 +36,7 @@ def check_settings(settings: RunSettings) -> None:
         (build_probes, (settings.probes, settings.stability_every)),
         *([(check_head, (head,))] if head is not None else []),
         *([(refuse_two_meanings, (settings.backbone, "a base that ships with hf_cl"))] if two_meanings else []),
+        (refuse_unwritable, (Path(settings.output_dir),)),
         (refuse_unasked, (Path(settings.output_dir), settings.resume)),
         *([(read_excluded, (Path(settings.exclude).expanduser(),))] if settings.exclude is not None else []),
     ]
@@ -61,7 +62,7 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
         return [f"Unknown protocol {settings.protocol!r}.{nearest(settings.protocol, SCENARIOS)} Known: {', '.join(SCENARIOS)}."]
     known = inspect.signature(SCENARIOS[settings.protocol]).parameters
     faults = [
-        f"Protocol {settings.protocol} has no {name!r}; leave it out, or choose another protocol."
+        f"Protocol {settings.protocol} has no {name!r}; leave it out, or choose a protocol that has: {', '.join(_protocols_with(name))}."
         for name in ("shots", "index_list", "targets")
         if getattr(settings, name) and name not in known
     ]
@@ -80,6 +81,10 @@ def _protocol_faults(settings: RunSettings) -> list[str]:
     if settings.test_on == "validation" and not settings.validation_fraction:
         faults.append("test_on: validation needs images to measure on; say how many are kept out, such as validation_fraction 0.2.")
     return faults + _class_order_faults(settings, known)
+
+
+def _protocols_with(name: str) -> list[str]:
+    return [protocol for protocol, make in SCENARIOS.items() if name in inspect.signature(make).parameters]
 
 
 def order_of_classes(settings: RunSettings) -> str | None:

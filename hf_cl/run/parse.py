@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from hf_cl.hints import nearest, refuse
+from hf_cl.hints import refuse
 from hf_cl.run.configs import read_config
+from hf_cl.run.elsewhere import setting_hint
 from hf_cl.run.yaml_values import brief, yaml_value
 from hf_cl.settings import RunSettings
 
@@ -19,6 +20,14 @@ SPELLED = {"import": "imports"}
 """Flags whose setting has another name, since Python keeps theirs for itself."""
 REPEATED = ("imports",)
 """Lists whose flag may stand several times."""
+_EXAMPLES = {
+    "memory": "{type: exemplars, per_class: 20}",
+    "adapter": "{type: lora, r: 4}",
+    "losses": "{l2_anchor: {weight: 1.0}}",
+    "probes": "{novelty: {}}",
+    "protocol_options": "{num_sessions: 5}",
+}
+"""What a message shows of a setting that is a dict."""
 
 
 def parse_settings(settings_class: type[SettingsT], method: str, arguments: Sequence[str]) -> SettingsT:
@@ -46,7 +55,7 @@ def settings_of(settings_class: type[SettingsT], values: Mapping[str, Any], wher
     Raises ValueError with all that is wrong.
     """
     known = {f.name: str(f.type) for f in fields(settings_class)}
-    faults = [f"Unknown setting {brief(key)} ({where[key][:200]}).{nearest(key, known)}" for key in values if key not in known]
+    faults = [f"Unknown setting {brief(key)} ({where[key][:200]}).{setting_hint(key, known)}" for key in values if key not in known]
     typed = {key: _spelled_out(value, known[key]) for key, value in values.items() if key in known}
     try:
         settings = TypeAdapter(settings_class).validate_python(typed)
@@ -85,7 +94,8 @@ def _complaints(error: ValidationError, where: Mapping[str, str]) -> list[str]:
 def _complaint(each: ErrorDetails, place: str) -> str:
     if not each["loc"]:
         return each["msg"].removeprefix("Value error, ")
-    wanted = "expected a name, or keys and values in braces such as '{type: prototype}'" if each["type"] == "dict_type" else each["msg"]
+    example = _EXAMPLES.get(str(each["loc"][0]), "{type: prototype}")
+    wanted = f"expected a name, or keys and values in braces such as '{example}'" if each["type"] == "dict_type" else each["msg"]
     return f"{place}: {wanted}, got {brief(each['input'])}."
 
 

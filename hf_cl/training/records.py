@@ -87,9 +87,10 @@ class Records:
         if self.console.quiet:
             return
         if not self.console.is_terminal:
-            planned = ", ".join(f"{phase} {count} epochs" for phase, count in self._epochs.items())
+            planned = ", ".join(f"{phase} {count} epoch{'s' if count != 1 else ''}" for phase, count in self._epochs.items())
             if total > completed:
-                self.console.print(Text(f"{description}: {total - completed} steps{f' ({planned})' if planned else ''}"))
+                steps = "1 step" if total - completed == 1 else f"{total - completed} steps"
+                self.console.print(Text(f"{description}: {steps}{f' ({planned})' if planned else ''}"))
             return
         columns = (
             TextColumn("{task.description}"),

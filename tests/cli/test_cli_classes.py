@@ -108,16 +108,25 @@ def test_an_adapter_with_rows_of_its_own_for_each_class(tmp_path):
     model.save_pretrained(str(tmp_path / "old"))
     change_classes(tmp_path / "old", tmp_path / "new", drop=["ant"], rename={"dog": "hound"})
     loaded = PeftModel.from_pretrained(tiny.base("vit"), str(tmp_path / "new")).base_model
-    network, head = loaded.generator("default"), loaded.head_wrapper().head("default")
+    network = loaded.generator("default")
     assert torch.equal(network.means, tuner.generator("default").means[1:])
-    assert network.session_of.tolist() == head.session_of.tolist() == [0, 0, 1]
+    assert network.session_of.tolist() == [0, 0, 1]
     change_classes(tmp_path / "old", tmp_path / "merged", merge={"pet": ("bee", "cat")})
     merged = load_file(tmp_path / "merged" / "adapter_model.safetensors")
     (of_classes,) = [tensor for name, tensor in merged.items() if name.endswith(".means")]
     torch.testing.assert_close(of_classes, torch.nn.functional.normalize(torch.stack([means[0], means[1] + means[2], means[3]])))
-    assert merged["base_model.model.classifier.session_of"].tolist() == [0, 0, 1]
     with pytest.raises(ValueError, match="Of different sessions are cat, dog"):
         change_classes(tmp_path / "old", tmp_path / "apart", merge={"pet": ("cat", "dog")})
+
+
+def test_a_merged_class_is_as_old_as_the_first_of_its_parts(tmp_path):
+    model = get_peft_model(tiny.base("vit"), OnePromptConfig(class_names=NAMES[:2], head={"type": "linear", "age_scale": 0.1}))
+    for name in NAMES[2:]:
+        model.base_model.grow("default", [name])
+    model.save_pretrained(str(tmp_path / "old"))
+    change_classes(tmp_path / "old", tmp_path / "new", merge={"pet": ("bee", "dog")})
+    ages = load_file(tmp_path / "new" / "adapter_model.safetensors")["base_model.model.classifier.row_sessions"]
+    assert ages.tolist() == [0, 0, 1]
 
 
 def _pictures(folder, classes):

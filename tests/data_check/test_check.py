@@ -9,6 +9,7 @@ from html_page import Page
 from photos_with_copies import CLASSES, TRAIN, photo, write_photos
 from PIL import Image
 
+from hf_cl.backbones import load_backbone
 from hf_cl.data_check import Options, check, check_data, left_out
 from hf_cl.data_check.page import as_json, render_page, write_files
 from hf_cl.data_check.report import Alike, DataReport, Group, Picture, summary
@@ -161,3 +162,12 @@ def test_data_without_tests_and_with_many_of_them_say_so():
     report = DataReport("x", None, {"train": 3}, {"cat": 3})
     assert summary(report)[0].startswith("There are no test pictures")
     assert summary(replace(report, counts={"train": 3, "test": 2}))[0] == "No test picture of 2 is also trained on."
+
+
+def test_names_that_say_nothing_to_the_text_tower_are_named():
+    settings = FrozenSettings(dataset="x", backbone="demo_clip")
+    names = ["lizard", "sku 1037", "sku 1074", "house", "xq-7", "zz9"]
+    (remark,) = check._codes(load_backbone("demo_clip"), settings, names)
+    assert remark.startswith("4 of 6 class names hold no word that the text tower of demo_clip knows: 'sku 1037', 'sku 1074', 'xq-7', ....")
+    assert check._codes(load_backbone("demo_clip"), settings, names[::3]) == []
+    assert check._codes(load_backbone("demo"), replace(settings, backbone="demo"), names) == [], "a ViT reads no names"

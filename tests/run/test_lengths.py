@@ -24,6 +24,18 @@ def test_negative_epochs_are_refused_by_their_name(method, setting):
         parse_settings(METHODS[method], method, [f"--{setting}", "-1"])
 
 
+def test_negative_rates_and_sizes_are_refused_by_their_names_at_once():
+    flags = ["--learning_rate", "-1", "--weight_decay", "-0.1", "--classes_per_session", "0", "--epochs", "-1"]
+    with pytest.raises(ValueError, match="at least") as refused:
+        parse_settings(METHODS["lora"], "lora", flags)
+    assert sorted(str(refused.value).splitlines()) == [
+        "classes_per_session must be at least 1, got 0.",
+        "epochs must be at least 0, got -1.",
+        "learning_rate must be at least 0, got -1.0.",
+        "weight_decay must be at least 0, got -0.1.",
+    ]
+
+
 @pytest.mark.parametrize("lengths", [{"iterations": 0}, {"session_iterations": 0}, {"session_iterations": -5}])
 def test_no_iterations_are_refused(lengths):
     with pytest.raises(ValueError, match="must be at least 1"):

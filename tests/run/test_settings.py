@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hf_cl.methods import METHODS, OvorSettings
-from hf_cl.run import CONFIGS, config_names, describe, launch, open_scenario, parse_settings
+from hf_cl.run import CONFIGS, config_names, describe, launch, open_scenario, parse, parse_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,7 +86,7 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
     ("values", "message"),
     [
         ({"protocol": "class_incrementl"}, "Did you mean 'class_incremental'"),
-        ({"shots": 5}, "Protocol class_incremental has no 'shots'"),
+        ({"shots": 5}, r"Protocol class_incremental has no 'shots'; .*that has: few_shot_class_incremental, .*, base_to_novel"),
         ({"protocol": "few_shot_class_incremental"}, "needs shots"),
         ({"protocol": "si_blurry", "class_order": "coda"}, "has an order of classes of its own"),
         ({"protocol": "few_shot_class_incremental", "shots": 5, "class_order": "sed"}, "Did you mean 'seed'"),
@@ -99,6 +99,14 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
 def test_a_protocol_takes_its_own_settings_and_no_others(values, message):
     with pytest.raises(ValueError, match=message):
         open_scenario(OvorSettings(**values))
+
+
+def test_the_example_of_a_dict_is_one_of_that_setting():
+    for name, example in parse._EXAMPLES.items():
+        settings = parse_settings(METHODS["compose"], "compose", [f"--{name}", example])
+        assert getattr(settings, name) == yaml.safe_load(example)
+        with pytest.raises(ValueError, match=re.escape(f"in braces such as '{example}', got 20")):
+            parse_settings(METHODS["compose"], "compose", [f"--{name}", "20"])
 
 
 @pytest.mark.parametrize(

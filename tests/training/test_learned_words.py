@@ -73,6 +73,8 @@ def test_classes_without_a_known_word_get_one_when_they_come(whole):
     learned = [[NAMES[c] for c, row in enumerate(rows) if not row.isnan().any()] for rows in of_session]
     assert learned == [CODES[:2], CODES, CODES] and [len(rows) for rows in of_session] == [4, 5, 6]
     assert torch.equal(of_session[0][2:4], of_session[2][2:4]), "words of earlier classes are never touched"
+    images = load_file(folder / "adapters" / "session-2" / "adapter_model.safetensors")[KEY.replace("vectors", "images")]
+    assert images.shape == (6, 24) and not images.isnan().any(), "of classes with a name too"
     reported = json.loads((folder / "results.json").read_text())["probes"]["pseudo_words"]
     assert set(reported) == set(CODES) and all(word in (*two_towers.STONES, "photo") for word in reported["w11"].split(", "))
 

@@ -76,6 +76,8 @@ def test_a_line_where_stderr_is_no_terminal(tmp_path):
     made.note("loss 1.0")
     made.stop_bar()
     assert file.getvalue() == "session 0: 8 steps (train 5 epochs)\n"
+    made.start_bar("session 1", 1, 0, {"train": 1, "vor": 0})
+    assert file.getvalue().splitlines()[1] == "session 1: 1 step (train 1 epoch, vor 0 epochs)"
 
 
 def test_nothing_where_quiet_was_asked_for(tmp_path):

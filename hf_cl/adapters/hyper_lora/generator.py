@@ -109,6 +109,10 @@ class Generator(nn.Module):
         nearest = cosines.masked_fill(~known, -math.inf).argmax(-1)  # [B]
         return torch.where(known.any(), self.session_of[nearest], newest)
 
+    def own_classes(self, sessions: Tensor) -> Tensor:  # [B] -> [B, K]
+        """Which classes came in the session of each image."""
+        return self.session_of == sessions[:, None]
+
     # Growth
     @torch.no_grad()
     def grow(self, config: HyperLoraConfig) -> None:

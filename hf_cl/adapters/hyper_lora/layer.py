@@ -93,8 +93,8 @@ class HyperLoraLayer(TunerLayer):
                 else:
                     which, factors = None, generator(self.embedding_of(name)[None])
             self._made[name] = Made(factors.pairs, which)
-            if not self.training:
-                self._facts.setdefault("session", self._session(name)[None] if which is None else which)
+            if not self.training and len(generator.session_of):
+                self._facts.setdefault("own_classes", generator.own_classes(self._session(name)[None] if which is None else which))
             graded = factors.hidden
         return graded
 
@@ -102,7 +102,7 @@ class HyperLoraLayer(TunerLayer):
         self._made = {}
 
     def take_facts(self) -> dict[str, Tensor]:
-        """For a head: the `session` of each image of the last forward, [B], or [1] where it is that of all."""
+        """For a head: `own_classes`, which classes are of the session of each image of the last forward, [B, C], or [1, C] for all."""
         facts, self._facts = self._facts, {}
         return facts
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_cl._peft import BufferDict, check_adapters_to_merge
+from hf_cl._peft import BufferDict
 from hf_cl.adapters.query_pass import Query
 from hf_cl.adapters.session_norm.config import SessionNormConfig
 from hf_cl.adapters.session_norm.domains import Domains, by_rule, first_rule, looks
@@ -54,9 +54,6 @@ class SessionNormLayer(WideLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_held": {}}
-
-    def has(self, adapter_name: str) -> bool:
-        return adapter_name in self.session_norm_scale
 
     # Tensors
     def update_layer(self, adapter_name: str, config: SessionNormConfig) -> None:
@@ -137,12 +134,8 @@ class SessionNormLayer(WideLayer):
         return scale[domains.row], shift[domains.row]
 
     def _applied(self) -> list[str]:
-        """Adapters that the forward has to apply: none while they are merged or disabled."""
-        if self.disable_adapters:
-            if self.merged:
-                self.unmerge()
-            return []
-        names = [] if self.merged else [name for name in self.active_adapters if self.has(name)]
+        """The one adapter that the forward has to apply, if any."""
+        names = self.in_force()
         if len(names) > 1:
             raise ValueError(f"A norm has one scale and shift, and {len(names)} adapters are active: {', '.join(names)}. Activate one.")
         if names and not torch.compiler.is_compiling():
@@ -173,9 +166,7 @@ class SessionNormLayer(WideLayer):
 
         Raises ValueError where `safe_merge` finds a value that is not finite; nothing is merged then.
         """
-        for name in check_adapters_to_merge(self, adapter_names) or []:
-            if not self.has(name):
-                continue
+        for name in self.to_merge(adapter_names):
             weight, bias = self.original.weight, self.original.bias
             scale, shift = self.affine(name)
             merged = (widened(weight) + scale).to(weight.dtype), (widened(bias) + shift).to(bias.dtype)

@@ -212,7 +212,6 @@ def test_an_image_is_classified_among_the_classes_of_its_session():
     model = three_sessions(head={"type": "session_linear"})
     tuner = model.base_model
     head = tuner.head_wrapper().head("default")
-    head.session_of.copy_(torch.tensor([0, 0, 1, 1, 2, 2]))
     queries = tuner.queries(images())
     tuner.write_means("default", 0, torch.stack([queries[1], -queries[1], queries[0], queries[3], queries[2], -queries[2]]))
     assert [number // 2 for number in logits(model).argmax(1).tolist()] == [1, 0, 2, 1]
@@ -220,5 +219,15 @@ def test_an_image_is_classified_among_the_classes_of_its_session():
     assert set((logits(model).argmax(1) // 2).tolist()) == {0}
     outputs = model.train()(images()).logits  # in training all rows are what they are
     assert outputs.max() - outputs.min() < 100 and not head.given
-    tuner.grow("default", NAMES[6:7])
-    assert head.session_of.tolist() == [0, 0, 1, 1, 2, 2, 3]
+    tuner.grow("default", ())  # a session without a new class
+    tuner.grow("default", NAMES[6:8])
+    tuner.set_session(4)
+    assert set(logits(model.eval()).argmax(1).tolist()) <= {6, 7}
+    tuner.set_session(3)  # nobody's classes come before the others
+    assert (logits(model).amax(1) < -100).all()
+
+
+def test_where_one_session_trains_all_classes_are_of_it():
+    model = moved(hyper(NAMES[:2], [2], head={"type": "session_linear"}, grows=False))
+    model.base_model.grow("default", NAMES[2:4])
+    assert (logits(model) > -100).all()
