@@ -11,6 +11,7 @@ an environment of its own, and the page of `hf-cl app`, which ends with Ctrl-C, 
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -178,6 +179,7 @@ def main(documents: list[Path]) -> None:
     sys.modules["__snippet__"] = type(sys)("__snippet__")  # dataclasses look their module up
     here = Path.cwd()
     what_a_reader_has(here / "reader")
+    gc.freeze()  # what is imported by now, which the collector would look through again and again
     for document in documents:
         folder = here / name_of(document)
         shutil.copytree(here / "reader", folder)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
+
+from hf_cl.hints import nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -80,6 +82,12 @@ def check_count(name: str, value: int, limit: int, what: str) -> None:
     """Raise ValueError for a size far beyond use: a config of a stranger must not ask for more memory than there is."""
     if value > limit:
         raise ValueError(f"{name} is {brief(value)}; more than {limit} is {what}.")
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError, with the nearest one, where a word is none of a field's choices."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {brief(value)}.{nearest(value, allowed)}")
 
 
 def brief(value: object, limit: int = 80) -> str:

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_cl._peft import check_adapters_to_merge
 from hf_cl.adapters.weight_change import Change, ChangedLinear, ChangedWeight, widened
-from hf_cl.adapters.wide_layer import WideLayer
+from hf_cl.adapters.wide_layer import WideLayer, check_finite
 
 
 class WeightLayer(WideLayer):
@@ -39,16 +38,9 @@ class WeightLayer(WideLayer):
         """What the adapter does to the weight, and the tensors it takes for it."""
         raise NotImplementedError(f"{type(self).__name__} does not implement change")
 
-    def has(self, adapter_name: str) -> bool:
-        return any(adapter_name in getattr(self, name) for name in self.adapter_layer_names)
-
     def applied(self) -> list[str]:
-        """Adapters that the forward pass has to apply: none while they are merged or disabled."""
-        if self.disable_adapters:
-            if self.merged:
-                self.unmerge()
-            return []
-        names = [] if self.merged else [name for name in self.active_adapters if self.has(name)]
+        """Adapters that the forward pass has to apply; raises for a base whose weights are elsewhere."""
+        names = self.in_force()
         if names and not torch.compiler.is_compiling():
             self.refuse_offloaded(self.original.weight, *(tensor for name in names for tensor in self.change(name)[1]))
         return names
@@ -91,13 +83,11 @@ class WeightLayer(WideLayer):
 
         With `safe_merge`, raises ValueError before anything is written where an entry would not be finite.
         """
-        for adapter_name in check_adapters_to_merge(self, adapter_names) or []:
-            if not self.has(adapter_name):
-                continue
+        for adapter_name in self.to_merge(adapter_names):
             weight = self.original.weight
             merged = self.effective_weight([adapter_name])
-            if safe_merge and not bool(merged.isfinite().all()):
-                raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter_name} seems to be broken")
+            if safe_merge:
+                check_finite(adapter_name, [merged])
             touched = self.touched(adapter_name)
             kept = weight.detach().clone() if touched is None else weight.detach().flatten()[touched]
             self._unmerged[adapter_name] = kept, touched

@@ -160,6 +160,12 @@ def comparison_remarks(comparison: Comparison) -> list[str]:
         sentences.append(
             "All runs had their classes in one order: class_order_seed moved splits and draws alone (`--class_order seed` draws orders)."
         )
+    held_out = {run.settings.get("validation_fraction", 0.0) for run in runs}
+    if len(held_out) > 1 and any(run.results.marks for run in runs):
+        sentences.append(
+            "The runs keep different shares of their training images out (validation_fraction), and a mark is fitted to what its run "
+            "trains on: the same mark may differ by that."
+        )
     if len(runs) > len(comparison.groups) and "class_order_seed" not in comparison.across:
         sentences.append("All runs share one order of classes and one split: the deviation is that of training alone.")
     common = max((len(pair.differences) for pair in paired_differences(comparison)), default=0)

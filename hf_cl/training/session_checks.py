@@ -55,22 +55,27 @@ def check_session(
         _check_ordered(session, phases)
     _check_images(phases, head_reads)
     for phase in phases:
-        names = [term.name for term in phase.losses]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"Phase {phase.name!r} needs loss terms with different names, got {names}.")
-        if phase.inputs == "features" and settings.gradient_accumulation_steps > 1:
-            raise ValueError(f"Phase {phase.name!r} runs on features; gradient_accumulation_steps must be 1 there.")
-        for term in phase.losses:
-            _check_known(term, PROVIDED.union(roles, of_head))
-            if phase.inputs == "features" and term.needs & OF_IMAGES.union(roles):
-                raise ValueError(f"Loss {term.name!r} needs images; phase {phase.name!r} runs on features.")
-            if term.needs & {"own_classes", "own_images"} and min(session.train.labels) < session.own.start:
-                raise ValueError(
-                    f"Loss {term.name!r} is over the session's own classes, and session {session.id} has images of "
-                    f"{session.class_names[min(session.train.labels)]!r}, which came before it: give it `classes: seen`, or another loss."
-                )
-            if "previous" in term.needs and session.id == 0:
-                raise ValueError(f"Loss {term.name!r} needs the previous session's model; session 0 has none. Leave it out there.")
+        _check_phase(phase, session, settings, roles, of_head)
+
+
+def _check_phase(phase: Phase, session: Session, settings: TrainingSettings, roles: Collection[str], of_head: Collection[str]) -> None:
+    """Losses with names of their own, which find what they need."""
+    names = [term.name for term in phase.losses]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"Phase {phase.name!r} needs loss terms with different names, got {names}.")
+    if phase.inputs == "features" and settings.gradient_accumulation_steps > 1:
+        raise ValueError(f"Phase {phase.name!r} runs on features; gradient_accumulation_steps must be 1 there.")
+    for term in phase.losses:
+        _check_known(term, PROVIDED.union(roles, of_head))
+        if phase.inputs == "features" and term.needs & OF_IMAGES.union(roles):
+            raise ValueError(f"Loss {term.name!r} needs images; phase {phase.name!r} runs on features.")
+        if term.needs & {"own_classes", "own_images"} and min(session.train.labels) < session.own.start:
+            raise ValueError(
+                f"Loss {term.name!r} is over the session's own classes, and session {session.id} has images of "
+                f"{session.class_names[min(session.train.labels)]!r}, which came before it: give it `classes: seen`, or another loss."
+            )
+        if "previous" in term.needs and session.id == 0:
+            raise ValueError(f"Loss {term.name!r} needs the previous session's model; session 0 has none. Leave it out there.")
 
 
 def _check_images(phases: Sequence[Phase], head_reads: Collection[str]) -> None:

@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from hf_cl.backbones import check_class_names, reads_texts, texts_of
+from hf_cl.backbones import EncodedNames, check_class_names, reads_texts, texts_of
 from hf_cl.checkpoints.adapter_files import remove_adapters, save_adapter_files
 from hf_cl.checkpoints.signals import StopSignals
 from hf_cl.checkpoints.statistics_files import SavedStatistics, training_state
@@ -85,12 +85,7 @@ class SessionLoop(Services):
         check_method(method)
         check_strategy()
         check_unused(backbone)
-        if tokenizer is not None and method.adapter.has_text_head:
-            check_class_names(backbone, method.adapter, tokenizer, scenario.class_names)
-        texts = None
-        if reads_texts(method.adapter.head):
-            named: Any = backbone
-            texts = texts_of(method.adapter.head, named.name_or_path, scenario.class_names, revision=settings.backbone_revision)
+        texts = _texts(backbone, method, scenario, settings, tokenizer)
         protocol_record(scenario.protocol)
         self._store = store
         probes = [*probes, *build_probes(settings.probes, settings.stability_every)]
@@ -289,3 +284,13 @@ class SessionLoop(Services):
             save_adapter_files(folder, self.model, self.processor, self.tokenizer, saved, more)
             remove_adapters(folder.parent, self.settings.keep_adapters, self.session.id)
         self.accelerator.wait_for_everyone()
+
+
+def _texts(backbone: Any, method: Method, scenario: Scenario, settings: TrainingSettings, tokenizer: Any) -> EncodedNames | None:
+    """What the class names say, for a head that reads it. Raises ValueError for names that a text head cannot use."""
+    adapter = method.adapter
+    if tokenizer is not None and adapter.has_text_head:
+        check_class_names(backbone, adapter, tokenizer, scenario.class_names)
+    if not reads_texts(adapter.head):
+        return None
+    return texts_of(adapter.head, backbone.name_or_path, scenario.class_names, revision=settings.backbone_revision)

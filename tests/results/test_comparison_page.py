@@ -88,6 +88,15 @@ def test_seeds_that_moved_no_order_are_said(tmp_path):
     assert "All runs had their classes in one order: class_order_seed moved splits and draws alone" in texts
 
 
+def test_marks_of_runs_that_hold_other_images_out_are_not_the_same(tmp_path):
+    shares = {"a": 0.0, "b": 0.1}
+    runs = [read_run(write_run(tmp_path / name, settings={"validation_fraction": share})) for name, share in shares.items()]
+    assert all(run.results.marks for run in runs)
+    said = "The runs keep different shares of their training images out (validation_fraction)"
+    assert said in " ".join(Page(render_comparison(compare(runs))).texts)
+    assert said not in " ".join(Page(render_comparison(compare(runs[:1]))).texts)
+
+
 def test_protocols_without_sessions_have_tables_alone(tmp_path):
     run = Run(tmp_path, base_to_novel_results(method=MethodRecord("glad", "GLAD")), {"learning_rate": 1})
     page = render_comparison(compare([run]))

@@ -1,4 +1,4 @@
-"""Small runs of all recipes that write down what one and two processes must agree on: `equality_case.py FOLDER [DEVICE]`.
+"""Small runs of all recipes that write down what one and two processes must agree on: `equality_case.py FOLDER DEVICE DTYPE`.
 
 Started by torch's launcher it makes the runs on two processes; test_process_equality.py makes the same ones in its own.
 """
@@ -163,5 +163,4 @@ def run(folder: Path, device: str, name: str, dtype: str) -> Path:
 
 if __name__ == "__main__":
     for name in METHODS:
-        for dtype in DTYPES:
-            run(Path(sys.argv[1]), sys.argv[2], name, dtype)
+        run(Path(sys.argv[1]), sys.argv[2], name, sys.argv[3])

@@ -10,9 +10,8 @@ from torch import nn
 
 from hf_cl.adapters.config import MAX_ROWS, HeadedConfig
 from hf_cl.adapters.cpe_clip.sites import text_tower
-from hf_cl.adapters.field_types import brief, check_count
+from hf_cl.adapters.field_types import check_choice, check_count
 from hf_cl.heads.text import check_text_head
-from hf_cl.hints import nearest
 
 TEXT_HEAD: dict[str, Any] = {"type": "text", "template": "{}.", "logit_scale": 100.0, "clean_class_names": True}
 """CPE-CLIP's head on a model with two towers: the text is "<class name>.", the logits are 100 times the cosine."""
@@ -91,11 +90,9 @@ class CPEClipConfig(HeadedConfig, PeftConfig):
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value in allowed:
-        return
     if name == "text_mode" and value in ("accumulate", "accumulate_same"):
         raise ValueError(
             f"text_mode {value!r} is not supported: it would change the length of the text inside the tower, and with it mask and pooling. "
             "Use 'replace'."
         )
-    raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {brief(value)}.{nearest(value, allowed)}")
+    check_choice(name, value, allowed)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from peft import PeftConfig, PeftType
 
+from hf_cl.adapters.field_types import check_choice
 from hf_cl.adapters.weight_config import WeightConfig
 
 _CHOICES = {"init": ("uniform", "erk"), "death": ("magnitude", "taylor", "set"), "growth": ("gradient", "random", "random_unfired")}
@@ -48,8 +49,7 @@ class DstConfig(WeightConfig, PeftConfig):
         if not 0 < self.density < 1:
             raise ValueError(f"density must lie strictly between 0 and 1, got {self.density}: it is the share of entries that trains.")
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+            check_choice(name, getattr(self, name), choices)
 
     @property
     def sessions(self) -> int:

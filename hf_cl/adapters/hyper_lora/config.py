@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from hf_cl.adapters.bases import signature
 from hf_cl.adapters.config import MAX_ROWS, HeadedConfig
-from hf_cl.adapters.field_types import check_count
+from hf_cl.adapters.field_types import check_choice, check_count
 from hf_cl.adapters.query_pass import query_misfits
 
 
@@ -84,8 +84,7 @@ class HyperLoraConfig(HeadedConfig, PeftConfig):
         if not 0 < self.lora_alpha < math.inf:
             raise ValueError(f"lora_alpha must be a positive number, got {self.lora_alpha}.")
         for name, known in {"new_embedding": ("last", "zero", "random"), "session_inference": ("prototype", "given")}.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+            check_choice(name, getattr(self, name), known)
 
     @property
     def scaling(self) -> float:

@@ -7,13 +7,14 @@ from typing import Literal
 
 from peft import PeftConfig, PeftType
 
-from hf_cl.adapters.config import HeadedConfig
+from hf_cl.adapters.field_types import check_choice
+from hf_cl.adapters.weight_config import WeightConfig
 
 _CHOICES = {"rank_mode": ("one", "all"), "rank_on": ("value", "delta"), "decay": ("value", "delta")}
 
 
 @dataclass
-class SaraConfig(HeadedConfig, PeftConfig):
+class SaraConfig(WeightConfig, PeftConfig):
     """SaRA (Hu et al., ICLR 2025, arXiv 2409.06633): train those entries of the base's weights that are smallest in magnitude.
 
     The adapter holds positions and differences, so it can be disabled, merged, scaled and added to others. A config belongs to one model:
@@ -26,13 +27,6 @@ class SaraConfig(HeadedConfig, PeftConfig):
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "modules to adapt: Linear, Conv2d, and with include_bias_norm also norms"}
     )
-    exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "peft's own meaning"})
-    layers_to_transform: list[int] | int | None = field(default=None, metadata={"help": "peft's own meaning"})
-    layers_pattern: list[str] | str | None = field(
-        default_factory=lambda: ["layers", "layer", "resblocks", "blocks"],
-        metadata={"help": "names of the module lists that number the layers (Dinov2 says layer, open_clip resblocks, timm blocks)"},
-    )
-    modules_to_save: list[str] | None = field(default=None, metadata={"help": "peft's own meaning; injection adds the head"})
     threshold: float = field(
         default=2e-3, metadata={"help": "entries with |w| strictly below it are trained; the same for every tensor; unused with density"}
     )
@@ -73,22 +67,14 @@ class SaraConfig(HeadedConfig, PeftConfig):
         default_factory=dict, metadata={"help": "module -> shape of its weight; written at injection, checked at loading"}
     )
     has_inactive: bool = field(default=False, metadata={"help": "whether the file holds sara_active; written when the adapter is saved"})
-    init_weights: bool = field(
-        default=True, metadata={"help": "True: differences start at 0, the adapter is the identity; False: at N(0, 1e-2), for tests"}
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType["SARA"]
         self.check_shared_fields()
-        if isinstance(self.target_modules, list):
-            self.target_modules = set(self.target_modules)  # pyright: ignore[reportAttributeAccessIssue]
-        if isinstance(self.exclude_modules, list):
-            self.exclude_modules = set(self.exclude_modules)  # pyright: ignore[reportAttributeAccessIssue]
         self._check_selection()
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+            check_choice(name, getattr(self, name), choices)
         if self.progressive_iter is not None and self.progressive_iter < 1:
             raise ValueError(f"progressive_iter must be at least 1, or None for no switch; got {self.progressive_iter}.")
 

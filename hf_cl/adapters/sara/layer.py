@@ -13,18 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hf_cl._peft import BufferDict, TunerLayer, check_adapters_to_merge
+from hf_cl._peft import BufferDict
 from hf_cl.adapters.sara.config import SaraConfig
 from hf_cl.adapters.sara.entries import Entries, PartNames
 from hf_cl.adapters.sara.selection import check_positions, select
 from hf_cl.adapters.sara.sparse_linear import Block, SparseLinear, cut, moved
+from hf_cl.adapters.wide_layer import WideLayer, check_finite
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 T = TypeVar("T")
 
 
-class SaraLayer(TunerLayer):
+class SaraLayer(WideLayer):
     """A module with moved entries: `sara_values` [n] (float32, differences), `sara_indices` [n] (int32) and `sara_active` [n] (bool).
 
     The effective entry is base + scaling * value; `sara_scaling` is 1 unless it is set. `sara_active` tells which entries still train; a
@@ -112,11 +113,6 @@ class SaraLayer(TunerLayer):
         indices[adapter_name] = torch.zeros(count, dtype=torch.int32, device=device)
 
     # What is there
-    @property
-    def original(self) -> Any:
-        """The wrapped Linear, Conv2d or norm."""
-        return self.get_base_layer()
-
     def base_tensors(self) -> dict[str, Tensor]:
         """The wrapped module's weight and, where it has one, its bias."""
         # by attribute: within its forward FSDP puts the tensors in use in front of the parameters
@@ -136,9 +132,6 @@ class SaraLayer(TunerLayer):
         """State-dict key within the layer -> which entries still train, of all adapters."""
         parts = {self.part_names(name).active: self._parts(name)[2] for name in ("weight", "bias")}
         return {f"{part}.{adapter_name}": marks for part, by_adapter in parts.items() for adapter_name, marks in by_adapter.items()}
-
-    def has(self, adapter_name: str) -> bool:
-        return adapter_name in self.sara_values
 
     def _remember(self, adapter_name: str, what: str, tensor: Tensor, read: Callable[[], T]) -> T:
         """`read()`, which asks the device, is called again only after `tensor` was replaced or written."""
@@ -172,11 +165,7 @@ class SaraLayer(TunerLayer):
         Their positions are checked here, once after they were written, since every loading route ends here: some copy into the tensors,
         some replace them, none tells the layer.
         """
-        if self.disable_adapters:
-            if self.merged:
-                self.unmerge()
-            return []
-        names = [] if self.merged else [name for name in self.active_adapters if self.has(name)]
+        names = self.in_force()
         if not torch.compiler.is_compiling():
             for name in names:
                 self.refuse_offloaded(self.original.weight, self._parts("weight")[0][name])
@@ -205,12 +194,10 @@ class SaraLayer(TunerLayer):
 
         With `safe_merge`, raises ValueError before anything is written where an entry would not be finite.
         """
-        for adapter_name in check_adapters_to_merge(self, adapter_names) or []:
-            if not self.has(adapter_name):
-                continue
+        for adapter_name in self.to_merge(adapter_names):
             merged = self.effective_tensors([adapter_name])
-            if safe_merge and not all(bool(tensor.isfinite().all()) for tensor in merged.values()):
-                raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter_name} seems to be broken")
+            if safe_merge:
+                check_finite(adapter_name, merged.values())
             self._unmerged[adapter_name] = [e.base.flatten().index_select(0, e.indices) for e in self.entries(adapter_name)]
             for e in self.entries(adapter_name):
                 e.base.copy_(merged[e.name])
@@ -228,14 +215,6 @@ class SaraLayer(TunerLayer):
         """Equation 9: W + scale * delta. Nothing where the module has no such adapter."""
         if self.has(adapter_name):
             self.sara_scaling[adapter_name] = scale
-
-    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        # peft's own also casts to the base's dtype, which would round the values of a half-precision base
-        device = self.original.weight.device if device is None else device
-        for part in (*self._parts("weight"), *self._parts("bias")):
-            held = dict(part.items())
-            if adapter_name in held and held[adapter_name].device.type != "meta":
-                part[adapter_name] = held[adapter_name].to(device)
 
     def extra_repr(self) -> str:
         size = self.original.weight.numel()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_cl._peft import BufferDict, check_adapters_to_merge
+from hf_cl._peft import BufferDict
 from hf_cl.adapters.query_pass import Query
 from hf_cl.adapters.session_norm.config import SessionNormConfig
 from hf_cl.adapters.session_norm.domains import Domains, by_rule, first_rule, looks
@@ -55,9 +55,6 @@ class SessionNormLayer(WideLayer):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_held": {}}
 
-    def has(self, adapter_name: str) -> bool:
-        return adapter_name in self.session_norm_scale
-
     # Tensors
     def update_layer(self, adapter_name: str, config: SessionNormConfig) -> None:
         """The tensors of one adapter; the identity unless `init_weights` is False."""
@@ -83,7 +80,7 @@ class SessionNormLayer(WideLayer):
         for name in ("session_norm_scale", "session_norm_shift"):
             held: Any = getattr(self, name)[adapter_name]
             more = held.new_zeros(config.rows - len(held), held.shape[1])
-            grown = nn.Parameter(torch.cat([held.detach(), more]), requires_grad=held.requires_grad)
+            grown = nn.Parameter(torch.cat([held.detach(), more]), requires_grad=held.requires_grad)  # [R, D]
             getattr(self, name)[adapter_name] = grown
         if adapter_name in self.session_norm_rule:
             known = self.session_norm_rule[adapter_name]
@@ -137,12 +134,8 @@ class SessionNormLayer(WideLayer):
         return scale[domains.row], shift[domains.row]
 
     def _applied(self) -> list[str]:
-        """Adapters that the forward has to apply: none while they are merged or disabled."""
-        if self.disable_adapters:
-            if self.merged:
-                self.unmerge()
-            return []
-        names = [] if self.merged else [name for name in self.active_adapters if self.has(name)]
+        """The one adapter that the forward has to apply, if any."""
+        names = self.in_force()
         if len(names) > 1:
             raise ValueError(f"A norm has one scale and shift, and {len(names)} adapters are active: {', '.join(names)}. Activate one.")
         if names and not torch.compiler.is_compiling():
@@ -162,7 +155,7 @@ class SessionNormLayer(WideLayer):
         if scale.dim() == 1:
             normed = F.layer_norm(wide, base.normalized_shape, scale.to(wide), shift.to(wide), base.eps)
         else:
-            each = (len(scale), *(1,) * (x.dim() - 2), -1)
+            each = (len(scale), *(1,) * (x.dim() - 2), -1)  # [B, 1, ..., D]
             normed = F.layer_norm(wide, base.normalized_shape, None, None, base.eps) * scale.view(each) + shift.view(each)
         return normed if torch.is_autocast_enabled(x.device.type) else normed.to(x.dtype)
 
@@ -173,9 +166,7 @@ class SessionNormLayer(WideLayer):
 
         Raises ValueError where `safe_merge` finds a value that is not finite; nothing is merged then.
         """
-        for name in check_adapters_to_merge(self, adapter_names) or []:
-            if not self.has(name):
-                continue
+        for name in self.to_merge(adapter_names):
             weight, bias = self.original.weight, self.original.bias
             scale, shift = self.affine(name)
             merged = (widened(weight) + scale).to(weight.dtype), (widened(bias) + shift).to(bias.dtype)
