@@ -16,7 +16,7 @@ def packed_size(entries: int) -> int:
 
 def pack(mask: Tensor) -> Tensor:  # [...] bool -> [N / 8, rounded up] uint8
     """The mask's bits."""
-    flat = mask.flatten().to(torch.uint8)
+    flat = mask.flatten().to(torch.uint8)  # [N]
     padded = torch.nn.functional.pad(flat, (0, 8 * packed_size(len(flat)) - len(flat))).view(-1, 8)  # [bytes, 8]
     return (padded << _shifts(mask)).sum(1, dtype=torch.uint8)
 

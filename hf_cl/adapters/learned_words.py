@@ -188,7 +188,7 @@ class LearnedWordsHead(TextHead, Part):  # pyright: ignore[reportIncompatibleMet
         columns = torch.cat([labels.unique(), before]).sort().values  # [C']
         weights = images.new_ones(len(labels) + len(before))
         weights[len(labels) :] = len(labels) / (len(columns) - len(before))  # the images that a class has here
-        rows = torch.cat([images, unit(self.words.images[before])])
+        rows = torch.cat([images, unit(self.words.images[before])])  # [n + k, E]
         return columns, rows, torch.searchsorted(columns, torch.cat([labels, before])), weights
 
     def _texts_with(self, vectors: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     u, s, v = torch.linalg.svd(wide, full_matrices=False)  # [O, k], [k], [k, I]
     root = s[:rank].sqrt()
-    down, up = root[:, None] * v[:rank], u[:, :rank] * root
+    down, up = root[:, None] * v[:rank], u[:, :rank] * root  # [r, I], [O, r]
     return down.contiguous(), up.contiguous()  # products round by the order in memory, and files have but this one
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
+from hf_cl._peft import BaseTunerLayer, ModulesToSaveWrapper
 from hf_cl.adapters.low_rank_linear import MIN_OUT_FEATURES, LowRankLinear, checked_rank, is_low_rank, ranks
 from hf_cl.adapters.weight_targets import WeightTargets
 
@@ -46,7 +47,7 @@ def compress(
     """
     if is_low_rank(model):
         raise ValueError("This base is compressed already; factors of factors would lose twice. Compress the original.")
-    if any(hasattr(module, "base_layer") for module in model.modules()):
+    if any(isinstance(module, BaseTunerLayer | ModulesToSaveWrapper) for module in model.modules()):
         raise ValueError("This model has adapters; compress the base alone, and train adapters on the result.")
     kind = getattr(getattr(model, "config", None), "model_type", "custom")
     names = target_modules or WeightTargets.target_module_mapping.get(kind, ())
@@ -92,7 +93,7 @@ def expand(model: Any) -> Any:
     large = deepcopy(model)
     for name in ranks(model):
         large.set_submodule(name, large.get_submodule(name).dense())
-    if hasattr(getattr(large, "config", None), KEY):
+    if isinstance(large, PreTrainedModel) and KEY in vars(large.config):
         delattr(large.config, KEY)
     return large
 

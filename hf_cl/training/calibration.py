@@ -82,8 +82,8 @@ def losses(head: Head, logits: Tensor, labels: Tensor) -> Tensor:
     found = []
     for t in TEMPERATURES:
         logs = head.probabilities(logits / t).clamp_min(_SMALLEST).log()  # [B, C]
-        found.append(-torch.stack([logs[rows, labels].sum(), logs.mean(1).sum()]))
-    return torch.stack(found, 1)
+        found.append(-torch.stack([logs[rows, labels].sum(), logs.mean(1).sum()]))  # [2]
+    return torch.stack(found, 1)  # [2, T]
 
 
 def best(losses: Tensor, images: int) -> float:

@@ -275,5 +275,5 @@ class ImageStream:
         order = torch.empty(total, 2, dtype=torch.long)
         for rank, share in enumerate(shares):
             positions = torch.tensor([position for batch in share for position in batch], dtype=torch.long)
-            order[positions] = torch.stack([torch.full_like(positions, rank), torch.arange(len(positions))], dim=1)
+            order[positions] = torch.stack([torch.full_like(positions, rank), torch.arange(len(positions))], dim=1)  # [n, 2]
         return rows[order[:, 0], order[:, 1]]

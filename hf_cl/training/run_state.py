@@ -53,7 +53,10 @@ class RunState:
             run.records.say(change)
         if run.memory is not None:
             run.plan.remember(self._pending["memory"])
-        run.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
+        if position.session == len(run.plan.sessions):
+            run.records.say("All sessions of this run have ended: nothing is left to train.")
+        else:
+            run.records.say(f"Resuming from the checkpoint of step {step} (session {position.session}).")
         before, now = self.store.world_of(self.store.path(step)), self.accelerator.num_processes
         if before != now:
             run.records.say(

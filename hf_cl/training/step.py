@@ -136,8 +136,8 @@ class Stepper:
             return (Outputs(*self.model(batch["features"])),)
         if len(pixels) == 1:
             return (Outputs(*self.model(pixels[0])),)
-        *tensors, extras = self.model(torch.cat(list(pixels)))  # one forward for both views
-        parts = [tensor.chunk(len(pixels)) for tensor in tensors]
+        *tensors, extras = self.model(torch.cat(list(pixels)))  # [2 B, ...]: one forward for both views
+        parts = [tensor.chunk(len(pixels)) for tensor in tensors]  # of each the views, [B, ...]
         named = {name: tensor.chunk(len(pixels)) for name, tensor in extras.items()}
         each = ({name: chunks[number] for name, chunks in named.items()} for number in range(len(pixels)))
         return tuple(Outputs(*view) for view in zip(*parts, each, strict=True))
@@ -164,7 +164,7 @@ class Stepper:
         names = sorted(self._sums)
         if not names:
             return {}, None
-        values = torch.stack([self._sums[name].float() for name in names]) / self._count
+        values = torch.stack([self._sums[name].float() for name in names]) / self._count  # [losses]
         values = self.accelerator.reduce(values, reduction="mean")
         # the flag of any process counts: the largest is the earliest seen where only some processes saw one
         first_bad = int(self.accelerator.gather(self._first_bad.reshape(1)).max())

@@ -143,7 +143,7 @@ def _apart(arguments: Sequence[str]) -> tuple[TuneOptions, list[str]]:
         while not equals and end < len(arguments) and not arguments[end].startswith("--"):
             end += 1
         values = [text] if equals else list(arguments[position + 1 : end])
-        if not flag.startswith("--") or not hasattr(found, name):
+        if not flag.startswith("--") or name not in vars(found):
             flags += arguments[position:end]
         elif isinstance(before := getattr(found, name), list):
             if not any(values):

@@ -72,7 +72,8 @@ def test_what_lies_between_the_classes_is_improbable():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_proximal_matching_thresholds_softly_and_the_squared_error_does_not(seed):
-    """The paper's own test: of Laplace noise on nothing, the most probable denoised value is the soft threshold at 1."""
+    """The paper's own test: of Laplace noise on nothing, the most probable denoised value is the soft threshold at 1. (The
+    minimum of the last gamma's loss, by quadrature, is off by 0.052 on average itself.)"""
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(20000, 1, dtype=torch.float64, generator=generator) - 0.5
     rows = -uniform.sign() * (1 - 2 * uniform.abs()).log()  # Laplace(1)

@@ -49,10 +49,13 @@ def test_a_head_of_statistics_under_a_drift_map_is_resumed_to_the_bit(tmp_path):
     assert resumed.accuracy_matrix == results.accuracy_matrix
 
 
-def test_resuming_a_finished_run_changes_nothing(uninterrupted, tmp_path):
+def test_resuming_a_finished_run_changes_nothing_and_says_so(uninterrupted, tmp_path, capsys):
     build(tmp_path, head="prototype").fit()
+    capsys.readouterr()
     results = build(tmp_path, head="prototype", resume="auto").fit()
     assert ended(tmp_path, results) == uninterrupted
+    said = capsys.readouterr().err
+    assert "All sessions of this run have ended: nothing is left to train.\n" in said and "Resuming" not in said
 
 
 def test_resume_starts_where_there_is_no_checkpoint(uninterrupted, tmp_path):

@@ -177,3 +177,8 @@ def test_the_page_and_the_config_of_a_search_that_found_something():
     Page(page)
     assert 'data-logx="1"' in page and ">0.003</text>" in page and ">0.001</text>" in page, "rates stand at rates, not at powers"
     assert "80.0 ± 2.0" in page and "diverged" in page and "2.75 of 8 full-length runs" in page
+
+
+def test_flags_that_are_no_option_of_the_search_are_the_base_s():
+    options, flags = tune._apart(["--budget", "4", "--__class__", "x", "--epochs=3", "--over", "r", "learning_rate"])
+    assert (options.budget, options.over) == (4.0, ["r", "learning_rate"]) and flags == ["--__class__", "x", "--epochs=3"]

@@ -107,7 +107,7 @@ class DstLayer(WeightLayer):
         for name, kept in ((INDICES, KEPT_INDICES), (VALUES, KEPT_VALUES)):
             row = getattr(self, name)[adapter_name].detach().clone()[None]  # [1, n]
             rows = dict(getattr(self, kept).items())
-            getattr(self, kept)[adapter_name] = torch.cat([rows[adapter_name], row]) if adapter_name in rows else row
+            getattr(self, kept)[adapter_name] = torch.cat([rows[adapter_name], row]) if adapter_name in rows else row  # [S, n]
         free, values = self.free(adapter_name), self.dst_values[adapter_name]
         if int(free.sum()) < len(values):
             raise ValueError(
@@ -200,7 +200,7 @@ class DstLayer(WeightLayer):
         else:
             unfired = ~self.dst_fired[adapter_name] if config.growth == "random_unfired" else None
             grown = at_random(allowed, count, draw, unfired)
-        places = torch.cat([indices[stays], grown.to(torch.int32)])
+        places = torch.cat([indices[stays], grown.to(torch.int32)])  # [n]
         order = places.argsort()
         indices.copy_(places[order])
         for tensor in (values, *moments):

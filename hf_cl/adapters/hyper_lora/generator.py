@@ -120,13 +120,13 @@ class Generator(nn.Module):
         if config.grows:
             before = self.embedding.detach()
             begin = {"last": before.clone, "zero": lambda: torch.zeros_like(before), "random": lambda: torch.randn(len(before)).to(before)}
-            self.past = torch.cat([self.past, before[None]])
+            self.past = torch.cat([self.past, before[None]])  # [S - 1, E]
             self.embedding = nn.Parameter(begin[config.new_embedding](), requires_grad=self.embedding.requires_grad)
         added = config.hidden_units - self.weight_hh.shape[-1]
         if added:
             self._widen(added)
         new = len(config.class_names or ()) - len(self.means)
-        self.means = torch.cat([self.means, self.means.new_zeros(new, self.means.shape[1])])
+        self.means = torch.cat([self.means, self.means.new_zeros(new, self.means.shape[1])])  # [K, Q]
         self.session_of = _session_of(config).to(self.session_of.device)
 
     def _widen(self, added: int) -> None:

@@ -41,4 +41,4 @@ class OnePromptLayer(PrefixLayer):
             return None
         if len(names) == 1:
             return self.one_prompt_k[names[0]], self.one_prompt_v[names[0]]  # [P, D] each
-        return torch.cat([self.one_prompt_k[n] for n in names]), torch.cat([self.one_prompt_v[n] for n in names])
+        return torch.cat([self.one_prompt_k[n] for n in names]), torch.cat([self.one_prompt_v[n] for n in names])  # [P, D] each

@@ -104,7 +104,7 @@ class PromptPoolLayer(PrefixLayer):
             newest = getattr(self, f"prompt_pool_{kind}")
             if adapter_name in newest:
                 past = getattr(self, f"prompt_pool_past_{kind}")[adapter_name] if kind != "g" else newest[adapter_name][:0]
-                found[kind] = torch.cat([past, newest[adapter_name]]) if len(past) else newest[adapter_name]
+                found[kind] = torch.cat([past, newest[adapter_name]]) if len(past) else newest[adapter_name]  # [M, ...]
         return found
 
     def __getstate__(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class PromptPoolLayer(PrefixLayer):
             self._facts.setdefault("chosen", choice)
         chosen = self.leaders.get(name, self)._choice[name]  # [B, k]
         prompts = pool["p"][chosen]  # [B, k, 2, L, D]
-        return Produced((prompts[:, :, 0].flatten(1, 2), prompts[:, :, 1].flatten(1, 2)), similarity, choice)
+        return Produced((prompts[:, :, 0].flatten(1, 2), prompts[:, :, 1].flatten(1, 2)), similarity, choice)  # [B, k L, D] each
 
     def take_facts(self) -> dict[str, Tensor]:
         """For a head: which entries the images of the last forward have, `chosen` [B, k]."""
@@ -184,7 +184,7 @@ def _joined(rows: list[Rows], batch: int) -> Rows:
     if len(rows) == 1:
         return rows[0]
     if any(one[0].dim() == 3 for one in rows):
-        rows = [(k, v) if k.dim() == 3 else (k.expand(batch, -1, -1), v.expand(batch, -1, -1)) for k, v in rows]
+        rows = [(k, v) if k.dim() == 3 else (k.expand(batch, -1, -1), v.expand(batch, -1, -1)) for k, v in rows]  # [B, P, D] each
     return torch.cat([k for k, _ in rows], dim=-2), torch.cat([v for _, v in rows], dim=-2)
 
 

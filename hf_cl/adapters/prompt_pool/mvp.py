@@ -79,6 +79,6 @@ class Projection:
         inside = next(norm.parameters()).dtype
         given = prompts.to(inside)
         if prompts.shape[-3] == 1:  # tuning: one prompt for both
-            given = norm(given).expand(*prompts.shape[:-3], 2, -1, -1)
-        keys, values = given.unbind(-3)
+            given = norm(given).expand(*prompts.shape[:-3], 2, -1, -1)  # [..., 2, L, D]
+        keys, values = given.unbind(-3)  # [..., L, D] each
         return torch.stack([k_proj(keys), v_proj(values)], dim=-3).to(prompts.dtype)  # pyright: ignore[reportCallIssue]

@@ -37,7 +37,7 @@ def select(tensor: Tensor, config: SaraConfig, count: int | None = None) -> Tens
         raise ValueError(f"SARA numbers entries with int32; a tensor of {size} entries is too large for it.")
     if tensor.device.type == "meta":
         return torch.zeros(count or 0, dtype=torch.int32)
-    magnitudes = tensor.detach().flatten().to(torch.promote_types(tensor.dtype, torch.float32)).abs()
+    magnitudes = tensor.detach().flatten().to(torch.promote_types(tensor.dtype, torch.float32)).abs()  # [n]
     if config.density is None:
         positions = (magnitudes < config.threshold).nonzero().squeeze(1)
     else:

@@ -80,7 +80,7 @@ class SessionNormLayer(WideLayer):
         for name in ("session_norm_scale", "session_norm_shift"):
             held: Any = getattr(self, name)[adapter_name]
             more = held.new_zeros(config.rows - len(held), held.shape[1])
-            grown = nn.Parameter(torch.cat([held.detach(), more]), requires_grad=held.requires_grad)
+            grown = nn.Parameter(torch.cat([held.detach(), more]), requires_grad=held.requires_grad)  # [R, D]
             getattr(self, name)[adapter_name] = grown
         if adapter_name in self.session_norm_rule:
             known = self.session_norm_rule[adapter_name]
@@ -155,7 +155,7 @@ class SessionNormLayer(WideLayer):
         if scale.dim() == 1:
             normed = F.layer_norm(wide, base.normalized_shape, scale.to(wide), shift.to(wide), base.eps)
         else:
-            each = (len(scale), *(1,) * (x.dim() - 2), -1)
+            each = (len(scale), *(1,) * (x.dim() - 2), -1)  # [B, 1, ..., D]
             normed = F.layer_norm(wide, base.normalized_shape, None, None, base.eps) * scale.view(each) + shift.view(each)
         return normed if torch.is_autocast_enabled(x.device.type) else normed.to(x.dtype)
 

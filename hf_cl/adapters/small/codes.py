@@ -32,7 +32,7 @@ def quantise(rows: Tensor, bits: int, scale_dtype: torch.dtype | None = None) ->
     scale = rows.abs().amax(-1) / top  # [R]
     if scale_dtype is not None:
         scale = scale.to(scale_dtype)
-    steps = scale.to(rows.dtype)[:, None]
+    steps = scale.to(rows.dtype)[:, None]  # [R, 1]
     codes = torch.where(steps > 0, rows / steps, 0.0).round().clamp(-top, top)
     return codes.to(torch.int8), scale
 

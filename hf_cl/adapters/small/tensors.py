@@ -104,7 +104,7 @@ def shrink(tensor: Tensor, bits: int) -> tuple[Small, Tensor, Tensor]:
     if tensor.is_floating_point():
         codes, scales = quantise(_blocks(tensor), bits, SCALE)
         return Small("values", bits, tuple(tensor.shape)), pack_codes(codes.flatten()[: tensor.numel()], bits), scales
-    differences = gaps(tensor).flatten()
+    differences = gaps(tensor).flatten()  # [N]
     width = max(1, int(differences.max()).bit_length())
     return Small("positions", width, tuple(tensor.shape)), pack_words(differences, width), torch.zeros(0, dtype=SCALE)
 
@@ -152,5 +152,5 @@ def expand(small: Small, codes: Tensor, scales: Tensor) -> Tensor:
 
 
 def _blocks(tensor: Tensor) -> Tensor:  # [...] -> [S, BLOCK]
-    flat = tensor.detach().flatten().to(torch.promote_types(tensor.dtype, torch.float32))
+    flat = tensor.detach().flatten().to(torch.promote_types(tensor.dtype, torch.float32))  # [N]
     return torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
