@@ -109,6 +109,13 @@ class KernelRidgeHead(LinearHead, Part):  # pyright: ignore[reportIncompatibleMe
         """Scatters of single classes, where they are drawn from."""
         return frozenset({"full"} if self.memory == "gaussian" else ())
 
+    @property
+    def new_classes_only(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What is drawn from a session's images alone would stand in the place of what earlier ones gave."""
+        if self.memory == "gaussian":
+            return ""
+        return f"memory {self.memory!r} draws the rows of a class from the images of one session (`memory: gaussian` from all of its class)"
+
     def grow(self, class_names: Sequence[str]) -> None:
         super().grow(class_names)
         count, (_, m, width) = len(class_names), self.coreset.shape
@@ -147,14 +154,10 @@ class KernelRidgeHead(LinearHead, Part):  # pyright: ignore[reportIncompatibleMe
     def end_session(self, trainer: Trainer, session: Session) -> None:
         """Draw the coreset of the session's classes and solve for all classes.
 
-        Raises ValueError for a class without images, for one that comes again where only this session's images could be drawn from, and
-        where the system is singular.
+        Raises ValueError for a class without images, and where the system is singular.
         """
         features, labels, _ = own_rows(trainer, session)
         own = labels.unique().tolist()
-        again = [label for label in own if self._known()[label]]
-        if again and self.memory != "gaussian":
-            raise ValueError(f"Classes {again} come again, and memory {self.memory!r} knows this session alone: take memory: gaussian.")
         if session.id == 0:
             self.feature_map.begin(features)
         memory = self._fitted_memory(trainer, session, features, labels)

@@ -99,10 +99,15 @@ def test_a_fitted_head_is_that_of_all_images_at_once(tmp_path, head):
     assert torch.allclose(found[1], found[2], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("head", "counted"), [("fetril", [9, 9, 18, 9]), ("gaussian", [9, 18, 18, 9])])
+REAL_ROWS = {"type": "kernel_ridge", "memory": "features"}
+
+
+@pytest.mark.parametrize(
+    ("head", "counted"), [({"type": "fetril"}, [9, 9, 18, 9]), (REAL_ROWS, [9, 9, 18, 9]), ({"type": "gaussian"}, [9, 18, 18, 9])]
+)
 def test_a_head_that_takes_no_more_of_a_class_counts_the_others(tmp_path, head, counted):
     """FeTrIL translates new classes alone; a session without one is refused, and in one with some its own classes count."""
-    trainer = trainer_of(tmp_path, frozen({"type": head}), Mixed())
+    trainer = trainer_of(tmp_path, frozen(head), Mixed())
     trainer.fit()
     assert [trainer.statistics.count(label) for label in range(4)] == counted
 
