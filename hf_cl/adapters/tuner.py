@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -198,11 +199,12 @@ class HeadedTuner(BaseTuner):
         sync_text_labels(self.model)
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """As peft's; labels follow. Where it alone was active, the first by name of those that are left is active then."""
+        """As peft's; labels follow. Where it alone was active, the first by name of those left is active then, as a warning says."""
         others = sorted(self.peft_config.keys() - {adapter_name})
         merged = any(adapter_name in layer.merged_adapters for layer in self.model.modules() if isinstance(layer, BaseTunerLayer))
         if others and self.active_adapters == [adapter_name] and not merged:  # peft refuses below what is merged
             # peft lets each layer choose: the first one chooses for all, and one that only this adapter has would choose none
+            warnings.warn(f"Adapter {adapter_name} was active which is now deleted. Setting active adapter to {others[0]}.", stacklevel=3)
             self.set_adapter(others[0])
         super().delete_adapter(adapter_name)
         sync_text_labels(self.model)

@@ -35,7 +35,8 @@ def test_where_the_active_adapter_goes_the_other_one_comes(kind):
     with torch.no_grad():
         wanted = model(images()).logits
         model.set_adapter("default")
-        model.delete_adapter("default")
+        with pytest.warns(UserWarning, match="Setting active adapter to other"):
+            model.delete_adapter("default")
         assert torch.equal(model(images()).logits, wanted)
     assert model.active_adapters == ["other"] and model.config.num_labels == 2
     assert all("other" in name for name, parameter in model.named_parameters() if parameter.requires_grad)

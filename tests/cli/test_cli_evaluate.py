@@ -106,8 +106,9 @@ def test_every_bad_file_is_named_and_the_good_ones_are_answered(call, trained, t
     assert alone.exit_code == 2 and alone.stderr == f"hf-cl: There is no file '{tmp_path / 'none.png'}'.\n"
 
 
-@pytest.mark.parametrize("arguments", [["push", "runs/x", "me/photos"], ["predict", "runs/x", "none.png"]])
-def test_what_can_be_refused_before_torch_is_loaded_is(arguments, tmp_path):
+@pytest.mark.parametrize(("arguments", "faults"), [(["push", "runs/x", "me/photos"], 2), (["predict", "runs/x", "none.png"], 1)])
+def test_what_can_be_refused_before_torch_is_loaded_is(arguments, faults, tmp_path):
+    """All of it at once: of a push the folder and the token."""
     code = "import sys, hf_cl_command\ntry:\n    hf_cl_command.main()\nfinally:\n    assert 'torch' not in sys.modules"
     environment = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | {
         "HF_HOME": str(tmp_path),
@@ -116,7 +117,7 @@ def test_what_can_be_refused_before_torch_is_loaded_is(arguments, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2 and done.stderr.startswith("hf-cl: ") and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("hf-cl: ") and len(done.stderr.splitlines()) == faults, done.stderr
 
 
 def test_predict_from_an_earlier_session(call, trained, tmp_path):

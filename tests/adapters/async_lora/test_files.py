@@ -89,7 +89,8 @@ def test_a_second_adapter_with_copies_of_its_own(tmp_path):
     assert torch.equal(model(images()).logits, first)
     model.save_pretrained(tmp_path)
     assert torch.equal(loaded(tmp_path / "other")(images()).logits, other)
-    model.delete_adapter("default")  # the active one; the embeddings belong to the other alone
+    with pytest.warns(UserWarning, match="Setting active adapter to other"):
+        model.delete_adapter("default")  # the embeddings belong to the other alone
     assert torch.equal(model(images()).logits, other) and model.active_adapters == ["other"]
     assert list(model.base_model.states) == ["other"]
 
@@ -100,7 +101,8 @@ def test_deleting_the_only_adapter_with_copies_of_a_module():
     model.set_adapter("other")
     want = model.eval()(images()).logits
     model.set_adapter("default")
-    model.delete_adapter("default")
+    with pytest.warns(UserWarning, match="Setting active adapter to other"):
+        model.delete_adapter("default")
     assert model.active_adapters == ["other"] and torch.equal(model(images()).logits, want)
     assert model.config.num_labels == 2
 
