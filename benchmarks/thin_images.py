@@ -17,14 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def thin(files: list[Path], count: int, label_column: str, classes: int | None = None) -> pa.Table:
-    """At most `count` rows of each label, or of each of the first `classes` labels, in the order of the files."""
+def thin(files: list[Path], count: int, label_column: str, classes: int | None = None, rare: int | None = None) -> pa.Table:
+    """At most `count` rows of each label, or of each of the first `classes` labels, in the order of the files; `rare` of the odd labels."""
     table = pa.concat_tables([pq.read_table(file) for file in files])
     taken: dict[int, int] = {}
     keep: list[int] = []
     for row, label in enumerate(table[label_column].to_pylist()):
         taken[label] = taken.get(label, 0) + 1
-        keep += [row] if taken[label] <= count and (classes is None or label < classes) else []
+        most = count if rare is None or label % 2 == 0 else rare
+        keep += [row] if taken[label] <= most and (classes is None or label < classes) else []
     return table.take(keep)
 
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, required=True, help="training images per class")
     parser.add_argument("--test", type=int, required=True, help="test images per class")
     parser.add_argument("--classes", type=int, help="of the first so many labels alone")
+    parser.add_argument("--rare", type=int, help="training images of every second class: a long tail")
     parser.add_argument("--coded", type=float, default=0.0, metavar="SHARE", help="share of the classes that are called by part numbers")
     parser.add_argument("--wrong_labels", type=float, default=0.0, help="share of the training images under another class")
     parser.add_argument("--label_column", default="fine_label")
@@ -64,7 +66,7 @@ def main() -> None:
         files = sorted(options.dataset.glob(f"*{split}*.parquet"))
         if not files:
             parser.error(f"{options.dataset} has no parquet file of the split {split!r}")
-        table = thin(files, count, options.label_column, options.classes)
+        table = thin(files, count, options.label_column, options.classes, options.rare if split == "train" else None)
         if split == "train":
             table = with_wrong_labels(table, options.wrong_labels, options.label_column)
         table = coded(table, options.label_column, options.coded) if options.coded else table

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,9 +53,40 @@ def sweep(context: typer.Context) -> None:
         waiting = [job.name for job in study.jobs if read_state(study.folder, job.name) != "done"]
         done = len(study.jobs) - len(waiting)
         typer.echo(f"{len(waiting)} runs to go, {done} done; their states: hf-cl sweep --status --output_dir {study.folder}")
-        ENGINES[arguments.engine](study.folder, waiting, arguments.jobs, arguments.options)
+        with _telling(study, waiting):
+            ENGINES[arguments.engine](study.folder, waiting, arguments.jobs, arguments.options)
     _print_states(study)
     _finish(study)
+
+
+@contextmanager
+def _telling(study: Study, waiting: list[str]) -> Iterator[None]:
+    """A line for each run that ends, while an engine has this thread."""
+    from hf_cl.tuning.study import ended_since, progress  # noqa: PLC0415
+
+    began, over, told = time.time(), threading.Event(), set[str]()
+
+    def look() -> None:
+        for name in waiting:
+            if name in told or (state := ended_since(study.folder, name, began)) is None:
+                continue
+            told.add(name)
+            _, accuracy, _ = progress(study.folder, name)
+            shown = f", accuracy {100 * accuracy:.2f}" if state == "done" and accuracy is not None else ""
+            typer.echo(f"{len(told)} of {len(waiting)}: {name} {state} after {(time.time() - began) / 60:.1f} min{shown}")
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        look()
 
 
 def _checked(arguments: Arguments) -> Study:

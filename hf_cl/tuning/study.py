@@ -116,6 +116,13 @@ def read_state(folder: Path, name: str) -> State:
     return json.loads(path.read_text())["state"] if path.is_file() else "waiting"
 
 
+def ended_since(folder: Path, name: str, moment: float) -> State | None:
+    """How a run ended, if it has since a `moment` (seconds of the epoch)."""
+    path = folder / "states" / f"{name}.json"
+    noted = json.loads(path.read_text()) if path.is_file() else {"state": "waiting", "time": 0.0}
+    return noted["state"] if noted["state"] in ("done", "failed", "stopped") and noted["time"] >= moment else None
+
+
 def progress(folder: Path, name: str) -> tuple[int, float | None, float | None]:
     """Of a run: sessions that have ended, accuracy after the last of them (None where there is none), and when it last wrote something."""
     log, results = folder / name / "log.jsonl", folder / name / "results.json"

@@ -36,11 +36,13 @@ def test_a_study_is_trained_compared_and_not_trained_again(tmp_path):
     first = CliRunner().invoke(app, line)
     assert first.exit_code == 0, first.output
     assert "2 runs to go, 0 done" in first.output and "final_accuracy" in first.output and (tmp_path / "compare.html").is_file()
+    ends = [line for line in first.output.splitlines() if " of 2: nearest_class_mean-seed=" in line]
+    assert [line[:7] for line in ends] == ["1 of 2:", "2 of 2:"] and all(" done after " in line and ", accuracy " in line for line in ends)
     for seed in range(2):
         run = tmp_path / f"nearest_class_mean-seed={seed}"
         assert json.loads((run / "results.json").read_text())["seed"] == seed and (run / "report.html").is_file()
     again = CliRunner().invoke(app, line)
-    assert "0 runs to go, 2 done" in again.output and again.exit_code == 0
+    assert "0 runs to go, 2 done" in again.output and " of 2:" not in again.output and again.exit_code == 0
     states = CliRunner().invoke(app, ["sweep", "--status", "--output_dir", str(tmp_path)])
     assert states.output.count("done") == 2
 
