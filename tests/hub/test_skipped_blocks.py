@@ -92,6 +92,8 @@ def test_blocks_that_are_none(planted, tmp_path, skip, message):
 def test_the_command_asks_for_pictures(planted, tmp_path):
     done = CliRunner().invoke(app, ["export", str(planted / "adapter"), str(tmp_path / "out"), "--format", "small"])
     assert done.exit_code == 2 and "is in no run folder, so say which pictures" in done.output
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "nowhere"), str(tmp_path / "out"), "--format", "small"])
+    assert done.exit_code == 2 and "There is no folder" in done.output and "pictures" not in done.output
     done = CliRunner().invoke(
         app, ["export", str(planted / "adapter"), str(tmp_path / "out"), "--skip_blocks", "a,b", "--dataset", "digits"]
     )
