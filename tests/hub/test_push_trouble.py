@@ -34,6 +34,8 @@ def test_a_push_that_stops_anywhere_goes_on(hub, two_sessions, how, first, every
     """Every request is the first to fail in one of the three ways; in long runs in each."""
     monkeypatch.setattr("hf_cl.hub.access.WAITS", ())
     run = two_sessions
+    push_to_hub(run, "me/photos")  # a first push of a process asks the hub for what it then remembers
+    hub.repositories.clear(), hub.blobs.clear(), hub.requests.clear()
     push_to_hub(run, "me/photos")
     whole, total = outcome(hub), len(hub.requests)
     failed = 0
