@@ -25,6 +25,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.distributed import TCPStore
 
 import hf_cl
@@ -146,6 +147,8 @@ def _wait_for(started: list[Any], timeout: float) -> None:
 def _main(line: list[str], variables: dict[str, str], said: str, ends: bool) -> None:
     """In the new process."""
     gc.freeze()  # what the server has imported
+    # torch renews its pool of threads at the first use after a fork, and not safely where two threads come at once, as when weights load
+    torch.set_num_threads(1)
     os.environ.clear()
     os.environ.update(variables)
     output = os.open(said, os.O_WRONLY | os.O_APPEND)
