@@ -43,7 +43,6 @@ def export(
     from hf_cl.byte_sizes import byte_size  # noqa: PLC0415
     from hf_cl.hub.agreement import MOST  # noqa: PLC0415
     from hf_cl.hub.export import export as write  # noqa: PLC0415
-    from hf_cl.hub.fetch import adapter_folder  # noqa: PLC0415
     from hf_cl.own_parts import import_parts  # noqa: PLC0415
     from hf_cl.run import quiet_libraries  # noqa: PLC0415
     from hf_cl.run.some_pictures import some_pictures  # noqa: PLC0415
@@ -51,7 +50,6 @@ def export(
     quiet_libraries()
     with mistakes_in_a_line():
         import_parts(imports or ())
-        adapter_folder(adapter, revision)  # an adapter that is nowhere is said before pictures are asked for
         compares = form == "small" or skip_blocks is not None or dataset is not None
         wishes = {
             "tell": typer.echo,

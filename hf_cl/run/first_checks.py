@@ -19,6 +19,7 @@ from hf_cl.probes import build_probes
 from hf_cl.scenarios import SCENARIOS
 from hf_cl.scenarios.class_order import check_class_order
 from hf_cl.scenarios.exclude import read_excluded
+from hf_cl.scenarios.few_shot import check_one_order
 from hf_cl.settings import RunSettings
 
 
@@ -100,9 +101,9 @@ def _class_order_faults(settings: RunSettings, known: Mapping[str, inspect.Param
     if "class_order" not in known:
         read = order in ("seed", "natural")  # what configs say that are for every protocol
         return [] if read else [f"Protocol {settings.protocol} has an order of classes of its own and reads no class_order; leave it out."]
-    if settings.protocol == "few_shot_class_incremental" and settings.index_list is not None and order != "natural":
-        return [f"index_list brings the order of classes with it, and class_order is {order!r}; leave one of them out."]
     try:
+        if settings.protocol == "few_shot_class_incremental":
+            check_one_order(settings.index_list, order)
         check_class_order(order)
     except ValueError as error:
         return [str(error)]

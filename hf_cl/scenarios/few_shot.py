@@ -31,6 +31,12 @@ from hf_cl.scenarios.stream import (
 OWN_DRAW: Mapping[str, str | None] = {"kind": "own_draw", "sha256": None}
 
 
+def check_one_order(index_list: str | os.PathLike[str] | None, class_order: str | os.PathLike[str]) -> None:
+    """Raise ValueError for an order of classes beside lists of FSCIL, which bring theirs."""
+    if index_list is not None and class_order != "natural":
+        raise ValueError(f"index_list brings the order of classes with it, and class_order is {str(class_order)!r}; leave one of them out.")
+
+
 def few_shot_class_incremental(
     source: ImageSource,
     num_base_classes: int,
@@ -65,8 +71,7 @@ def few_shot_class_incremental(
     """
     check_shots(shots)
     check_fraction(validation_fraction)
-    if index_list is not None and class_order != "natural":
-        raise ValueError(f"index_list brings the order of classes with it, and class_order is {str(class_order)!r}; leave one of them out.")
+    check_one_order(index_list, class_order)
     source = source.split_by(class_order_seed, new_to_test=0.0)
     count = len(source.class_names)
     sizes = session_sizes(count, min(num_base_classes, count) if taught else num_base_classes, classes_per_session)

@@ -112,15 +112,22 @@ def write_state(folder: Path, name: str, state: State, exit_status: int | None =
 
 def read_state(folder: Path, name: str) -> State:
     """What was noted last; "waiting" where nothing was."""
-    path = folder / "states" / f"{name}.json"
-    return json.loads(path.read_text())["state"] if path.is_file() else "waiting"
+    return _noted(folder, name)[0]
 
 
 def ended_since(folder: Path, name: str, moment: float) -> State | None:
     """How a run ended, if it has since a `moment` (seconds of the epoch)."""
+    state, when = _noted(folder, name)
+    return state if state in ("done", "failed", "stopped") and when >= moment else None
+
+
+def _noted(folder: Path, name: str) -> tuple[State, float]:
+    """The state that was noted last, and when."""
     path = folder / "states" / f"{name}.json"
-    noted = json.loads(path.read_text()) if path.is_file() else {"state": "waiting", "time": 0.0}
-    return noted["state"] if noted["state"] in ("done", "failed", "stopped") and noted["time"] >= moment else None
+    if not path.is_file():
+        return "waiting", 0.0
+    noted = json.loads(path.read_text())
+    return noted["state"], noted["time"]
 
 
 def progress(folder: Path, name: str) -> tuple[int, float | None, float | None]:
